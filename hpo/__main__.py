@@ -1,0 +1,5 @@
+"""`python -m hpo` is the console script `hpo`."""
+
+from hpo.cli import main
+
+main()

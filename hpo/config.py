@@ -1,0 +1,237 @@
+"""`TrialConfig`: one training run described completely, so that the description alone can repeat it.
+
+A config is what a space draws, what the store keeps on each trial, what an exported file holds and the only
+thing that training knows. Kinds of optimizer, schedule and network are told apart by `name` or `family`.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from hpo import documents
+from hpo.errors import DocumentError
+
+FORMAT = 1
+"""Version of the layout below; a reader refuses a config of a later one."""
+
+Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
+Norm = Literal["none", "batch", "layer"]
+Pool = Literal["max", "avg"]
+Head = Literal["average", "flatten"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A multilayer perceptron: each hidden layer is linear, norm, activation, dropout."""
+
+    __pydantic_config__ = _STRICT
+    widths: tuple[Count, ...]
+    dropout: tuple[Rate, ...]
+    """One rate per hidden layer."""
+    activation: Activation = "relu"
+    norm: Norm = "none"
+    family: Literal["mlp"] = "mlp"
+
+    def __post_init__(self) -> None:
+        _same_length("widths", self.widths, "dropout", self.dropout)
+
+
+@dataclass(frozen=True)
+class CNN:
+    """A convolutional network: stages of convolutions, pooling by two and dropout, then a head."""
+
+    __pydantic_config__ = _STRICT
+    channels: tuple[Count, ...]
+    dropout: tuple[Rate, ...]
+    """One rate per stage, for whole channels."""
+    convs: Count = 1
+    """Convolutions per stage, each followed by norm and activation."""
+    kernel: Annotated[int, Field(ge=1)] = 3
+    """Odd; padded so that a convolution keeps the image's size."""
+    pool: Pool = "max"
+    head: Head = "average"
+    """How the last stage becomes features: the average over the image, or everything flattened."""
+    head_width: Annotated[int, Field(ge=0)] = 0
+    """Width of a dense layer before the output; 0 for none."""
+    head_dropout: Rate = 0.0
+    activation: Activation = "relu"
+    norm: Norm = "none"
+    family: Literal["cnn"] = "cnn"
+
+    def __post_init__(self) -> None:
+        _same_length("channels", self.channels, "dropout", self.dropout)
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, got {self.kernel}.")
+
+
+def _same_length(a: str, values_a: tuple[Any, ...], b: str, values_b: tuple[Any, ...]) -> None:
+    if len(values_a) != len(values_b):
+        raise ValueError(f"{a} and {b} must have one entry per layer, got {len(values_a)} and {len(values_b)}.")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent without momentum."""
+
+    __pydantic_config__ = _STRICT
+    lr: Positive
+    weight_decay: NotNegative = 0.0
+    name: Literal["sgd"] = "sgd"
+
+
+@dataclass(frozen=True)
+class SGDMomentum:
+    """Stochastic gradient descent with momentum, of Nesterov's kind if so told."""
+
+    __pydantic_config__ = _STRICT
+    lr: Positive
+    weight_decay: NotNegative = 0.0
+    momentum: Rate = 0.9
+    nesterov: bool = False
+    name: Literal["sgd_momentum"] = "sgd_momentum"
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam; weight decay is added to the gradient."""
+
+    __pydantic_config__ = _STRICT
+    lr: Positive
+    weight_decay: NotNegative = 0.0
+    beta1: Rate = 0.9
+    beta2: Rate = 0.999
+    eps: Positive = 1e-8
+    name: Literal["adam"] = "adam"
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay."""
+
+    __pydantic_config__ = _STRICT
+    lr: Positive
+    weight_decay: NotNegative = 0.0
+    beta1: Rate = 0.9
+    beta2: Rate = 0.999
+    eps: Positive = 1e-8
+    name: Literal["adamw"] = "adamw"
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop; `alpha` smooths the squared gradient."""
+
+    __pydantic_config__ = _STRICT
+    lr: Positive
+    weight_decay: NotNegative = 0.0
+    alpha: Rate = 0.99
+    eps: Positive = 1e-8
+    name: Literal["rmsprop"] = "rmsprop"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The learning rate stays as it is."""
+
+    __pydantic_config__ = _STRICT
+    name: Literal["none"] = "none"
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """The learning rate falls along half a cosine to `floor` times itself at the last step."""
+
+    __pydantic_config__ = _STRICT
+    floor: Rate = 0.0
+    name: Literal["cosine"] = "cosine"
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """From lr/25 up to lr during the first `warmup` part of all steps, then down to almost zero.
+
+    Both ways along half a cosine; 25 and the final 1e-4 of the start are those of torch's OneCycleLR.
+    """
+
+    __pydantic_config__ = _STRICT
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    name: Literal["one_cycle"] = "one_cycle"
+
+
+Network = MLP | CNN
+Optimizer = SGD | SGDMomentum | Adam | AdamW | RMSprop
+Schedule = Constant | Cosine | OneCycle
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "sgd_momentum": SGDMomentum,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+SCHEDULES: dict[str, type[Schedule]] = {"none": Constant, "cosine": Cosine, "one_cycle": OneCycle}
+
+
+@dataclass(frozen=True)
+class Split:
+    """How validation is cut from the training split: stratified by class, by this seed."""
+
+    __pydantic_config__ = _STRICT
+    validation: Annotated[int | float, Field(gt=0)] = 0.2
+    """Number of rows if >= 1, else the fraction of the training split."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.validation >= 1 and self.validation != int(self.validation):
+            raise ValueError(f"validation must be a fraction below 1 or a whole number, got {self.validation}.")
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """A complete training run: data, split, network, optimizer, schedule, and the seed all chance follows."""
+
+    __pydantic_config__ = _STRICT
+    data: str
+    model: Annotated[Network, Field(discriminator="family")]
+    optimizer: Annotated[Optimizer, Field(discriminator="name")]
+    batch_size: Count
+    epochs: Count
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Initial weights, data order and dropout follow from it."""
+    schedule: Annotated[Schedule, Field(discriminator="name")] = field(default_factory=Constant)
+    split: Split = field(default_factory=Split)
+    precision: Precision = "auto"
+    """`auto` takes bf16 autocast where the device is faster with it, by a rule that depends on shapes only."""
+    format: int = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as plain JSON types."""
+        return documents.dump(self)
+
+    @staticmethod
+    def from_dict(content: dict[str, Any], where: str) -> "TrialConfig":
+        """Read what `to_dict` gave. Raises: DocumentError, at `where`, for anything else."""
+        found = content.get("format", FORMAT)
+        if isinstance(found, int) and found > FORMAT:
+            raise DocumentError(
+                f"{where}: format must be <= {FORMAT}, got {found}. It was made by a newer hpo: upgrade hpo."
+            )
+        return documents.check(TrialConfig, content, where)
+
+    def with_seed(self, seed: int) -> "TrialConfig":
+        """Return the same run under another seed."""
+        return replace(self, seed=seed)
+
+
+def own_fields(kind: type[Optimizer] | type[Schedule]) -> list[str]:
+    """Return the names of the hyperparameters that an optimizer or schedule has."""
+    return [f.name for f in fields(kind) if f.name != "name"]

@@ -1,0 +1,132 @@
+"""Read data sets into arrays, cut validation off training, and say by a fingerprint what was read.
+
+The test part has its own function: the search never calls it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.config import Split
+from hpo.data.cache import path_of, verify
+from hpo.data.registry import DataFile, DataInfo
+from hpo.errors import DataError
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows and labels: x is uint8 [N, C, H, W] or float32 [N, ...], y is int64 [N]."""
+
+    x: Array
+    y: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The training split, cut into what is trained on and what is validated on, and how to standardize both."""
+
+    info: DataInfo
+    train: Inputs
+    validation: Inputs
+    mean: NDArray[np.float32]
+    """Of `x / scale` over the training rows: one number per channel of images, per column of tables."""
+    std: NDArray[np.float32]
+    """The same, with 1 where a column never changes."""
+    fingerprint: str
+
+
+def load_parts(data: DataInfo, split: Split) -> Parts:
+    """Read the training split and cut it. Raises: DataError for missing or damaged files."""
+    everything = _read(data, test=False)
+    train_rows, validation_rows = _cut(everything.y, split, data.name)
+    train = Inputs(everything.x[train_rows], everything.y[train_rows])
+    scaled_axes = (0, 2, 3) if data.kind == "images" else (0,)
+    mean = train.x.mean(axis=scaled_axes, dtype=np.float64) / data.scale
+    std = train.x.std(axis=scaled_axes, dtype=np.float64) / data.scale
+    return Parts(
+        info=data,
+        train=train,
+        validation=Inputs(everything.x[validation_rows], everything.y[validation_rows]),
+        mean=mean.astype(np.float32),
+        std=np.where(std > 0, std, 1.0).astype(np.float32),
+        fingerprint=_digest(data, everything, validation_rows),
+    )
+
+
+def load_test(data: DataInfo) -> Inputs:
+    """Read the test split: once, after the search. Raises: DataError for missing or damaged files."""
+    return _read(data, test=True)
+
+
+def fingerprint(data: DataInfo, split: Split) -> str:
+    """Return what identifies a data set's content and its validation rows."""
+    everything = _read(data, test=False)
+    return _digest(data, everything, _cut(everything.y, split, data.name)[1])
+
+
+def _digest(data: DataInfo, everything: Inputs, validation_rows: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256()
+    if data.files:  # whose checksums were verified on reading; those of the test files count too
+        for file in data.files:
+            digest.update(file.sha256.encode())
+    else:
+        for part in (everything, _read(data, test=True)):
+            digest.update(np.ascontiguousarray(part.x).tobytes())
+            digest.update(part.y.tobytes())
+    digest.update(np.sort(validation_rows).tobytes())
+    return digest.hexdigest()
+
+
+def _cut(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return training and validation rows: stratified, the same for the same seed."""
+    from sklearn.model_selection import train_test_split
+
+    size = int(split.validation) if split.validation >= 1 else split.validation
+    classes = len(np.unique(labels))
+    validation = size if isinstance(size, int) else int(np.ceil(size * len(labels)))
+    if not classes <= validation <= len(labels) - classes:
+        raise DataError(
+            f"{name}: split.validation must leave at least one row per class on each side, "
+            f"got {validation} of {len(labels)} rows and {classes} classes. Change it in the space."
+        )
+    rows = np.arange(len(labels))
+    train_rows, validation_rows = train_test_split(
+        rows, test_size=size, stratify=labels, random_state=split.seed
+    )
+    return np.sort(train_rows), np.sort(validation_rows)
+
+
+def _read(data: DataInfo, test: bool) -> Inputs:
+    if not data.files:
+        return _bundled(data, test)
+    images, labels = data.files[2:] if test else data.files[:2]
+    try:
+        verify(data, (images, labels))
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: is missing. Run `hpo data fetch {data.name}`.") from error
+    return Inputs(
+        _idx(data, images).reshape(-1, *data.input_shape), _idx(data, labels).astype(np.int64)
+    )
+
+
+def _idx(data: DataInfo, file: DataFile) -> NDArray[np.uint8]:
+    """Read the IDX format of MNIST: two zero bytes, type, rank, big-endian sizes, then bytes."""
+    content = path_of(data, file).read_bytes()
+    rank = content[3]
+    shape = np.frombuffer(content, dtype=">u4", count=rank, offset=4)
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _bundled(data: DataInfo, test: bool) -> Inputs:
+    """Read a data set of scikit-learn's; every fifth row of a class, by a fixed seed, is test."""
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    x, y = getattr(datasets, f"load_{data.name}")(return_X_y=True)
+    train_x, test_x, train_y, test_y = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    x, y = (test_x, test_y) if test else (train_x, train_y)
+    return Inputs(x.reshape(-1, *data.input_shape).astype(np.float32), y.astype(np.int64))

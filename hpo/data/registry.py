@@ -1,0 +1,119 @@
+"""Which data sets there are: shapes, classes, files with their checksums, and where to get them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hpo.errors import UsageError, suggestion
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a data set, as it lies in the cache: not compressed."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What is known of a data set before it is read."""
+
+    name: str
+    title: str
+    kind: Literal["images", "table"]
+    input_shape: tuple[int, ...]
+    """(C, H, W) of an image, (F,) of a table's row."""
+    classes: tuple[str, ...]
+    rows: tuple[int, int]
+    """Training and test rows."""
+    scale: float = 1.0
+    """What the numbers are divided by before they are standardized."""
+    files: tuple[DataFile, ...] = ()
+    """None for a data set that comes with scikit-learn."""
+    torchvision: str = ""
+    """Its class in `torchvision.datasets`, which can download it."""
+    system_folder: str = ""
+    """Where a system package installs it."""
+    debian_package: str = ""
+
+
+DATA_SETS = {
+    data.name: data
+    for data in (
+        DataInfo(
+            name="fashion_mnist",
+            title="Fashion-MNIST: 28x28 grey pictures of clothes, ten kinds",
+            kind="images",
+            input_shape=(1, 28, 28),
+            classes=(
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
+            ),
+            rows=(60000, 10000),
+            scale=255.0,
+            files=(
+                DataFile(
+                    "train-images-idx3-ubyte",
+                    47040016,
+                    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                ),
+                DataFile(
+                    "train-labels-idx1-ubyte",
+                    60008,
+                    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                ),
+                DataFile(
+                    "t10k-images-idx3-ubyte",
+                    7840016,
+                    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                ),
+                DataFile(
+                    "t10k-labels-idx1-ubyte",
+                    10008,
+                    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+                ),
+            ),
+            torchvision="FashionMNIST",
+            system_folder="/usr/share/datasets/fashion-mnist",
+            debian_package="dataset-fashion-mnist",
+        ),
+        DataInfo(
+            name="digits",
+            title="scikit-learn's digits: 8x8 grey pictures, ten kinds",
+            kind="images",
+            input_shape=(1, 8, 8),
+            classes=tuple("0123456789"),
+            rows=(1437, 360),
+            scale=16.0,
+        ),
+        DataInfo(
+            name="breast_cancer",
+            title="scikit-learn's breast cancer table: 30 measures of a tumour, malignant or benign",
+            kind="table",
+            input_shape=(30,),
+            classes=("malignant", "benign"),
+            rows=(455, 114),
+        ),
+    )
+}
+
+
+def known() -> list[str]:
+    """Return the names of all data sets."""
+    return sorted(DATA_SETS)
+
+
+def info(name: str) -> DataInfo:
+    """Return what is known of a data set. Raises: UsageError for an unknown name."""
+    if name not in DATA_SETS:
+        raise UsageError(f'No data set named "{name}". {suggestion(name, DATA_SETS)}')
+    return DATA_SETS[name]

@@ -1,0 +1,113 @@
+"""Where a data set's files come from when the cache lacks them.
+
+A source is a function that leaves the files, compressed or not, somewhere below a folder. Programs that
+reach for the network run as children and are ended after ten silent seconds, whatever it is they wait for:
+a name server, a connection or the next byte.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hpo.data.registry import DataInfo
+
+PATIENCE = 10.0
+"""Seconds without a new byte after which a source is given up."""
+START_UP = 120.0
+"""Seconds that a child may take to import torch before it says that it is ready."""
+
+Progress = Callable[[int], None]
+"""Told how many bytes have arrived so far."""
+
+
+class SourceError(Exception):
+    """A source that did not give the data; its text says why, to be read after the source's name."""
+
+
+def sources(data: DataInfo) -> Iterator[tuple[str, Callable[[Path, Progress], Path]]]:
+    """Yield the sources of a data set, in the order to try them: name, and what brings the files."""
+    if data.system_folder:
+        yield data.system_folder, lambda folder, progress: _system(data)
+    if data.torchvision:
+        yield "torchvision's download", lambda folder, progress: _torchvision(data, folder, progress)
+    if data.debian_package:
+        yield "Debian's archive", lambda folder, progress: _debian(data, folder, progress)
+
+
+def _system(data: DataInfo) -> Path:
+    folder = Path(data.system_folder)
+    if not folder.is_dir():
+        raise SourceError("not there")
+    return folder
+
+
+def _torchvision(data: DataInfo, folder: Path, progress: Progress) -> Path:
+    code = (
+        "import sys, torchvision.datasets as d; print('ready', flush=True);"
+        f"d.{data.torchvision}(sys.argv[1], download=True)"
+    )
+    _watched([sys.executable, "-c", code, str(folder)], folder, progress, ready="ready")
+    return folder
+
+
+def _debian(data: DataInfo, folder: Path, progress: Progress) -> Path:
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise SourceError("no apt here")
+    try:
+        _watched(["apt-get", "download", data.debian_package], folder, progress)
+    except _Refused:
+        # apt's lists are missing or stale: lists of our own need no root.
+        for part in ("lists/partial", "cache/archives/partial"):
+            (folder / part).mkdir(parents=True)
+        private = [f"-oDir::State::Lists={folder}/lists", f"-oDir::Cache={folder}/cache"]
+        _watched(["apt-get", *private, "update"], folder, lambda size: None)
+        _watched(["apt-get", *private, "download", data.debian_package], folder, progress)
+    packages = list(folder.glob("*.deb"))
+    if not packages:
+        raise SourceError(f"no package {data.debian_package}")
+    _watched(["dpkg-deb", "-x", str(packages[0]), str(folder / "unpacked")], folder, lambda size: None)
+    return folder / "unpacked"
+
+
+class _Refused(SourceError):
+    """The child ended with an error of its own: another way to ask may do better."""
+
+
+def _watched(command: list[str], folder: Path, progress: Progress, ready: str = "") -> None:
+    """Run a child in a folder; whatever makes the folder grow, its own output too, is a sign of life.
+
+    Raises: SourceError after `PATIENCE` silent seconds, _Refused if the child fails.
+    """
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "LC_ALL": "C"},
+        )
+        try:
+            size, last_life, waiting_for_start = -1, time.monotonic(), bool(ready)
+            while child.poll() is None:
+                time.sleep(0.1)
+                now_size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+                if now_size != size:
+                    size, last_life = now_size, time.monotonic()
+                    progress(size)
+                if waiting_for_start and ready in log.read_text(errors="replace"):
+                    waiting_for_start, last_life = False, time.monotonic()
+                if time.monotonic() - last_life > (START_UP if waiting_for_start else PATIENCE):
+                    raise SourceError(f"silent for {PATIENCE:.0f} s")
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+    if child.returncode != 0:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        raise _Refused(lines[-1][:200] if lines else f"exit code {child.returncode}")

@@ -1,0 +1,170 @@
+"""TOML documents: found by name, read, and checked against a model; errors as *file: field: rule, got value*.
+
+A name is looked up in `./search_spaces` (`./studies`) of the working directory, then in the copy that came
+with the package. A value that ends in `.toml` is a path.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from hpo.errors import DocumentError, UsageError, suggestion
+
+T = TypeVar("T")
+Kind = Literal["space", "recipe"]
+FOLDERS: dict[Kind, str] = {"space": "search_spaces", "recipe": "studies"}
+
+@dataclass(frozen=True)
+class Document:
+    """A TOML document as it was read: its name (the file's stem), where it lies, and its content."""
+
+    name: str
+    where: str
+    content: dict[str, Any]
+
+
+def folders(kind: Kind) -> Iterator[Path]:
+    """Yield the folders that hold documents of a kind, the user's own first."""
+    yield Path(FOLDERS[kind])
+    package = Path(__file__).resolve().parent
+    for root in (package / "documents_copy", package.parent):
+        if (root / FOLDERS[kind]).is_dir():
+            yield root / FOLDERS[kind]
+
+
+def known(kind: Kind) -> dict[str, Path]:
+    """Return every document of a kind by name; the user's own hide the package's."""
+    found: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find(kind: Kind, name: str) -> Document:
+    """Read the document of this name, or at this path if it ends in `.toml`.
+
+    Raises: UsageError for an unknown name or missing file, DocumentError for a file that is not TOML.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"{name}: no such file. `hpo {FOLDERS[kind]} list` shows what can be named.")
+        return read(path)
+    documents = known(kind)
+    if name not in documents:
+        hint = suggestion(name, documents)
+        raise UsageError(f'No {kind} named "{name}". {hint} Or give a path ending in .toml.')
+    return read(documents[name])
+
+
+def read(path: Path) -> Document:
+    """Read one TOML file. Raises: DocumentError where it cannot be read or is not TOML."""
+    where = str(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DocumentError(f"{where}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"{where}: must be UTF-8 text, got byte {error.object[error.start]:#x}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DocumentError(f"{where}: is not valid TOML: {error}.") from error
+    return Document(path.stem, where, content)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def check(kind: type[T], content: Mapping[str, Any], where: str) -> T:
+    """Build a model or dataclass from a document's content, strictly: no text is taken for a number.
+
+    Raises: DocumentError with one line per broken rule.
+    """
+    try:
+        # Strict mode takes lists for tuples only from JSON, which TOML's types map to one to one.
+        built: T = _adapter(kind).validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as error:
+        lines = dict.fromkeys(f"{where}: {_explain(e, content)}" for e in error.errors())
+        raise DocumentError("\n".join(lines)) from None
+    return built
+
+
+def dump(value: Any) -> dict[str, Any]:
+    """Return a model or dataclass as plain JSON types; `check` reads it back equal."""
+    content: dict[str, Any] = _adapter(type(value)).dump_python(value, mode="json")
+    return content
+
+
+class Section(BaseModel, extra="forbid", frozen=True):
+    """A table of a document: unknown keys are refused, and nothing changes after reading."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, content: Any) -> Any:
+        if isinstance(content, dict):
+            for key in content.keys() - cls.model_fields.keys():
+                raise ValueError(f'unknown key "{key}". {suggestion(key, cls.model_fields)}')
+        return content
+
+
+_TYPES = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "dataclass_type": "a table",
+    "model_attributes_type": "a table",
+    "finite_number": "a finite number",
+}
+_BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+
+
+def _path(error: ErrorDetails, content: Any) -> str:
+    """Return the dotted path of the faulty field, without the union tags that pydantic puts into it."""
+    parts = []
+    for part in error["loc"]:
+        inside = isinstance(content, dict) and part in content
+        if inside or (isinstance(content, list) and isinstance(part, int) and part < len(content)):
+            content = content[part]
+            parts.append(str(part))
+    if error["type"] == "missing":
+        parts.append(str(error["loc"][-1]))
+    return ".".join(parts)
+
+
+def _explain(error: ErrorDetails, content: Any) -> str:
+    field = _path(error, content)
+    got = f"got {json.dumps(error['input'], default=str)}"
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
+        rule = "is required. Add it."
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        rule = "is not a known key. Remove it or mend its spelling."
+    elif kind == "literal_error":
+        rule = f"must be one of {context['expected']}, {got}."
+    elif kind == "union_tag_invalid":
+        field = ".".join(filter(None, [field, str(context["discriminator"]).strip("'")]))
+        rule = f'must be one of {context["expected_tags"]}, got "{context["tag"]}".'
+    elif kind in _TYPES:
+        rule = f"must be {_TYPES[kind]}, {got}."
+    elif kind in _BOUNDS:
+        rule = f"must be {_BOUNDS[kind]} {next(iter(context.values()))}, {got}."
+    elif kind == "value_error":
+        rule = f"{context['error']}"
+    else:
+        rule = f"{error['msg']}, {got}."
+    return f"{field}: {rule}" if field else rule

@@ -1,0 +1,48 @@
+"""Every error that a user can cause, worded as *where: rule, got value. Remedy.*"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HpoError(Exception):
+    """Something a user can mend; the command line prints its text as it is and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(HpoError):
+    """The command line itself is wrong: an unknown name, a value out of range, a malformed URL."""
+
+    exit_code = 2
+
+
+class DocumentError(HpoError):
+    """A space, recipe or configuration file breaks a rule; one line per broken rule."""
+
+
+class DataError(HpoError):
+    """A data set is missing, damaged or unlike the one that the study was made with."""
+
+
+class ModelError(HpoError):
+    """A network that cannot be built for these inputs."""
+
+
+class StoreError(HpoError):
+    """A store that cannot be reached, read or written."""
+
+
+class StudyError(HpoError):
+    """A study that is missing, or that the request contradicts."""
+
+
+class TrainingError(HpoError):
+    """A training run that ended without a model."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return 'Did you mean X? Known: A, B.' for an unknown name; no question where nothing is near."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    question = f"Did you mean {near[0]}? " if near else ""
+    return f"{question}Known: {', '.join(names) or 'none'}."

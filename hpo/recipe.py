@@ -1,0 +1,102 @@
+"""A study recipe: how to look. Sampler, pruner, budget, epochs, seed and engine of a study."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from hpo import documents
+from hpo.documents import Section
+from hpo.errors import UsageError
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+
+
+def seconds(text: str) -> int:
+    """Return the seconds of a duration: 90, 90s, 30m, 1h30m. Raises: ValueError for anything else, and for 0."""
+    match = _DURATION.fullmatch(text.strip())
+    hours, minutes, rest = (int(g or 0) for g in match.groups()) if match and text.strip() else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + rest
+    if total <= 0:
+        raise ValueError(f'must be a duration as 90s, 30m or 1h30m, got "{text}".')
+    return total
+
+
+def _duration(value: Any) -> Any:
+    return seconds(value) if isinstance(value, str) else value
+
+
+class Budget(Section):
+    """When a study ends; of all its workers, machines and restarts together. The first limit reached counts."""
+
+    trials: Annotated[int, Field(ge=1)] = 60
+    """Finished trials: complete or pruned."""
+    timeout: Annotated[int, Field(ge=1), BeforeValidator(_duration)] | None = None
+    """Seconds in which at least one worker was at work; `30m` is understood."""
+    target: float | None = None
+    """Stop when a trial reaches this validation accuracy."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop when the best has not improved for this many finished trials."""
+    max_failures: Annotated[int, Field(ge=1)] = 20
+    """Stop when this many trials have failed; they do not count as finished."""
+
+
+class Sampler(Section):
+    """Who draws the next configuration."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    startup_trials: Annotated[int, Field(ge=1)] = 10
+    """Random draws before the sampler models what it has seen."""
+
+
+class Pruner(Section):
+    """Who ends trials early, by their validation accuracy after each epoch."""
+
+    name: Literal["successive_halving", "median", "none"] = "successive_halving"
+    min_epochs: Annotated[int, Field(ge=1)] = 1
+    """The first epoch after which a trial may be pruned."""
+    reduction: Annotated[int, Field(ge=2)] = 4
+    """Successive halving keeps the best 1/reduction at each rung; rungs are min_epochs * reduction**k."""
+    startup_trials: Annotated[int, Field(ge=0)] = 5
+    """Median prunes nothing before this many trials are complete."""
+
+
+class StudyRecipe(Section):
+    """How a study looks for the best configuration."""
+
+    title: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Takes the place of the space's epochs."""
+    engine: Literal["solo"] = "solo"
+    budget: Budget = Budget()
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudyRecipe":
+        if self.epochs is not None and self.pruner.min_epochs > self.epochs:
+            raise ValueError(
+                f"pruner.min_epochs must be <= epochs, got {self.pruner.min_epochs} and {self.epochs}."
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes two recipes the same search: everything but the title and the budget."""
+        content = documents.dump(self)
+        del content["title"], content["budget"]
+        return content
+
+
+def load(name: str) -> StudyRecipe:
+    """Return the recipe of this name or path. Raises: UsageError, DocumentError."""
+    document = documents.find("recipe", name)
+    return documents.check(StudyRecipe, document.content, document.where)
+
+
+def parse_timeout(text: str) -> int:
+    """Return the seconds of a `--timeout`. Raises: UsageError."""
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise UsageError(f"--timeout: {error}") from None

@@ -1,0 +1,84 @@
+"""Which device trains, and in which precision."""
+
+import os
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hpo.config import CNN, Network, Precision
+from hpo.errors import UsageError
+from hpo.models import InputShape, build_model
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of this name; `auto` takes CUDA, then MPS, then the CPU. Raises: UsageError."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind == "cpu" and not index:
+        return torch.device("cpu")
+    if kind == "mps" and not index and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if kind == "cuda" and index.isdecimal() | (not index) and int(index or 0) < torch.cuda.device_count():
+        return torch.device("cuda", int(index or 0))
+    raise UsageError(f'No device named "{name}" on this machine. Known: {", ".join(known_devices())}.')
+
+
+def known_devices() -> list[str]:
+    """Return the names that `choose_device` takes here."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["auto", "cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def describe(device: torch.device) -> str:
+    """Return a device's name for people: 'cpu', 'NVIDIA H200'."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def use_one_thread() -> None:
+    """Keep torch to one CPU thread: workers share the cores by being many, and a curve stays the same.
+
+    Two threads under load were measured up to 40 times slower than one.
+    """
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def resolve_precision(
+    wanted: Precision, network: Network, input_shape: InputShape, batch_size: int, device: torch.device
+) -> Precision:
+    """Return the precision that `auto` means for a network on a device.
+
+    A rule of shapes and hardware alone, so that the same config trains alike each time. The CPU's limits are
+    where `benchmarks/precision.py` found bf16 autocast to pay on every shape measured above them.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if isinstance(network, CNN) and torch.cuda.is_bf16_supported() else "fp32"
+    if device.type != "cpu" or not _cpu_multiplies_bf16():
+        return "fp32"
+    least = _BF16_PAYS_CNN if isinstance(network, CNN) else _BF16_PAYS_MLP
+    return "bf16" if work_per_layer(network, input_shape, batch_size) >= least else "fp32"
+
+
+_BF16_PAYS_MLP, _BF16_PAYS_CNN = 3.5e6, 1.4e7
+"""Multiply-adds per layer and batch from which on autocast's own cost is outweighed."""
+
+
+def work_per_layer(network: Network, input_shape: InputShape, batch_size: int) -> float:
+    """Return the mean multiply-adds of a layer with weights in one forward pass of a batch."""
+    with torch.device("meta"):
+        model = build_model(network, input_shape, classes=10)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(batch_size, *input_shape))
+    layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for module in model.modules())
+    return counter.get_total_flops() / 2 / layers
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

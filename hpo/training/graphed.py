@@ -1,0 +1,99 @@
+"""A run whose whole training step is one CUDA graph.
+
+A small network's step is dozens of kernels of a few microseconds each: launching them costs more than running
+them. Recorded once and replayed as a graph, a step costs one launch. Everything that changes from step to
+step - which rows, the learning rate, the dropout masks - is therefore read on the device, by a step counter
+that the graph itself advances.
+"""
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hpo.config import TrialConfig
+from hpo.training.contract import Checkpoint
+from hpo.training.dataset import ResidentData
+from hpo.training.optimizers import build_optimizer
+from hpo.training.run import Run
+from hpo.training.schedules import lr_factor
+
+WARM_UP_STEPS = 3
+"""Steps taken one by one before the capture, so that every lazy allocation is behind (PyTorch's own number)."""
+
+
+class GraphedRun(Run):
+    """A run that replays its step; on a device without graphs, or if the capture fails, it takes the same
+    step kernel by kernel.
+    """
+
+    def __init__(
+        self, config: TrialConfig, data: ResidentData, device: torch.device, checkpoint: Checkpoint | None = None
+    ) -> None:
+        self.lr = torch.tensor(config.optimizer.lr, dtype=torch.float32, device=device)
+        super().__init__(config, data, device, checkpoint)
+        self.counter = torch.zeros(1, dtype=torch.int64, device=device)
+        """The step within the epoch."""
+        for dropout in self.dropouts:
+            dropout.counter = self.counter
+        self.order = torch.zeros(self.steps, self.batch_size, dtype=torch.int64, device=device)
+        self.lrs = torch.zeros(self.steps, device=device)
+        self.logits = torch.zeros(self.steps, self.batch_size, data.classes, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.capturable = device.type == "cuda"
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.config.optimizer, self.model.parameters(), self.device, self.lr)
+
+    def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
+        self.order.copy_(order)
+        total, lr, schedule = self.config.epochs * self.steps, self.config.optimizer.lr, self.config.schedule
+        factors = [lr * lr_factor(schedule, first_step + step, total) for step in range(self.steps)]
+        self.lrs.copy_(torch.tensor(factors))
+        self.counter.zero_()
+        done = 0
+        if self.capturable and self.graph is None:
+            done = self._warm_up_and_capture()
+        for _ in range(done, self.steps):
+            if self.graph is not None:
+                self.graph.replay()
+            else:
+                self._step()
+        return self.logits.flatten(0, 1)
+
+    def _step(self) -> None:
+        self.lr.copy_(self.lrs.index_select(0, self.counter).view(()))
+        rows = self.order.index_select(0, self.counter).flatten()
+        x = self.data.train_x.index_select(0, rows)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.facts.precision == "bf16", cache_enabled=False
+        ):
+            outputs = self.model(x)
+        outputs = outputs.float()
+        loss = F.cross_entropy(outputs, self.data.train_y.index_select(0, rows))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.logits.index_copy_(0, self.counter, outputs.detach().unsqueeze(0))
+        self.counter.add_(1)
+
+    def _warm_up_and_capture(self) -> int:
+        """Take the first steps on a side stream, then record one; return how many were taken."""
+        steps = min(WARM_UP_STEPS, self.steps)
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(steps):
+                self._step()
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            self.optimizer.zero_grad()
+            with torch.cuda.graph(graph):
+                self._step()
+            self.graph = graph
+        except RuntimeError as error:
+            self.capturable = False
+            logging.getLogger(__name__).warning("step by step, without a CUDA graph: %s", error)
+        return steps

@@ -1,0 +1,56 @@
+"""From a config to a torch optimizer, fused where torch has a fused kernel for the device."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
+
+
+def build_optimizer(
+    config: Optimizer, parameters: Iterable[Tensor], device: torch.device, lr: Tensor | float | None = None
+) -> torch.optim.Optimizer:
+    """Return the optimizer; with `lr` as a tensor it can be captured in a CUDA graph and steered through it."""
+    captured = isinstance(lr, Tensor) and device.type == "cuda"
+    common: dict[str, Any] = {"lr": config.lr if lr is None else lr, "weight_decay": config.weight_decay}
+    fused: dict[str, Any] = {"fused": device.type in ("cpu", "cuda")}
+    match config:
+        case SGD():
+            return torch.optim.SGD(parameters, **common, **fused)
+        case SGDMomentum():
+            return torch.optim.SGD(
+                parameters, **common, **fused, momentum=config.momentum, nesterov=config.nesterov
+            )
+        case Adam() | AdamW():
+            kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
+            betas = (config.beta1, config.beta2)
+            return kind(parameters, **common, **fused, betas=betas, eps=config.eps, capturable=captured)
+        case RMSprop():
+            return torch.optim.RMSprop(
+                parameters, **common, alpha=config.alpha, eps=config.eps, capturable=captured
+            )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of an optimizer as named tensors: 'optimizer.<parameter>.<name>'."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, entries in state.items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; hyperparameters stay the very objects they are."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        _, index, name = key.split(".", 2)
+        state.setdefault(int(index), {})[name] = value
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = lr  # load_state_dict leaves a copy, which a graph would not see change

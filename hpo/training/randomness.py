@@ -1,0 +1,114 @@
+"""Chance without state: data order and dropout are functions of (seed, epoch, layer), and of nothing else.
+
+So a trial gives the same curve alone, resumed after a kill, or beside others. Each stream has a generator of
+its own, seeded by a hash of its name; dropout takes one random byte per unit, which costs a sixth of
+`nn.Dropout` on a CPU and rounds its rate to the nearest 1/256.
+"""
+
+import hashlib
+import struct
+
+import torch
+from torch import Tensor, nn
+
+_CHUNK = 2**20
+"""Random bytes drawn in one call: enough to make the call's own cost vanish, few enough to stay in the cache."""
+
+
+def generator(device: torch.device | str, stream: str, *numbers: int) -> torch.Generator:
+    """Return a generator that this stream's name and numbers determine."""
+    name = stream.encode() + struct.pack(f"<{len(numbers)}q", *numbers)
+    seed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=False) >> 1
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def data_order(seed: int, epoch: int, rows: int, device: torch.device) -> Tensor:
+    """Return the order in which an epoch visits the training rows: int64 [rows]."""
+    return torch.randperm(rows, generator=generator(device, "order", seed, epoch), device=device)
+
+
+def random_bytes(count: int, source: torch.Generator) -> Tensor:
+    """Return uint8 [count], uniform, drawn eight at a time."""
+    words = torch.empty(-(-count // 8), dtype=torch.int64, device=source.device)
+    return words.random_(-(2**63), None, generator=source).view(torch.uint8)[:count]
+
+
+class StatelessDropout(nn.Module):
+    """Dropout whose masks are a function of (seed, epoch, layer, step); takes the place of `nn.Dropout` and
+    `nn.Dropout2d` while a network is trained. It has no parameters: state dicts stay as they are.
+
+    With a step counter on the device (`counter`), the bytes of a whole epoch lie in one tensor, and the
+    forward pass picks the step's by the counter: nothing in it then depends on Python, so a CUDA graph of it
+    can be replayed. Both ways take the same bytes.
+    """
+
+    def __init__(self, rate: float, layer: int, whole_channels: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.whole_channels = whole_channels
+        self.threshold = round(rate * 256)
+        self.scale = 256 / (256 - self.threshold) if self.threshold < 256 else 0.0
+        self.counter: Tensor | None = None
+        self._seed = self._epoch = self._steps = self._step = 0
+        self._first = self._end = 0
+        self._masks: Tensor | None = None
+        self._epoch_bytes: Tensor | None = None
+
+    def start_epoch(self, seed: int, epoch: int, steps: int) -> None:
+        """Begin the masks of an epoch; each forward pass in training mode then takes the next step's."""
+        self._seed, self._epoch, self._steps = seed, epoch, steps
+        self._step = self._first = self._end = 0
+        if self._epoch_bytes is not None:
+            self._fill(self._epoch_bytes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.threshold == 0:
+            return x
+        shape = (x.shape[0], x.shape[1], 1, 1) if self.whole_channels else tuple(x.shape)
+        if self.counter is not None:
+            return x * self._counted_mask(x, shape)
+        if self._step >= self._end:
+            units = torch.Size(shape).numel()
+            chunk = self._draw(self._step, units, x.device)
+            self._masks = self._to_mask(chunk, x.dtype).view(-1, *shape)
+            self._first, self._end = self._step, self._step + len(self._masks)
+        assert self._masks is not None
+        mask = self._masks[self._step - self._first]
+        self._step += 1
+        return x * mask
+
+    def _counted_mask(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        assert self.counter is not None
+        if self._epoch_bytes is None:
+            units = torch.Size(shape).numel()
+            self._epoch_bytes = torch.empty(self._steps, units, dtype=torch.uint8, device=x.device)
+            self._fill(self._epoch_bytes)
+        return self._to_mask(self._epoch_bytes.index_select(0, self.counter), x.dtype).view(shape)
+
+    def _to_mask(self, drawn: Tensor, dtype: torch.dtype) -> Tensor:
+        return (drawn >= self.threshold).to(dtype).mul_(self.scale)
+
+    def _fill(self, epoch_bytes: Tensor) -> None:
+        steps, units = epoch_bytes.shape
+        first = 0
+        while first < steps:
+            chunk = self._draw(first, units, epoch_bytes.device).view(-1, units)
+            epoch_bytes[first : first + len(chunk)] = chunk[: steps - first]
+            first += len(chunk)
+
+    def _draw(self, first: int, units: int, device: torch.device) -> Tensor:
+        """Draw the bytes of as many steps as make a chunk; its first step is part of the stream's name."""
+        source = generator(device, "dropout", self._seed, self._epoch, self.layer, first)
+        return random_bytes(max(1, _CHUNK // units) * units, source)
+
+
+def make_dropout_stateless(model: nn.Module) -> list[StatelessDropout]:
+    """Put `StatelessDropout` in the place of every dropout of a model; return them in order."""
+    replaced: list[StatelessDropout] = []
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Dropout | nn.Dropout2d):
+                new = StatelessDropout(child.p, len(replaced), isinstance(child, nn.Dropout2d))
+                setattr(parent, name, new)
+                replaced.append(new)
+    return replaced

@@ -1,0 +1,155 @@
+"""One network in training: a config, its data, and everything that changes from epoch to epoch."""
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hpo.config import TrialConfig
+from hpo.models import build_model, parameter_count
+from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault
+from hpo.training.dataset import ResidentData
+from hpo.training.devices import resolve_precision
+from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from hpo.training.randomness import data_order, make_dropout_stateless
+from hpo.training.schedules import lr_factor
+
+EVALUATION_ROWS = 1000
+"""Rows per batch where nothing is learned."""
+LOSS_CHECK_STEPS = 50
+"""On a CPU a loss that is not finite ends the epoch after at most this many steps."""
+
+
+class Run:
+    """A network, its optimizer and its history; `train_epoch` is a function of config, data and epoch."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: ResidentData,
+        device: torch.device,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.config, self.data, self.device = config, data, device
+        self.history: list[EpochResult] = []
+        model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
+        self.dropouts = make_dropout_stateless(model)
+        self.model = model.to(device)
+        if config.model.family == "cnn":
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batch_size = min(config.batch_size, len(data.train_y))
+        self.steps = len(data.train_y) // self.batch_size
+        """Steps per epoch; the rows of a last, short batch wait for another epoch's order."""
+        self.optimizer = self.build_optimizer()
+        precision = resolve_precision(
+            config.precision, config.model, data.input_shape, self.batch_size, device
+        )
+        if checkpoint is not None:
+            self._restore(checkpoint)
+            precision = "bf16" if checkpoint.precision == "bf16" else "fp32"
+        self.facts = Facts(parameter_count(model), str(device), precision)
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.config.optimizer, self.model.parameters(), self.device)
+
+    def train_epoch(self) -> EpochResult | Fault:
+        """Train one epoch and validate; a loss that is not finite is a fault."""
+        start, epoch = time.perf_counter(), len(self.history)
+        train_accuracy, train_loss = self.learn(epoch)
+        accuracy, loss = math.nan, math.nan
+        if math.isfinite(train_loss):
+            accuracy, loss = self.evaluate(self.data.validation_x, self.data.validation_y)
+        if not math.isfinite(loss):
+            return Fault("diverged", f"the loss was not finite in epoch {epoch + 1}")
+        seconds = time.perf_counter() - start
+        result = EpochResult(epoch + 1, accuracy, loss, train_accuracy, train_loss, seconds)
+        self.history.append(result)
+        return result
+
+    def learn(self, epoch: int) -> tuple[float, float]:
+        """Train one epoch (from 0); return training accuracy and loss, not finite if it diverged."""
+        self.model.train()
+        for dropout in self.dropouts:
+            dropout.start_epoch(self.config.seed, epoch, self.steps)
+        order = data_order(self.config.seed, epoch, len(self.data.train_y), self.device)
+        order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
+        logits = self.train_steps(order, epoch * self.steps)
+        if logits is None:
+            return math.nan, math.nan
+        return _score(logits, self.data.train_y[order.flatten()])
+
+    def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
+        """Take a step for each row of `order`, int64 [steps, batch].
+
+        Returns the logits of every batch, [steps * batch, classes]: accuracy and loss of the epoch are then
+        one call instead of one per step. None if the loss was seen not to be finite.
+        """
+        logits = []
+        for step, rows in enumerate(order):
+            self.set_lr(first_step + step)
+            x = self.data.train_x.index_select(0, rows)
+            with self.autocast():
+                outputs = self.model(x)
+            outputs = outputs.float()
+            loss = F.cross_entropy(outputs, self.data.train_y.index_select(0, rows))
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            logits.append(outputs.detach())
+            if self.device.type == "cpu" and step % LOSS_CHECK_STEPS == 0 and not math.isfinite(loss.item()):
+                return None
+        return torch.cat(logits)
+
+    def set_lr(self, step: int) -> None:
+        total = self.config.epochs * self.steps
+        lr = self.config.optimizer.lr * lr_factor(self.config.schedule, step, total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.facts.precision == "bf16")
+
+    @torch.inference_mode()
+    def evaluate(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        """Return accuracy and mean loss over rows, without dropout, on running batch statistics."""
+        self.model.eval()
+        with self.autocast():
+            logits = torch.cat([self.model(part).float() for part in x.split(EVALUATION_ROWS)])
+        return _score(logits, y)
+
+    def examine(self) -> Examination:
+        """Evaluate on as many training rows as there are validation rows, the first ones."""
+        rows = len(self.data.validation_y)
+        accuracy, loss = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
+        return Examination(accuracy, loss)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the state after the last epoch."""
+        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors = weights | optimizer_tensors(self.optimizer)
+        arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in tensors.items()}
+        return Checkpoint(self.config, arrays, tuple(self.history), self.facts.precision)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        tensors = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
+        self.model.load_state_dict(dict(_under("model.", tensors)))
+        load_optimizer_tensors(
+            self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")}
+        )
+        self.history = list(checkpoint.history)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    return ((name.removeprefix(prefix), t) for name, t in tensors.items() if name.startswith(prefix))
+
+
+def _score(logits: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return accuracy and mean cross-entropy."""
+    loss = F.cross_entropy(logits, y)
+    correct = (logits.argmax(1) == y).sum()
+    return correct.item() / len(y), loss.item()
+
+

@@ -1,0 +1,81 @@
+"""The solo engine: one trial at a time, each as fast as one network alone can be trained."""
+
+import gc
+
+import torch
+
+from hpo.config import Split, TrialConfig
+from hpo.data import info, load_parts
+from hpo.errors import HpoError
+from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.dataset import ResidentData, resident
+from hpo.training.graphed import GraphedRun
+from hpo.training.run import Run
+
+
+class SoloEngine:
+    """Holds one trial. Data sets stay resident on the device from one trial to the next."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._data: dict[tuple[str, Split], ResidentData] = {}
+        self._key: int | None = None
+        self._run: Run | None = None
+
+    def room(self) -> int:
+        return 1 if self._run is None else 0
+
+    def admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> Facts:
+        assert self._run is None
+        try:
+            self._run = self._start(config, checkpoint)
+        except (HpoError, RuntimeError, ValueError) as error:
+            self._free()
+            raise TrialFault(fault_of(error)) from error
+        self._key = key
+        return self._run.facts
+
+    def _start(self, config: TrialConfig, checkpoint: Checkpoint | None) -> Run:
+        kind = GraphedRun if self.device.type == "cuda" else Run
+        return kind(config, self.data(config), self.device, checkpoint)
+
+    def data(self, config: TrialConfig) -> ResidentData:
+        """Return a config's data, resident on the device. Raises: DataError."""
+        key = (config.data, config.split)
+        if key not in self._data:
+            self._data[key] = resident(load_parts(info(config.data), config.split), self.device)
+        return self._data[key]
+
+    def step(self) -> dict[int, EpochResult | Fault]:
+        if self._run is None or self._key is None:
+            return {}
+        try:
+            return {self._key: self._run.train_epoch()}
+        except (RuntimeError, ValueError) as error:
+            return {self._key: fault_of(error)}
+
+    def snapshot(self, key: int) -> Checkpoint:
+        return self._of(key).checkpoint()
+
+    def examine(self, key: int) -> Examination:
+        return self._of(key).examine()
+
+    def evict(self, key: int) -> None:
+        assert key == self._key
+        self._free()
+
+    def _of(self, key: int) -> Run:
+        assert key == self._key and self._run is not None
+        return self._run
+
+    def _free(self) -> None:
+        self._run = self._key = None
+        if self.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def fault_of(error: Exception) -> Fault:
+    """Return what an exception in training means for its trial."""
+    kind = "oom" if isinstance(error, torch.OutOfMemoryError | MemoryError) else "error"
+    return Fault(kind, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")  # type: ignore[arg-type]
