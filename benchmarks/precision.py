@@ -50,7 +50,12 @@ def main() -> None:
     data = ResidentData(
         whole.train_x[:rows], whole.train_y[:rows], whole.validation_x, whole.validation_y, 10, (1, 28, 28)
     )
-    report = {"date": date.today().isoformat(), "device": describe(device), "torch": torch.__version__, "ratios": {}}
+    report = {
+        "date": date.today().isoformat(),
+        "device": describe(device),
+        "torch": torch.__version__,
+        "ratios": {},
+    }
     for name, network in NETWORKS.items():
         for batch in (32, 64, 128, 256, 512) if network.family == "mlp" else (32, 128):
             config = TrialConfig("fashion_mnist", network, Adam(1e-3), batch, 100, split=split)
@@ -65,7 +70,10 @@ def main() -> None:
             ratio = statistics.median(times["fp32"]) / statistics.median(times["bf16"])
             chosen = resolve_precision("auto", network, (1, 28, 28), batch, device)
             report["ratios"][f"{name}, batch {batch}"] = round(ratio, 2)
-            print(f"{name:18} batch {batch:4}: {ratio:5.2f}x, auto: {chosen}{'  A LOSS' if chosen == 'bf16' and ratio < 1 else ''}", flush=True)
+            print(
+                f"{name:18} batch {batch:4}: {ratio:5.2f}x, auto: {chosen}{'  A LOSS' if chosen == 'bf16' and ratio < 1 else ''}",
+                flush=True,
+            )
     if options.output:
         options.output.write_text(json.dumps(report, indent=2) + "\n")
 

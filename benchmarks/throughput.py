@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision import datasets, transforms
 
@@ -37,9 +37,7 @@ from hpo.training.devices import choose_device, describe, use_one_thread
 from hpo.training.run import Run
 
 BATCH = 64
-MLP_CONFIG = TrialConfig(
-    "fashion_mnist", MLP((128, 64), (0.0, 0.0)), SGD(0.1), BATCH, 100, split=Split(10000)
-)
+MLP_CONFIG = TrialConfig("fashion_mnist", MLP((128, 64), (0.0, 0.0)), SGD(0.1), BATCH, 100, split=Split(10000))
 CASES = {
     "MLP 784-128-64-10, SGD": MLP_CONFIG,
     "MLP 784-128-64-10, Adam": replace(MLP_CONFIG, optimizer=Adam(1e-3)),
@@ -62,7 +60,10 @@ def torchvision_rows(rows: int, folder: Path) -> Subset[tuple[Tensor, int]]:
 
 
 def by_hand(
-    config: TrialConfig, device: torch.device, fused: bool | None, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    config: TrialConfig,
+    device: torch.device,
+    fused: bool | None,
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]],
 ) -> Callable[[], None]:
     """Return a function that trains one epoch in the plainest loop."""
     model = build_model(config.model, (1, 28, 28), 10, seed=0).to(device)
@@ -84,7 +85,12 @@ def sides(config: TrialConfig, rows: int, device: torch.device, folder: Path) ->
     """Return what is compared: each trains one epoch when called."""
     whole = resident(load_parts(info("fashion_mnist"), config.split), device)
     data = ResidentData(
-        whole.train_x[:rows].clone(), whole.train_y[:rows].clone(), whole.validation_x, whole.validation_y, 10, (1, 28, 28)
+        whole.train_x[:rows].clone(),
+        whole.train_y[:rows].clone(),
+        whole.validation_x,
+        whole.validation_y,
+        10,
+        (1, 28, 28),
     )
     plain_x = data.train_x.contiguous()
 

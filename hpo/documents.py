@@ -6,13 +6,13 @@ with the package. A value that ends in `.toml` is a path.
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from hpo.errors import DocumentError, UsageError, suggestion
@@ -20,6 +20,7 @@ from hpo.errors import DocumentError, UsageError, suggestion
 T = TypeVar("T")
 Kind = Literal["space", "recipe"]
 FOLDERS: dict[Kind, str] = {"space": "search_spaces", "recipe": "studies"}
+
 
 @dataclass(frozen=True)
 class Document:
@@ -79,9 +80,7 @@ def read(path: Path) -> Document:
     return Document(path.stem, where, content)
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def check(kind: type[T], content: Mapping[str, Any], where: str) -> T:
@@ -104,8 +103,18 @@ def dump(value: Any) -> dict[str, Any]:
     return content
 
 
-class Section(BaseModel, extra="forbid", frozen=True):
+def differences(name: str, before: Any, now: Any) -> list[str]:
+    """Return one line for each field in which two dumped documents differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [line for k in keys for line in differences(f"{name}.{k}", before.get(k), now.get(k))]
+    return [] if before == now else [f"{name}: {json.dumps(before)} in the study, {json.dumps(now)} now"]
+
+
+class Section(BaseModel):
     """A table of a document: unknown keys are refused, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -107,15 +107,11 @@ _BY_FORM = Discriminator(
 )
 
 Integer = Annotated[
-    Annotated[int, Tag("constant")]
-    | Annotated[IntRange, Tag("range")]
-    | Annotated[Choices[int], Tag("choices")],
+    Annotated[int, Tag("constant")] | Annotated[IntRange, Tag("range")] | Annotated[Choices[int], Tag("choices")],
     _BY_FORM,
 ]
 Number = Annotated[
-    Annotated[float, Tag("constant")]
-    | Annotated[FloatRange, Tag("range")]
-    | Annotated[Choices[float], Tag("choices")],
+    Annotated[float, Tag("constant")] | Annotated[FloatRange, Tag("range")] | Annotated[Choices[float], Tag("choices")],
     _BY_FORM,
 ]
 Flag = Annotated[Annotated[bool, Tag("constant")] | Annotated[Choices[bool], Tag("choices")], _BY_FORM]
@@ -124,7 +120,7 @@ Flag = Annotated[Annotated[bool, Tag("constant")] | Annotated[Choices[bool], Tag
 def one_of(values: Any) -> Any:
     """Return the field type for one of a Literal's values, or a list of them to choose from."""
     return Annotated[
-        Annotated[values, Tag("constant")] | Annotated[Choices[values], Tag("choices")],  # type: ignore[valid-type]
+        Annotated[values, Tag("constant")] | Annotated[Choices[values], Tag("choices")],
         _BY_FORM,
     ]
 

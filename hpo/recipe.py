@@ -76,9 +76,7 @@ class StudyRecipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "StudyRecipe":
         if self.epochs is not None and self.pruner.min_epochs > self.epochs:
-            raise ValueError(
-                f"pruner.min_epochs must be <= epochs, got {self.pruner.min_epochs} and {self.epochs}."
-            )
+            raise ValueError(f"pruner.min_epochs must be <= epochs, got {self.pruner.min_epochs} and {self.epochs}.")
         return self
 
     def identity(self) -> dict[str, Any]:

@@ -236,7 +236,7 @@ class SearchSpace(Section):
     cnn: CNNSpace | None = None
     optimizer: OptimizerSpace
     schedule: ScheduleSpace = ScheduleSpace()
-    baselines: list[Baseline] = []
+    baselines: list[Baseline] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> "SearchSpace":

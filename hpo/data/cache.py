@@ -103,9 +103,8 @@ def _unpack(brought: Path, file: DataFile, target: Path) -> Path:
     found = next((p for name in (file.name, f"{file.name}.gz") for p in brought.rglob(name)), None)
     if found is None:
         raise SourceError(f"has no {file.name}")
-    opened = gzip.open(found) if found.suffix == ".gz" else found.open("rb")
     try:
-        with opened as source, target.open("wb") as copy:
+        with gzip.open(found) if found.suffix == ".gz" else found.open("rb") as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
     except (EOFError, gzip.BadGzipFile) as error:
         raise SourceError(f"{found.name} is damaged: {error}") from error

@@ -94,9 +94,7 @@ def _cut(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np
             f"got {validation} of {len(labels)} rows and {classes} classes. Change it in the space."
         )
     rows = np.arange(len(labels))
-    train_rows, validation_rows = train_test_split(
-        rows, test_size=size, stratify=labels, random_state=split.seed
-    )
+    train_rows, validation_rows = train_test_split(rows, test_size=size, stratify=labels, random_state=split.seed)
     return np.sort(train_rows), np.sort(validation_rows)
 
 
@@ -108,9 +106,7 @@ def _read(data: DataInfo, test: bool) -> Inputs:
         verify(data, (images, labels))
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: is missing. Run `hpo data fetch {data.name}`.") from error
-    return Inputs(
-        _idx(data, images).reshape(-1, *data.input_shape), _idx(data, labels).astype(np.int64)
-    )
+    return Inputs(_idx(data, images).reshape(-1, *data.input_shape), _idx(data, labels).astype(np.int64))
 
 
 def _idx(data: DataInfo, file: DataFile) -> NDArray[np.uint8]:

@@ -76,7 +76,7 @@ def work_per_layer(network: Network, input_shape: InputShape, batch_size: int) -
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(batch_size, *input_shape))
     layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for module in model.modules())
-    return counter.get_total_flops() / 2 / layers
+    return float(counter.get_total_flops() / 2 / layers)
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -29,7 +29,11 @@ class GraphedRun(Run):
     """
 
     def __init__(
-        self, config: TrialConfig, data: ResidentData, device: torch.device, checkpoint: Checkpoint | None = None
+        self,
+        config: TrialConfig,
+        data: ResidentData,
+        device: torch.device,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.lr = torch.tensor(config.optimizer.lr, dtype=torch.float32, device=device)
         super().__init__(config, data, device, checkpoint)
@@ -81,7 +85,7 @@ class GraphedRun(Run):
     def _warm_up_and_capture(self) -> int:
         """Take the first steps on a side stream, then record one; return how many were taken."""
         steps = min(WARM_UP_STEPS, self.steps)
-        side = torch.cuda.Stream(self.device)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(steps):

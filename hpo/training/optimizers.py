@@ -20,17 +20,13 @@ def build_optimizer(
         case SGD():
             return torch.optim.SGD(parameters, **common, **fused)
         case SGDMomentum():
-            return torch.optim.SGD(
-                parameters, **common, **fused, momentum=config.momentum, nesterov=config.nesterov
-            )
+            return torch.optim.SGD(parameters, **common, **fused, momentum=config.momentum, nesterov=config.nesterov)
         case Adam() | AdamW():
             kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
             betas = (config.beta1, config.beta2)
             return kind(parameters, **common, **fused, betas=betas, eps=config.eps, capturable=captured)
         case RMSprop():
-            return torch.optim.RMSprop(
-                parameters, **common, alpha=config.alpha, eps=config.eps, capturable=captured
-            )
+            return torch.optim.RMSprop(parameters, **common, alpha=config.alpha, eps=config.eps, capturable=captured)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

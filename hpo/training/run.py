@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.models import build_model, parameter_count
@@ -39,14 +39,12 @@ class Run:
         self.dropouts = make_dropout_stateless(model)
         self.model = model.to(device)
         if config.model.family == "cnn":
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model = self.model.to(memory_format=torch.channels_last)
         self.batch_size = min(config.batch_size, len(data.train_y))
         self.steps = len(data.train_y) // self.batch_size
         """Steps per epoch; the rows of a last, short batch wait for another epoch's order."""
         self.optimizer = self.build_optimizer()
-        precision = resolve_precision(
-            config.precision, config.model, data.input_shape, self.batch_size, device
-        )
+        precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
         if checkpoint is not None:
             self._restore(checkpoint)
             precision = "bf16" if checkpoint.precision == "bf16" else "fp32"
@@ -117,7 +115,7 @@ class Run:
         """Return accuracy and mean loss over rows, without dropout, on running batch statistics."""
         self.model.eval()
         with self.autocast():
-            logits = torch.cat([self.model(part).float() for part in x.split(EVALUATION_ROWS)])
+            logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
         return _score(logits, y)
 
     def examine(self) -> Examination:
@@ -136,9 +134,7 @@ class Run:
     def _restore(self, checkpoint: Checkpoint) -> None:
         tensors = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
         self.model.load_state_dict(dict(_under("model.", tensors)))
-        load_optimizer_tensors(
-            self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")}
-        )
+        load_optimizer_tensors(self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")})
         self.history = list(checkpoint.history)
 
 
@@ -151,5 +147,3 @@ def _score(logits: Tensor, y: Tensor) -> tuple[float, float]:
     loss = F.cross_entropy(logits, y)
     correct = (logits.argmax(1) == y).sum()
     return correct.item() / len(y), loss.item()
-
-

@@ -1,0 +1,287 @@
+"""Who may run which trial: claims under the study's lock, leases, and the trials of workers that are gone.
+
+A claim counts finished trials and leases in the transaction that makes the new trial, so a budget is exact
+over any number of workers, machines, kills and restarts: finished + leased never exceeds it.
+
+A lease lives as long as its worker's beat goes on. Whether it does is judged by watching: a beat that stood
+still for `GRACE_SECONDS` of the watcher's own monotonic clock, while the store did answer, is a dead worker's.
+No two machines' clocks are ever compared. On one machine it is faster: each worker holds a locked file, and
+the system lets go of the lock the moment the worker dies.
+"""
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hpo import documents
+from hpo.recipe import Budget
+from hpo.store import schema, trials
+from hpo.store.connect import Store
+from hpo.store.trials import EXCUSED, FAILURE, insert_trial, set_state
+
+GRACE_SECONDS = 30.0
+MAX_DEATHS = 5
+"""A trial whose worker died this often without one more epoch is not given to another."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A trial that is now this worker's to run."""
+
+    trial_id: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to claim now, though the study is not over: others hold what is left."""
+
+
+@dataclass(frozen=True)
+class Over:
+    """The study is over."""
+
+    reason: str
+
+
+def claim(
+    store: Store, connection: Connection, study_id: int, worker_id: str, count: int, held: set[int]
+) -> list[Claimed] | Wait | Over:
+    """Claim up to `count` trials, waiting ones first, within a transaction of the worker's.
+
+    `held` are the trials the worker knows to be its own: a lease beyond them is a claim whose answer was lost.
+    """
+    store.lock_study(connection, study_id)
+    forgotten = _leased(connection, worker_id)
+    lost = [claimed for claimed in forgotten if claimed.trial_id not in held]
+    if lost:
+        return lost[:count]
+    end = over(connection, study_id)
+    if end is not None:
+        return end
+    budget, _ = budget_of(connection, study_id)
+    leases = _count(connection, schema.hpo_leases.c.study_id == study_id)
+    left = budget.trials - count_finished(connection, study_id) - leases
+    if left <= 0:
+        return Wait()
+    claimed = []
+    for trial_id, number in _waiting(connection, study_id, min(count, left)):
+        set_state(store, connection, trial_id, "RUNNING")
+        claimed.append(Claimed(trial_id, number))
+    while len(claimed) < min(count, left):
+        claimed.append(Claimed(*insert_trial(store, connection, study_id, "RUNNING")))
+    leases_of_mine = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
+    connection.execute(sa.insert(schema.hpo_leases), leases_of_mine)
+    return claimed
+
+
+def _leased(connection: Connection, worker_id: str) -> list[Claimed]:
+    leases = schema.hpo_leases
+    query = (
+        sa.select(schema.trials.c.trial_id, schema.trials.c.number)
+        .join_from(leases, schema.trials, leases.c.trial_id == schema.trials.c.trial_id)
+        .where(leases.c.worker_id == worker_id)
+        .order_by(schema.trials.c.number)
+    )
+    return [Claimed(*row) for row in connection.execute(query)]
+
+
+def _waiting(connection: Connection, study_id: int, count: int) -> list[tuple[int, int]]:
+    columns = schema.trials.c
+    query = sa.select(columns.trial_id, columns.number).where(columns.study_id == study_id, columns.state == "WAITING")
+    rows = connection.execute(query.order_by(columns.number).limit(count)).all()
+    return [(row.trial_id, row.number) for row in rows]
+
+
+def _count(connection: Connection, where: sa.ColumnElement[bool]) -> int:
+    return int(connection.execute(sa.select(sa.func.count()).where(where)).scalar_one())
+
+
+def count_finished(connection: Connection, study_id: int) -> int:
+    """Return how many trials of a study count against its budget."""
+    columns = schema.trials.c
+    return _count(connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED)))
+
+
+def budget_of(connection: Connection, study_id: int) -> tuple[Budget, sa.Row[Any]]:
+    """Return a study's budget and its row of ours."""
+    row = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).one()
+    return documents.check(Budget, json.loads(row.budget_json), "budget"), row
+
+
+def over(connection: Connection, study_id: int) -> Over | None:
+    """Say whether a study has reached one of its limits, and which."""
+    budget, row = budget_of(connection, study_id)
+    finished = count_finished(connection, study_id)
+    if row.stop_reason:
+        return Over(row.stop_reason)
+    if finished >= budget.trials:
+        return Over(f"all {budget.trials} trials are finished")
+    if budget.timeout is not None and row.active_seconds >= budget.timeout:
+        return Over(f"{budget.timeout} s of searching are used up")
+    failures = failed_trials(connection, study_id)
+    if failures >= budget.max_failures:
+        return Over(f"{failures} trials have failed (max_failures = {budget.max_failures})")
+    if budget.target is not None or budget.patience is not None:
+        best, since = best_value(connection, study_id)
+        if budget.target is not None and best is not None and best >= budget.target:
+            return Over(f"the target {budget.target} is reached: {best:.4f}")
+        if budget.patience is not None and best is not None and since >= budget.patience:
+            return Over(f"the best has not improved for {since} finished trials (patience = {budget.patience})")
+    return None
+
+
+def failed_trials(connection: Connection, study_id: int) -> int:
+    """Return how many trials have failed for good: not those that went on under another number."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    failed = sa.and_(columns.study_id == study_id, columns.state == "FAIL")
+    excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
+    return _count(connection, sa.and_(failed, sa.not_(excused)))
+
+
+def best_value(connection: Connection, study_id: int) -> tuple[float | None, int]:
+    """Return the best value of the complete trials, and how many trials have finished since it came."""
+    columns, values = schema.trials.c, schema.trial_values.c
+    query = (
+        sa.select(values.value, columns.datetime_complete)
+        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
+        .order_by(values.value.desc(), columns.datetime_complete)
+        .limit(1)
+    )
+    best = connection.execute(query).first()
+    if best is None:
+        return None, 0
+    since = sa.and_(
+        columns.study_id == study_id,
+        columns.state.in_(schema.FINISHED),
+        columns.datetime_complete > best.datetime_complete,
+    )
+    return best.value, _count(connection, since)
+
+
+def release(store: Store, connection: Connection, study_id: int, worker_id: str) -> int:
+    """Hand a worker's trials back, to be gone on with by whoever comes next, and forget the worker."""
+    store.lock_study(connection, study_id)
+    mine = _leased(connection, worker_id)
+    for claimed in mine:
+        set_state(store, connection, claimed.trial_id, "WAITING")
+    connection.execute(sa.delete(schema.hpo_workers).where(schema.hpo_workers.c.worker_id == worker_id))
+    return len(mine)
+
+
+def reap(store: Store, connection: Connection, study_id: int, worker_id: str, beat: int | None = None) -> list[int]:
+    """Take the trials of a dead worker: each fails and goes on under a new number, waiting to be claimed.
+
+    With `beat`, only if the worker's beat is still that one. Returns the numbers of the trials that failed.
+    """
+    store.lock_study(connection, study_id)
+    workers = schema.hpo_workers
+    same = workers.c.worker_id == worker_id
+    if beat is not None:
+        same = sa.and_(same, workers.c.beat == beat)
+    if connection.execute(sa.delete(workers).where(same)).rowcount == 0:
+        return []
+    reaped = _leased(connection, worker_id)
+    for claimed in reaped:
+        _continue_later(store, connection, study_id, claimed)
+    return [claimed.number for claimed in reaped]
+
+
+def _continue_later(store: Store, connection: Connection, study_id: int, dead: Claimed) -> None:
+    """Fail a dead worker's trial and, unless it has cost too many workers, add the one that goes on from it."""
+    [trial] = trials.load_some(connection, [dead.trial_id])
+    attrs, epochs = trial.user_attrs, trial.last_step or 0
+    deaths = 1 if epochs > attrs.get("resumed_at", -1) else attrs.get("deaths", 0) + 1
+    changes = trials.Changes()
+    if deaths < MAX_DEATHS:
+        new_id, number = insert_trial(store, connection, study_id, "WAITING")
+        message = f"its worker died after epoch {epochs}; trial {number} goes on from there"
+        changes.user_attrs[dead.trial_id, EXCUSED] = json.dumps(f"continued as trial {number}")
+        kept: dict[str, Any] = {key: attrs[key] for key in ("config", "baseline") if key in attrs}
+        chain = {"continues": dead.number, "root": attrs.get("root", dead.number)}
+        noted: dict[str, Any] = {**kept, **chain, "resumed_at": epochs, "deaths": deaths}
+        for key, value in noted.items():
+            changes.user_attrs[new_id, key] = json.dumps(value)
+        for key, value in trial.system_attrs.items():
+            changes.system_attrs[new_id, key] = json.dumps(value)
+        for name, distribution in trial.distributions.items():
+            internal = distribution.to_internal_repr(trial.params[name])
+            changes.params[new_id, name] = trials.param_change(internal, distribution)
+    else:
+        message = f"its workers died {deaths} times in epoch {epochs + 1}"
+    changes.user_attrs[dead.trial_id, FAILURE] = json.dumps({"kind": "lost", "message": message})
+    changes.states[dead.trial_id] = ("FAIL", None)
+    trials.write(store, connection, changes)
+
+
+class Presence:
+    """A locked file of this worker's on this machine: whoever can lock it knows that the worker is dead."""
+
+    def __init__(self, worker_id: str) -> None:
+        self._lock = filelock.FileLock(_presence_file(worker_id), thread_local=False)
+
+    def __enter__(self) -> "Presence":
+        self._lock.acquire(timeout=5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        path = Path(self._lock.lock_file)
+        self._lock.release()
+        path.unlink(missing_ok=True)
+
+
+def _presence_file(worker_id: str) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"hpo-workers-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{worker_id}.lock"
+
+
+def died_here(worker_id: str) -> bool:
+    """Say whether a worker of this machine is dead; False for workers elsewhere."""
+    path = _presence_file(worker_id)
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return False
+    lock.release()
+    path.unlink(missing_ok=True)
+    return True
+
+
+class Watch:
+    """Watches the beats of a study's workers and tells who is gone."""
+
+    def __init__(self, grace: float = GRACE_SECONDS) -> None:
+        self.grace = grace
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def observe(self, beats: dict[str, int]) -> dict[str, int]:
+        """Look at the beats of other workers as they are now; return those of the workers that are gone."""
+        now = time.monotonic()
+        self._seen = {
+            worker: self._seen[worker] if worker in self._seen and self._seen[worker][0] == beat else (beat, now)
+            for worker, beat in beats.items()
+        }
+        return {w: b for w, (b, since) in self._seen.items() if now - since > self.grace or died_here(w)}
+
+    def reset(self) -> None:
+        """Forget what was seen: the store did not answer, so a beat that stood still proves nothing."""
+        self._seen.clear()
+
+
+def beats(connection: Connection, study_id: int) -> dict[str, int]:
+    """Return the beat of each worker of a study."""
+    workers = schema.hpo_workers.c
+    rows = connection.execute(sa.select(workers.worker_id, workers.beat).where(workers.study_id == study_id))
+    return {row.worker_id: row.beat for row in rows}

@@ -1,0 +1,183 @@
+"""A study held in memory, as a storage that Optuna's samplers and pruners can work on.
+
+Optuna's own storage asks the database several times for every suggestion, report and pruning decision. Here
+reading costs nothing: the mirror is refreshed when its owner says so, and what samplers and pruners write
+(parameters, rungs, relative parameters) is put into the mirror and into `Changes` for the next transaction.
+
+Trials that failed, were voided or went on under another number are left out of sight: they would teach
+nothing, and successive halving would count their rungs twice.
+"""
+
+import copy
+import json
+import threading
+from collections.abc import Callable, Container, Sequence
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import Connection
+
+from hpo.store import schema, trials
+from hpo.store.trials import Changes
+
+
+class Mirror(BaseStorage):
+    """One study of one store. Trials in it are never changed in place: a new one takes the old one's place,
+    as in Optuna's in-memory storage, so that a list that was handed out stays what it was.
+    """
+
+    def __init__(self, study_id: int, study_name: str, record: Callable[[Changes], None]) -> None:
+        """`record` takes what is to be written to the store."""
+        self.study_id = study_id
+        self.study_name = study_name
+        self._record = record
+        self._trials: dict[int, FrozenTrial] = {}
+        self._own: set[int] = set()
+        self._newest = -1
+        self._revision = -1
+        self._lock = threading.RLock()
+
+    def refresh(self, connection: Connection) -> None:
+        """Take in what other workers have done since the last time."""
+        revision = connection.execute(
+            sa.select(schema.hpo_studies.c.revision).where(schema.hpo_studies.c.study_id == self.study_id)
+        ).scalar()
+        with self._lock:
+            if revision is not None and revision != self._revision:
+                # Finished trials have changed (one was voided): read them anew.
+                self._own = {i for i in self._own if not self._trials[i].state.is_finished()}
+                self._trials = {i: t for i, t in self._trials.items() if i in self._own}
+                self._newest, self._revision = -1, revision
+            others = [i for i, t in self._trials.items() if not t.state.is_finished() and i not in self._own]
+            fresh = trials.load_newer(connection, self.study_id, self._newest, others)
+            for trial in fresh:
+                self._newest = max(self._newest, trial._trial_id)
+                if trial._trial_id not in self._own:
+                    self._trials[trial._trial_id] = _as_seen(trial)
+
+    def adopt(self, trial: FrozenTrial) -> None:
+        """Take a trial that this worker runs: from now on the mirror, not the store, knows it best."""
+        with self._lock:
+            self._own.add(trial._trial_id)
+            self._trials[trial._trial_id] = trial
+
+    def disown(self, trial_id: int) -> None:
+        """Forget a trial that this worker no longer runs; the next refresh shows it as the store has it."""
+        with self._lock:
+            self._own.discard(trial_id)
+            self._trials.pop(trial_id, None)
+            self._newest = min(self._newest, trial_id - 1)
+
+    def _change(self, trial_id: int, **fields: Any) -> None:
+        with self._lock:
+            trial = copy.copy(self._trials[trial_id])
+            for name, value in fields.items():
+                setattr(trial, name, value)
+            self._trials[trial_id] = trial
+
+    # What Optuna reads.
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        with self._lock:
+            return self._trials[trial_id]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        with self._lock:
+            seen = [
+                t for t in self._trials.values() if t.state != TrialState.FAIL and (states is None or t.state in states)
+            ]
+        seen.sort(key=lambda t: t.number)
+        return copy.deepcopy(seen) if deepcopy else seen
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self.study_id
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self.study_name
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [StudyDirection.MAXIMIZE]
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return {}
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return {}
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return [FrozenStudy(self.study_name, StudyDirection.MAXIMIZE, {}, {}, self.study_id)]
+
+    # What Optuna writes, and the worker through it.
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        trial = self.get_trial(trial_id)
+        external = distribution.to_external_repr(param_value_internal)
+        self._change(
+            trial_id,
+            params=trial.params | {param_name: external},
+            distributions=trial.distributions | {param_name: distribution},
+        )
+        stored = trials.param_change(param_value_internal, distribution)
+        self._record(Changes(params={(trial_id, param_name): stored}))
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        reports = self.get_trial(trial_id).intermediate_values | {step: intermediate_value}
+        self._change(trial_id, intermediate_values=reports)
+        self._record(Changes(intermediate={(trial_id, step): intermediate_value}))
+
+    def set_curve(self, trial_id: int, values: dict[int, float]) -> None:
+        """Put a whole curve in the place of whatever was reported of a trial."""
+        self._change(trial_id, intermediate_values=dict(values))
+        self._record(Changes(intermediate={(trial_id, step): value for step, value in values.items()}))
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._change(trial_id, user_attrs=self.get_trial(trial_id).user_attrs | {key: value})
+        self._record(Changes(user_attrs={(trial_id, key): json.dumps(value)}))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._change(trial_id, system_attrs=self.get_trial(trial_id).system_attrs | {key: value})
+        self._record(Changes(system_attrs={(trial_id, key): json.dumps(value)}))
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        changed: dict[str, Any] = {"state": state}
+        if values is not None:
+            changed["values"] = list(values)
+        self._change(trial_id, **changed)
+        with self._lock:
+            self._trials[trial_id] = _as_seen(self._trials[trial_id])
+        self._record(Changes(states={trial_id: (state.name, values[0] if values else None)}))
+        return True
+
+    # What belongs to the store and is never asked of a mirror.
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError("studies and trials are made by the store, not by its mirror")
+
+    create_new_study = delete_study = create_new_trial = _refuse
+    set_study_user_attr = set_study_system_attr = _refuse
+
+
+DIVERGED = "diverged"
+"""System attribute of a trial whose loss was not finite."""
+
+
+def _as_seen(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial as samplers shall see it.
+
+    TPE ranks pruned trials by how far they came. One that diverged late did not do better for it: it is shown
+    as the worst of those that ended after their first epoch.
+    """
+    if DIVERGED not in trial.system_attrs or not trial.intermediate_values:
+        return trial
+    seen = copy.copy(trial)
+    seen.intermediate_values = {1: trial.intermediate_values[max(trial.intermediate_values)]}
+    return seen

@@ -1,0 +1,139 @@
+"""The tables of a store: Optuna's, as its schema version 12 has them, and our own.
+
+Optuna makes and migrates its tables; here they are only described, so that they can be read and written in
+bulk. `tests/test_schema.py` compares this description with Optuna's models.
+"""
+
+import sqlalchemy as sa
+
+OPTUNA_REVISION = "v3.2.0.a"
+"""The alembic revision of Optuna's tables that this description fits."""
+HPO_REVISION = 1
+"""The version of our own tables."""
+
+optuna_tables = sa.MetaData()
+hpo_tables = sa.MetaData()
+
+_TRIAL_STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
+UNFINISHED = ("RUNNING", "WAITING")
+FINISHED = ("COMPLETE", "PRUNED")
+"""The states that a budget counts."""
+
+alembic_version = sa.Table("alembic_version", optuna_tables, sa.Column("version_num", sa.String))
+studies = sa.Table(
+    "studies",
+    optuna_tables,
+    sa.Column("study_id", sa.Integer, primary_key=True),
+    sa.Column("study_name", sa.String),
+)
+study_directions = sa.Table(
+    "study_directions",
+    optuna_tables,
+    sa.Column("study_direction_id", sa.Integer, primary_key=True),
+    sa.Column("direction", sa.Enum("NOT_SET", "MINIMIZE", "MAXIMIZE", name="studydirection")),
+    sa.Column("study_id", sa.Integer),
+    sa.Column("objective", sa.Integer),
+)
+study_user_attributes = sa.Table(
+    "study_user_attributes",
+    optuna_tables,
+    sa.Column("study_user_attribute_id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.Integer),
+    sa.Column("key", sa.String),
+    sa.Column("value_json", sa.Text),
+)
+study_system_attributes = sa.Table(
+    "study_system_attributes",
+    optuna_tables,
+    sa.Column("study_system_attribute_id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.Integer),
+    sa.Column("key", sa.String),
+    sa.Column("value_json", sa.Text),
+)
+trials = sa.Table(
+    "trials",
+    optuna_tables,
+    sa.Column("trial_id", sa.Integer, primary_key=True),
+    sa.Column("number", sa.Integer),
+    sa.Column("study_id", sa.Integer),
+    sa.Column("state", sa.Enum(*_TRIAL_STATES, name="trialstate")),
+    sa.Column("datetime_start", sa.DateTime),
+    sa.Column("datetime_complete", sa.DateTime),
+)
+trial_user_attributes = sa.Table(
+    "trial_user_attributes",
+    optuna_tables,
+    sa.Column("trial_user_attribute_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer),
+    sa.Column("key", sa.String),
+    sa.Column("value_json", sa.Text),
+)
+trial_system_attributes = sa.Table(
+    "trial_system_attributes",
+    optuna_tables,
+    sa.Column("trial_system_attribute_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer),
+    sa.Column("key", sa.String),
+    sa.Column("value_json", sa.Text),
+)
+trial_params = sa.Table(
+    "trial_params",
+    optuna_tables,
+    sa.Column("param_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer),
+    sa.Column("param_name", sa.String),
+    sa.Column("param_value", sa.Float),
+    sa.Column("distribution_json", sa.Text),
+)
+trial_values = sa.Table(
+    "trial_values",
+    optuna_tables,
+    sa.Column("trial_value_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer),
+    sa.Column("objective", sa.Integer),
+    sa.Column("value", sa.Float),
+    sa.Column("value_type", sa.Enum("FINITE", "INF_POS", "INF_NEG", name="trialvaluetype")),
+)
+trial_intermediate_values = sa.Table(
+    "trial_intermediate_values",
+    optuna_tables,
+    sa.Column("trial_intermediate_value_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer),
+    sa.Column("step", sa.Integer),
+    sa.Column("intermediate_value", sa.Float),
+    sa.Column(
+        "intermediate_value_type",
+        sa.Enum("FINITE", "INF_POS", "INF_NEG", "NAN", name="trialintermediatevaluetype"),
+    ),
+)
+
+hpo_schema = sa.Table("hpo_schema", hpo_tables, sa.Column("revision", sa.Integer, primary_key=True))
+hpo_studies = sa.Table(
+    "hpo_studies",
+    hpo_tables,
+    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("uid", sa.String(32), nullable=False),
+    sa.Column("budget_json", sa.Text, nullable=False),
+    sa.Column("active_seconds", sa.Float, nullable=False, default=0.0),
+    sa.Column("last_tick", sa.Float, nullable=True),
+    sa.Column("stop_reason", sa.Text, nullable=True),
+    sa.Column("revision", sa.Integer, nullable=False, default=0),
+    comment="One row per study of ours: its budget, and what has been used of it",
+)
+hpo_workers = sa.Table(
+    "hpo_workers",
+    hpo_tables,
+    sa.Column("worker_id", sa.String(32), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("beat", sa.Integer, nullable=False, default=0),
+    sa.Column("state_json", sa.Text, nullable=False),
+    comment="Who is at work; a beat that stands still is a worker that is gone",
+)
+hpo_leases = sa.Table(
+    "hpo_leases",
+    hpo_tables,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("worker_id", sa.String(32), nullable=False, index=True),
+    comment="Which worker runs which trial",
+)

@@ -1,0 +1,80 @@
+"""Samplers and pruners: Optuna's own, seeded so that a trial's draw does not depend on who draws it."""
+
+import hashlib
+import warnings
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from hpo.config import TrialConfig
+from hpo.recipe import Pruner, Sampler, StudyRecipe
+from hpo.space import SearchSpace
+from hpo.store.mirror import Mirror
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def derived_seed(seed: int, purpose: str, number: int) -> int:
+    """Return a seed in 0..2**31-1 that follows from a study's seed, a purpose and a trial's number."""
+    text = f"{seed}/{purpose}/{number}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1
+
+
+class _TPE(optuna.samplers.TPESampler):
+    def reseed(self, seed: int) -> None:
+        self._rng.rng.seed(seed)
+        self._random_sampler._rng.rng.seed(seed)
+
+
+class _Random(optuna.samplers.RandomSampler):
+    def reseed(self, seed: int) -> None:
+        self._rng.rng.seed(seed)
+
+
+def make_sampler(recipe: Sampler) -> _TPE | _Random:
+    """Return the sampler that a recipe names."""
+    return _Random() if recipe.name == "random" else _TPE(n_startup_trials=recipe.startup_trials)
+
+
+def make_pruner(recipe: Pruner) -> BasePruner:
+    """Return the pruner that a recipe names; it is only told whole epochs, from 1."""
+    match recipe.name:
+        case "successive_halving":
+            return optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=recipe.min_epochs, reduction_factor=recipe.reduction
+            )
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=recipe.startup_trials, n_warmup_steps=recipe.min_epochs)
+        case "none":
+            return optuna.pruners.NopPruner()
+
+
+class Search:
+    """Draws configs and decides on pruning, from a mirror of the study alone."""
+
+    def __init__(self, mirror: Mirror, space: SearchSpace, recipe: StudyRecipe) -> None:
+        self.mirror, self.space, self.recipe = mirror, space, recipe
+        self.sampler = make_sampler(recipe.sampler)
+        self.study = Study(mirror.study_name, mirror, sampler=self.sampler, pruner=make_pruner(recipe.pruner))
+
+    def draw(self, trial_id: int, number: int) -> TrialConfig:
+        """Draw a trial's config. It follows from the study's seed, the trial's number and what is known."""
+        self.sampler.reseed(derived_seed(self.recipe.seed, "draw", number))
+        self.study._thread_local.cached_all_trials = None  # it is filled by the sampler and outlives a trial
+        trial = Trial(self.study, trial_id)
+        return self.space.draw(trial, seed=derived_seed(self.recipe.seed, "train", number))
+
+    def should_prune(self, trial_id: int) -> bool:
+        """Say whether the pruner ends a trial after its latest report."""
+        return bool(self.study.pruner.prune(self.study, self.mirror.get_trial(trial_id)))
+
+    def tell(self, trial_id: int, state: TrialState, value: float | None) -> None:
+        """End a trial."""
+        values = None if value is None else [value]
+        sampler: BaseSampler = self.sampler
+        sampler.after_trial(self.study, self.mirror.get_trial(trial_id), state, values)
+        self.mirror.set_trial_state_values(trial_id, state, values)

@@ -1,0 +1,220 @@
+"""A worker's hold on a study: claim trials, report, prune, finish. What the runner knows of the store."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import Connection
+
+from hpo.config import TrialConfig
+from hpo.store import claims, trials
+from hpo.store.claims import Claimed, Over, Presence, Wait, Watch
+from hpo.store.connect import Store, patiently
+from hpo.store.mirror import DIVERGED, Mirror
+from hpo.store.outbox import Outbox, WorkerLost
+from hpo.store.searching import Search
+from hpo.store.study import Study
+from hpo.store.trials import FAILURE, Changes
+
+T = TypeVar("T")
+
+REFRESH_SECONDS = 1.0
+"""How old a worker's picture of the other workers' trials may be."""
+WORST_VALUE = 0.0
+"""What a diverged trial is worth: the worst accuracy there is."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial to run: its config, and whether it goes on from where another run of it stopped."""
+
+    trial_id: int
+    number: int
+    root: int
+    """The number under which it first began: its checkpoints go by it."""
+    config: TrialConfig
+    resumed: bool
+
+
+class Session:
+    """One worker at work on one study. Use as a context; leaving hands back the trials still in hand."""
+
+    def __init__(self, store: Store, study: Study, about: dict[str, Any], grace: float = claims.GRACE_SECONDS) -> None:
+        """`about` tells others of this worker: host, process, device."""
+        self.store, self.study = store, study
+        self.worker_id = uuid.uuid4().hex
+        self.stopped = threading.Event()
+        """Set to have the session stop waiting for a store that is away."""
+        self._outbox = Outbox(store, study.study_id, self.worker_id, about)
+        self._mirror = Mirror(study.study_id, study.name, self._outbox.put)
+        self._search = Search(self._mirror, study.effective_space, study.recipe)
+        self._presence = Presence(self.worker_id)
+        self._watch = Watch(grace)
+        self._held: set[int] = set()
+        self._refreshed = 0.0
+
+    def __enter__(self) -> "Session":
+        self._presence.__enter__()
+        try:
+            patiently(self._outbox.start, self.stopped)
+            self.refresh(at_once=True)
+        except BaseException:
+            self._presence.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._outbox.close()
+        if self._outbox.failure is None:
+            release = claims.release
+            self._transact(lambda c: release(self.store, c, self.study.study_id, self.worker_id))
+        self._presence.__exit__()
+
+    def check(self) -> None:
+        """Raise what has gone wrong in the background. Raises: WorkerLost, StoreError."""
+        if self._outbox.failure is not None:
+            raise self._outbox.failure
+
+    @property
+    def away_seconds(self) -> float:
+        """For how long the store has not answered; 0 while it does."""
+        since = self._outbox.away_since
+        return time.monotonic() - since if since is not None else 0.0
+
+    def _transact(self, action: Callable[[Connection], T]) -> T:
+        try:
+            return patiently(lambda: self._outbox.transact(action), self.stopped)
+        except WorkerLost as error:
+            self._outbox.failure = error
+            raise
+
+    def refresh(self, at_once: bool = False) -> None:
+        """Take in what other workers have done, at most once a second."""
+        if not at_once and time.monotonic() - self._refreshed < REFRESH_SECONDS:
+            return
+
+        def read() -> None:
+            with self.store.read() as connection:
+                self._mirror.refresh(connection)
+
+        patiently(read, self.stopped)
+        self._refreshed = time.monotonic()
+
+    def reap(self) -> list[int]:
+        """Take the trials of workers that are gone, to be gone on with; return the numbers they had."""
+
+        def find_and_reap() -> list[int]:
+            with self.store.read() as connection:
+                beats = claims.beats(connection, self.study.study_id)
+            beats.pop(self.worker_id, None)
+            reaped = []
+            for worker_id, beat in self._watch.observe(beats).items():
+                with self.store.write() as connection:
+                    reaped += claims.reap(self.store, connection, self.study.study_id, worker_id, beat)
+            return reaped
+
+        if self.away_seconds > 0:
+            self._watch.reset()
+            return []
+        return patiently(find_and_reap, self.stopped)
+
+    def claim(self, count: int) -> list[Assignment] | Wait | Over:
+        """Claim up to `count` trials, draw the configs of new ones, and store them before they are trained.
+
+        Raises: WorkerLost, StoreError.
+        """
+        study_id, worker_id = self.study.study_id, self.worker_id
+        claimed = self._transact(lambda c: claims.claim(self.store, c, study_id, worker_id, count, self._held))
+        if isinstance(claimed, Wait | Over):
+            return claimed
+        self.refresh(at_once=True)
+
+        def read() -> dict[int, FrozenTrial]:
+            with self.store.read() as connection:
+                mine = trials.load_some(connection, [c.trial_id for c in claimed])
+            return {t._trial_id: t for t in mine}
+
+        loaded = patiently(read, self.stopped)
+        assignments = [self._assign(c, loaded[c.trial_id]) for c in claimed]
+        self._transact(lambda c: None)
+        return assignments
+
+    def _assign(self, claimed: Claimed, trial: FrozenTrial) -> Assignment:
+        self._held.add(claimed.trial_id)
+        self._mirror.adopt(trial)
+        attrs = trial.user_attrs
+        stored = attrs.get("config")
+        if stored is None:
+            config = self._search.draw(claimed.trial_id, claimed.number)
+            self.set_attrs(claimed.trial_id, {"config": config.to_dict()})
+        else:
+            config = TrialConfig.from_dict(stored, f"trial {claimed.number}: config")
+        return Assignment(
+            claimed.trial_id, claimed.number, attrs.get("root", claimed.number), config, stored is not None
+        )
+
+    def set_attrs(self, trial_id: int, attrs: dict[str, Any]) -> None:
+        """Note something about a trial, for people and for whoever goes on with it."""
+        for key, value in attrs.items():
+            self._mirror.set_trial_user_attr(trial_id, key, value)
+
+    def restore_curve(self, trial_id: int, values: dict[int, float]) -> None:
+        """Put a resumed trial's curve in the place of whatever was reported of it."""
+        self._mirror.set_curve(trial_id, values)
+
+    def over(self) -> Over | None:
+        """Say whether the study has reached one of its limits."""
+
+        def ask() -> Over | None:
+            with self.store.read() as connection:
+                return claims.over(connection, self.study.study_id)
+
+        return patiently(ask, self.stopped)
+
+    def report(self, trial_id: int, epoch: int, value: float) -> None:
+        """Report the value after an epoch."""
+        self._mirror.set_trial_intermediate_value(trial_id, epoch, value)
+
+    def should_prune(self, trial_id: int) -> bool:
+        """Say whether a trial is to end after its latest report, given what is known of the others."""
+        return self._search.should_prune(trial_id)
+
+    def complete(self, trial_id: int, value: float) -> None:
+        """End a trial that ran to its last epoch."""
+        self._end(trial_id, TrialState.COMPLETE, value)
+
+    def prune(self, trial_id: int) -> None:
+        """End a trial early; its value is the last one reported."""
+        trial = self._mirror.get_trial(trial_id)
+        last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
+        self._end(trial_id, TrialState.PRUNED, last)
+
+    def diverge(self, trial_id: int, message: str) -> None:
+        """End a trial whose loss was not finite: pruned, with the worst value, so that the sampler learns."""
+        self._note_failure(trial_id, "diverged", message)
+        self._mirror.set_trial_system_attr(trial_id, DIVERGED, True)
+        trial = self._mirror.get_trial(trial_id)
+        self._mirror.set_trial_intermediate_value(trial_id, (trial.last_step or 0) + 1, WORST_VALUE)
+        self._end(trial_id, TrialState.PRUNED, WORST_VALUE)
+
+    def fail(self, trial_id: int, kind: str, message: str) -> None:
+        """End a trial that could not be trained."""
+        self._note_failure(trial_id, kind, message)
+        self._end(trial_id, TrialState.FAIL, None)
+
+    def hand_back(self, trial_id: int) -> None:
+        """Give up a trial so that whoever claims it next goes on from its checkpoint."""
+        self._held.discard(trial_id)
+        self._outbox.put(Changes(states={trial_id: ("WAITING", None)}))
+        self._mirror.disown(trial_id)
+
+    def _note_failure(self, trial_id: int, kind: str, message: str) -> None:
+        self.set_attrs(trial_id, {FAILURE: {"kind": kind, "message": message}})
+
+    def _end(self, trial_id: int, state: TrialState, value: float | None) -> None:
+        self._held.discard(trial_id)
+        self._search.tell(trial_id, state, value)

@@ -1,0 +1,184 @@
+"""Studies in a store: made whole or not at all, found by name, and resumed only as what they were."""
+
+import json
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+import hpo
+from hpo import documents
+from hpo.errors import StudyError, UsageError, suggestion
+from hpo.recipe import Budget, StudyRecipe
+from hpo.space import SearchSpace
+from hpo.store import schema
+from hpo.store.connect import Store
+from hpo.store.url import shown
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+def check_name(name: str) -> str:
+    """Return a study's name if it can be one. Raises: UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f'study: must consist of letters, digits, "_" and "-", got "{name}". Choose another --study.')
+    return name
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it was made: all that its trials depend on."""
+
+    study_id: int
+    uid: str
+    """Its name for ever: names of studies can change, and SQLite gives a deleted study's id to the next."""
+    name: str
+    space_name: str
+    space: SearchSpace
+    recipe: StudyRecipe
+    fingerprint: str
+    """Of the data."""
+
+    @property
+    def effective_space(self) -> SearchSpace:
+        """The space that is walked: with the recipe's epochs, if it sets them."""
+        if self.recipe.epochs is None:
+            return self.space
+        return self.space.model_copy(update={"epochs": self.recipe.epochs})
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the names of all studies of a store."""
+    return list(
+        connection.execute(sa.select(schema.studies.c.study_name).order_by(schema.studies.c.study_id)).scalars()
+    )
+
+
+def create(store: Store, name: str, space_name: str, space: SearchSpace, recipe: StudyRecipe, fingerprint: str) -> bool:
+    """Make a study, its baselines waiting to be tried first; return False if there is one of this name."""
+    check_name(name)
+    try:
+        with store.write() as connection:
+            insert = sa.insert(schema.studies).values(study_name=name).returning(schema.studies.c.study_id)
+            study_id = int(connection.execute(insert).scalar_one())
+            connection.execute(
+                sa.insert(schema.study_directions), {"study_id": study_id, "direction": "MAXIMIZE", "objective": 0}
+            )
+            attrs = {
+                "space_name": space_name,
+                "space": documents.dump(space),
+                "recipe": documents.dump(recipe),
+                "data_fingerprint": fingerprint,
+                "hpo_version": hpo.__version__,
+            }
+            rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
+            connection.execute(sa.insert(schema.study_user_attributes), rows)
+            for table in (schema.hpo_studies, schema.hpo_workers, schema.hpo_leases):
+                # Of a study that was deleted by other means and whose id is used again.
+                connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+            budget = json.dumps(documents.dump(recipe.budget))
+            connection.execute(
+                sa.insert(schema.hpo_studies),
+                {"study_id": study_id, "uid": uuid.uuid4().hex, "budget_json": budget, "active_seconds": 0.0},
+            )
+            for number, baseline in enumerate(space.baselines):
+                _enqueue(connection, study_id, number, baseline.values(), {"baseline": baseline.name})
+    except IntegrityError:
+        return False
+    return True
+
+
+def _enqueue(
+    connection: Connection, study_id: int, number: int, params: dict[str, Any], user_attrs: dict[str, Any]
+) -> None:
+    """Add a trial that waits with its parameters given, as Optuna's `enqueue_trial` does."""
+    trial = sa.insert(schema.trials).values(study_id=study_id, number=number, state="WAITING")
+    trial_id = int(connection.execute(trial.returning(schema.trials.c.trial_id)).scalar_one())
+    fixed = {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(params)}
+    connection.execute(sa.insert(schema.trial_system_attributes), fixed)
+    rows = [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in user_attrs.items()]
+    connection.execute(sa.insert(schema.trial_user_attributes), rows)
+
+
+def load(store: Store, name: str) -> Study:
+    """Return a study. Raises: StudyError if there is none of this name, or if it was not made by hpo."""
+    with store.read() as connection:
+        query = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
+        study_id = connection.execute(query).scalar()
+        if study_id is None:
+            hint = suggestion(name, names(connection))
+            raise StudyError(f'No study named "{name}" in {shown(store.url)}. {hint}')
+        attrs = user_attrs(connection, study_id)
+        row = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).first()
+    if row is None or not {"space", "recipe", "data_fingerprint"} <= attrs.keys():
+        raise StudyError(f'Study "{name}" was not made by hpo: optuna can read it, hpo cannot run it.')
+    where = f'study "{name}"'
+    return Study(
+        study_id=study_id,
+        uid=row.uid,
+        name=name,
+        space_name=attrs.get("space_name", name),
+        space=documents.check(SearchSpace, attrs["space"], f"{where}: space"),
+        recipe=documents.check(StudyRecipe, attrs["recipe"], f"{where}: recipe"),
+        fingerprint=attrs["data_fingerprint"],
+    )
+
+
+def user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
+    """Return the user attributes of a study."""
+    table = schema.study_user_attributes
+    rows = connection.execute(sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id))
+    return {row.key: json.loads(row.value_json) for row in rows}
+
+
+def check_same(study: Study, space: SearchSpace | None, recipe: StudyRecipe | None, seed: int | None) -> None:
+    """Compare what a command names with what the study was made of; None stands for 'as it was'.
+
+    Raises: StudyError that names every difference and the ways out.
+    """
+    found = []
+    if space is not None:
+        found += documents.differences("space", study.space.identity(), space.identity())
+    if recipe is not None:
+        named = recipe.identity() | {"seed": study.recipe.seed}  # --seed may have set it
+        found += documents.differences("recipe", study.recipe.identity(), named)
+    if seed is not None and seed != study.recipe.seed:
+        found.append(f"recipe.seed: {study.recipe.seed} in the study, {seed} now")
+    if found:
+        raise StudyError(
+            f'Study "{study.name}" was made of something else ({"; ".join(found)}). '
+            f"Go on with what it was made of: `hpo run --study {study.name}`. Or begin another: --study NEW_NAME."
+        )
+
+
+def check_data(study: Study, fingerprint: str) -> None:
+    """Refuse data that differs from the study's. Raises: StudyError."""
+    if fingerprint != study.fingerprint:
+        raise StudyError(
+            f'Study "{study.name}": data set {study.space.data} must have fingerprint {study.fingerprint[:16]}..., '
+            f"got {fingerprint[:16]}...: its scores would not compare. Use the same data, or begin another study."
+        )
+
+
+def update_budget(store: Store, study: Study, **limits: Any) -> Budget:
+    """Change the given limits of a study and let it go on if it had stopped; return the whole budget."""
+    table = schema.hpo_studies
+    where = table.c.study_id == study.study_id
+    with store.write() as connection:
+        store.lock_study(connection, study.study_id)
+        content = json.loads(connection.execute(sa.select(table.c.budget_json).where(where)).scalar_one())
+        budget = documents.check(Budget, content | limits, "budget")
+        text = json.dumps(documents.dump(budget))
+        connection.execute(sa.update(table).where(where).values(budget_json=text, stop_reason=None))
+    return budget
+
+
+def stop(store: Store, study: Study, reason: str) -> None:
+    """Have all workers of a study stop, with this reason; a new `hpo run` lets it go on."""
+    table = schema.hpo_studies
+    with store.write() as connection:
+        connection.execute(sa.update(table).where(table.c.study_id == study.study_id).values(stop_reason=reason))

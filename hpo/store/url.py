@@ -1,0 +1,58 @@
+"""Store URLs: read, checked, and shown without their password."""
+
+import os
+import re
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from hpo.errors import UsageError
+
+DEFAULT = "sqlite:///runs/studies.db"
+
+
+def parse(text: str) -> URL:
+    """Return a store's URL with the driver we use. Raises: UsageError, never showing a password."""
+    if "://" not in text:
+        hint = f"Did you mean sqlite:///{text}? " if text.endswith((".db", ".sqlite", ".sqlite3")) else ""
+        raise UsageError(
+            f'storage: must be a URL, got "{_masked(text)}". {hint}Use sqlite:///FILE or postgresql://USER@HOST/DATABASE.'
+        )
+    try:
+        url = sa.make_url(text)
+        kind = url.get_backend_name()
+    except (sa.exc.ArgumentError, ValueError):
+        raise UsageError(
+            f'storage: is not a valid URL, got "{_masked(text)}". '
+            "Use sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE; quote special signs as %XX."
+        ) from None
+    if kind in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    if kind == "sqlite":
+        if url.host:
+            raise UsageError(f'storage: sqlite takes three slashes, got "{text}". Use sqlite:///{url.host}...')
+        if not url.database or url.database == ":memory:":
+            raise UsageError(f'storage: must name a file, got "{text}". Use sqlite:///FILE.')
+        return url
+    raise UsageError(
+        f'storage: must be sqlite or postgresql, got "{kind}". Use {DEFAULT} or postgresql://HOST/DATABASE.'
+    )
+
+
+def configured(option: str | None) -> URL:
+    """Return the URL of `--storage`, else of `HPO_STORAGE`, else the default. Raises: UsageError."""
+    return parse(option or os.environ.get("HPO_STORAGE") or DEFAULT)
+
+
+def shown(url: URL) -> str:
+    """Return the URL for people: without driver and password."""
+    return url.set(drivername=url.get_backend_name(), query={}).render_as_string(hide_password=True)
+
+
+def complete(url: URL) -> str:
+    """Return the URL for a child process, password and all; never for people."""
+    return url.render_as_string(hide_password=False)
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^:/@]*:).*@", r"\1***@", text))

