@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from hpo import documents
-from hpo.errors import DocumentError
+from hpo.errors import DocumentError, ModelError
 
 FORMAT = 1
 """Version of the layout below; a reader refuses a config of a later one."""
@@ -227,6 +227,24 @@ class TrialConfig:
             )
         return documents.check(TrialConfig, content, where)
 
+    def summary(self) -> str:
+        """Return the run in one line for people."""
+        model, optimizer = self.model, self.optimizer
+        if isinstance(model, MLP):
+            network = f"MLP {'-'.join(map(str, model.widths))}"
+        else:
+            network = f"CNN {'-'.join(map(str, model.channels))}" + (f" x{model.convs}" if model.convs > 1 else "")
+        dropout = "/".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout) if rate > 0)
+        parts = [
+            f"{network} {model.activation}",
+            f"{model.norm} norm" if model.norm != "none" else "",
+            f"dropout {dropout}" if dropout else "",
+            f"{optimizer.name} lr {optimizer.lr:.3g} wd {optimizer.weight_decay:.2g}",
+            self.schedule.name if self.schedule.name != "none" else "",
+            f"batch {self.batch_size}",
+        ]
+        return ", ".join(part for part in parts if part)
+
     def with_seed(self, seed: int) -> "TrialConfig":
         """Return the same run under another seed."""
         return replace(self, seed=seed)
@@ -235,3 +253,18 @@ class TrialConfig:
 def own_fields(kind: type[Optimizer] | type[Schedule]) -> list[str]:
     """Return the names of the hyperparameters that an optimizer or schedule has."""
     return [f.name for f in fields(kind) if f.name != "name"]
+
+
+def check_fits(network: Network, input_shape: tuple[int, ...]) -> None:
+    """Refuse a CNN for tables or for images too small for its depth. Raises: ModelError."""
+    if not isinstance(network, CNN):
+        return
+    if len(input_shape) != 3:
+        raise ModelError(f"cnn: inputs must be images, got rows of {input_shape[0]} numbers. Use [mlp].")
+    depth, smallest = len(network.channels), min(input_shape[1:])
+    if smallest < 2**depth:
+        size = "x".join(map(str, input_shape[1:]))
+        raise ModelError(
+            f"cnn.depth: images must be at least 2**depth pixels wide and high, got depth={depth} "
+            f"(needs {2**depth}) for {size} images. Lower depth to {smallest.bit_length() - 1}."
+        )

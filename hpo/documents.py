@@ -20,6 +20,7 @@ from hpo.errors import DocumentError, UsageError, suggestion
 T = TypeVar("T")
 Kind = Literal["space", "recipe"]
 FOLDERS: dict[Kind, str] = {"space": "search_spaces", "recipe": "studies"}
+COMMANDS: dict[Kind, str] = {"space": "hpo spaces", "recipe": "hpo recipes"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def find(kind: Kind, name: str) -> Document:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise UsageError(f"{name}: no such file. `hpo {FOLDERS[kind]} list` shows what can be named.")
+            raise UsageError(f"{name}: no such file. `{COMMANDS[kind]} list` shows what can be named.")
         return read(path)
     documents = known(kind)
     if name not in documents:

@@ -8,8 +8,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from hpo.config import CNN, MLP, Network
-from hpo.errors import ModelError
+from hpo.config import CNN, MLP, Network, check_fits
 
 InputShape = tuple[int, ...]
 """(F,) for a table, (C, H, W) for images."""
@@ -107,22 +106,6 @@ def build_model(config: Network, input_shape: InputShape, classes: int, seed: in
         if isinstance(config, CNN):
             return CNNClassifier(config, input_shape, classes)
         return MLPClassifier(config, torch.Size(input_shape).numel(), classes)
-
-
-def check_fits(config: Network, input_shape: InputShape) -> None:
-    """Refuse a CNN for tables or for images too small for its depth. Raises: ModelError."""
-    if not isinstance(config, CNN):
-        return
-    if len(input_shape) != 3:
-        raise ModelError(f"cnn: inputs must be images, got rows of {input_shape[0]} numbers. Use [mlp].")
-    stages, least = len(config.channels), 2 ** len(config.channels)
-    smallest = min(input_shape[1:])
-    if smallest < least:
-        size = "x".join(map(str, input_shape[1:]))
-        raise ModelError(
-            f"cnn.depth: images must be at least 2**depth pixels wide and high, "
-            f"got depth={stages} (needs {least}) for {size} images. Lower depth to {smallest.bit_length() - 1}."
-        )
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -1,5 +1,7 @@
 """What a field of a space may be: a constant, a range, or a list of choices - and how each is drawn."""
 
+import math
+import random
 from collections.abc import Sequence
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
@@ -201,3 +203,36 @@ class Fixed:
         if value not in choices:
             raise ValueError(f"{name}: must be one of {list(choices)}, got {value!r}.")
         return value
+
+
+class AtRandom:
+    """A suggester that draws uniformly (in the logarithm where told so); for examples and checks."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.drawn: dict[str, Any] = {}
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if name not in self.drawn:
+            logarithmic = round(math.exp(self._random.uniform(math.log(max(low, 1)), math.log(max(high, 1)))))
+            self.drawn[name] = logarithmic if log else self._random.randrange(low, high + 1, step)
+        value: int = self.drawn[name]
+        return value
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        if name not in self.drawn:
+            if log:
+                self.drawn[name] = math.exp(self._random.uniform(math.log(low), math.log(high)))
+            elif step is not None:
+                self.drawn[name] = low + step * self._random.randint(0, round((high - low) / step))
+            else:
+                self.drawn[name] = self._random.uniform(low, high)
+        value: float = self.drawn[name]
+        return value
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        if name not in self.drawn:
+            self.drawn[name] = self._random.choice(choices)
+        return self.drawn[name]

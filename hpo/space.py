@@ -24,9 +24,11 @@ from hpo.config import (
     Schedule,
     Split,
     TrialConfig,
+    check_fits,
     own_fields,
 )
 from hpo.documents import Section
+from hpo.errors import DocumentError, ModelError
 from hpo.ranges import (
     Choices,
     Fixed,
@@ -277,6 +279,16 @@ class SearchSpace(Section):
         """The longest training that the space can draw."""
         longest: int = max(extremes(self.epochs))
         return longest
+
+    def check_inputs(self, input_shape: tuple[int, ...], where: str) -> None:
+        """Refuse inputs that the deepest network of the space cannot take. Raises: DocumentError."""
+        if self.cnn is None:
+            return
+        depth = max(extremes(self.cnn.depth))
+        try:
+            check_fits(CNN((1,) * depth, (0.0,) * depth), input_shape)
+        except ModelError as error:
+            raise DocumentError(f"{where}: {error}") from None
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two spaces the same search: everything but the title."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.errors import TrainingError
-from hpo.store.claims import Over, Wait
+from hpo.store.claims import Wait
+from hpo.store.limits import Over
 from hpo.store.session import Assignment, Session
 from hpo.training import checkpoints
 from hpo.training.contract import Checkpoint, Engine, EpochResult, Facts, Fault, TrialFault

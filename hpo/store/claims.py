@@ -21,11 +21,10 @@ import filelock
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hpo import documents
-from hpo.recipe import Budget
-from hpo.store import schema, trials
+from hpo.store import limits, schema, trials
 from hpo.store.connect import Store
-from hpo.store.trials import EXCUSED, FAILURE, insert_trial, set_state
+from hpo.store.limits import EXCUSED, FAILURE, Over
+from hpo.store.trials import insert_trial, set_state
 
 GRACE_SECONDS = 30.0
 MAX_DEATHS = 5
@@ -45,13 +44,6 @@ class Wait:
     """Nothing to claim now, though the study is not over: others hold what is left."""
 
 
-@dataclass(frozen=True)
-class Over:
-    """The study is over."""
-
-    reason: str
-
-
 def claim(
     store: Store, connection: Connection, study_id: int, worker_id: str, count: int, held: set[int]
 ) -> list[Claimed] | Wait | Over:
@@ -64,12 +56,12 @@ def claim(
     lost = [claimed for claimed in forgotten if claimed.trial_id not in held]
     if lost:
         return lost[:count]
-    end = over(connection, study_id)
+    end = limits.over(connection, study_id)
     if end is not None:
         return end
-    budget, _ = budget_of(connection, study_id)
-    leases = _count(connection, schema.hpo_leases.c.study_id == study_id)
-    left = budget.trials - count_finished(connection, study_id) - leases
+    budget, _ = limits.budget_of(connection, study_id)
+    leases = limits.count(connection, schema.hpo_leases.c.study_id == study_id)
+    left = budget.trials - limits.count_finished(connection, study_id) - leases
     if left <= 0:
         return Wait()
     claimed = []
@@ -99,72 +91,6 @@ def _waiting(connection: Connection, study_id: int, count: int) -> list[tuple[in
     query = sa.select(columns.trial_id, columns.number).where(columns.study_id == study_id, columns.state == "WAITING")
     rows = connection.execute(query.order_by(columns.number).limit(count)).all()
     return [(row.trial_id, row.number) for row in rows]
-
-
-def _count(connection: Connection, where: sa.ColumnElement[bool]) -> int:
-    return int(connection.execute(sa.select(sa.func.count()).where(where)).scalar_one())
-
-
-def count_finished(connection: Connection, study_id: int) -> int:
-    """Return how many trials of a study count against its budget."""
-    columns = schema.trials.c
-    return _count(connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED)))
-
-
-def budget_of(connection: Connection, study_id: int) -> tuple[Budget, sa.Row[Any]]:
-    """Return a study's budget and its row of ours."""
-    row = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).one()
-    return documents.check(Budget, json.loads(row.budget_json), "budget"), row
-
-
-def over(connection: Connection, study_id: int) -> Over | None:
-    """Say whether a study has reached one of its limits, and which."""
-    budget, row = budget_of(connection, study_id)
-    finished = count_finished(connection, study_id)
-    if row.stop_reason:
-        return Over(row.stop_reason)
-    if finished >= budget.trials:
-        return Over(f"all {budget.trials} trials are finished")
-    if budget.timeout is not None and row.active_seconds >= budget.timeout:
-        return Over(f"{budget.timeout} s of searching are used up")
-    failures = failed_trials(connection, study_id)
-    if failures >= budget.max_failures:
-        return Over(f"{failures} trials have failed (max_failures = {budget.max_failures})")
-    if budget.target is not None or budget.patience is not None:
-        best, since = best_value(connection, study_id)
-        if budget.target is not None and best is not None and best >= budget.target:
-            return Over(f"the target {budget.target} is reached: {best:.4f}")
-        if budget.patience is not None and best is not None and since >= budget.patience:
-            return Over(f"the best has not improved for {since} finished trials (patience = {budget.patience})")
-    return None
-
-
-def failed_trials(connection: Connection, study_id: int) -> int:
-    """Return how many trials have failed for good: not those that went on under another number."""
-    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
-    failed = sa.and_(columns.study_id == study_id, columns.state == "FAIL")
-    excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
-    return _count(connection, sa.and_(failed, sa.not_(excused)))
-
-
-def best_value(connection: Connection, study_id: int) -> tuple[float | None, int]:
-    """Return the best value of the complete trials, and how many trials have finished since it came."""
-    columns, values = schema.trials.c, schema.trial_values.c
-    query = (
-        sa.select(values.value, columns.datetime_complete)
-        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
-        .order_by(values.value.desc(), columns.datetime_complete)
-        .limit(1)
-    )
-    best = connection.execute(query).first()
-    if best is None:
-        return None, 0
-    since = sa.and_(
-        columns.study_id == study_id,
-        columns.state.in_(schema.FINISHED),
-        columns.datetime_complete > best.datetime_complete,
-    )
-    return best.value, _count(connection, since)
 
 
 def release(store: Store, connection: Connection, study_id: int, worker_id: str) -> int:
@@ -280,8 +206,14 @@ class Watch:
         self._seen.clear()
 
 
-def beats(connection: Connection, study_id: int) -> dict[str, int]:
-    """Return the beat of each worker of a study."""
+def reap_dead(store: Store, study_id: int, watch: Watch, but: str = "") -> list[int]:
+    """Reap every worker that the watch finds gone, but the one who asks; return the numbers of their trials."""
     workers = schema.hpo_workers.c
-    rows = connection.execute(sa.select(workers.worker_id, workers.beat).where(workers.study_id == study_id))
-    return {row.worker_id: row.beat for row in rows}
+    with store.read() as connection:
+        rows = connection.execute(sa.select(workers.worker_id, workers.beat).where(workers.study_id == study_id))
+        beats = {row.worker_id: row.beat for row in rows if row.worker_id != but}
+    reaped = []
+    for worker_id, beat in watch.observe(beats).items():
+        with store.write() as connection:
+            reaped += reap(store, connection, study_id, worker_id, beat)
+    return reaped

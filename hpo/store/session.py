@@ -11,14 +11,15 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.config import TrialConfig
-from hpo.store import claims, trials
-from hpo.store.claims import Claimed, Over, Presence, Wait, Watch
+from hpo.store import claims, limits, trials
+from hpo.store.claims import Claimed, Presence, Wait, Watch
 from hpo.store.connect import Store, patiently
+from hpo.store.limits import FAILURE, Over
 from hpo.store.mirror import DIVERGED, Mirror
 from hpo.store.outbox import Outbox, WorkerLost
 from hpo.store.searching import Search
 from hpo.store.study import Study
-from hpo.store.trials import FAILURE, Changes
+from hpo.store.trials import Changes
 
 T = TypeVar("T")
 
@@ -107,20 +108,12 @@ class Session:
     def reap(self) -> list[int]:
         """Take the trials of workers that are gone, to be gone on with; return the numbers they had."""
 
-        def find_and_reap() -> list[int]:
-            with self.store.read() as connection:
-                beats = claims.beats(connection, self.study.study_id)
-            beats.pop(self.worker_id, None)
-            reaped = []
-            for worker_id, beat in self._watch.observe(beats).items():
-                with self.store.write() as connection:
-                    reaped += claims.reap(self.store, connection, self.study.study_id, worker_id, beat)
-            return reaped
-
         if self.away_seconds > 0:
             self._watch.reset()
             return []
-        return patiently(find_and_reap, self.stopped)
+        return patiently(
+            lambda: claims.reap_dead(self.store, self.study.study_id, self._watch, self.worker_id), self.stopped
+        )
 
     def claim(self, count: int) -> list[Assignment] | Wait | Over:
         """Claim up to `count` trials, draw the configs of new ones, and store them before they are trained.
@@ -171,7 +164,7 @@ class Session:
 
         def ask() -> Over | None:
             with self.store.read() as connection:
-                return claims.over(connection, self.study.study_id)
+                return limits.over(connection, self.study.study_id)
 
         return patiently(ask, self.stopped)
 
@@ -180,8 +173,12 @@ class Session:
         self._mirror.set_trial_intermediate_value(trial_id, epoch, value)
 
     def should_prune(self, trial_id: int) -> bool:
-        """Say whether a trial is to end after its latest report, given what is known of the others."""
-        return self._search.should_prune(trial_id)
+        """Say whether a trial is to end after its latest report, given what is known of the others.
+
+        A baseline is compared with, but never ends early: it is what the winner shall be measured against.
+        """
+        prunes = self._search.should_prune(trial_id)
+        return prunes and "baseline" not in self._mirror.get_trial(trial_id).user_attrs
 
     def complete(self, trial_id: int, value: float) -> None:
         """End a trial that ran to its last epoch."""

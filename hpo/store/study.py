@@ -104,14 +104,19 @@ def _enqueue(
     connection.execute(sa.insert(schema.trial_user_attributes), rows)
 
 
+def id_of(connection: Connection, store: Store, name: str) -> int:
+    """Return the id of a study. Raises: StudyError if there is none of this name."""
+    query = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
+    found = connection.execute(query).scalar()
+    if found is None:
+        raise StudyError(f'No study named "{name}" in {shown(store.url)}. {suggestion(name, names(connection))}')
+    return int(found)
+
+
 def load(store: Store, name: str) -> Study:
     """Return a study. Raises: StudyError if there is none of this name, or if it was not made by hpo."""
     with store.read() as connection:
-        query = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
-        study_id = connection.execute(query).scalar()
-        if study_id is None:
-            hint = suggestion(name, names(connection))
-            raise StudyError(f'No study named "{name}" in {shown(store.url)}. {hint}')
+        study_id = id_of(connection, store, name)
         attrs = user_attrs(connection, study_id)
         row = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).first()
     if row is None or not {"space", "recipe", "data_fingerprint"} <= attrs.keys():

@@ -22,11 +22,6 @@ from sqlalchemy.engine import Connection
 from hpo.store import schema
 from hpo.store.connect import Store
 
-FAILURE = "failure"
-"""User attribute of a failed trial: kind and message."""
-EXCUSED = "excused"
-"""User attribute of a failed trial that does not count as a failure; its text says why."""
-
 
 @dataclass
 class Changes:

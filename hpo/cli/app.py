@@ -1,0 +1,33 @@
+"""The Typer application: all commands by name."""
+
+import typer
+
+from hpo.cli import data, run, spaces, studies, train
+
+app = typer.Typer(
+    name="hpo",
+    help="Search hyperparameters of PyTorch classifiers. Studies persist; stop and run again at any time.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+    if version:
+        import hpo
+
+        print(hpo.__version__)
+        raise typer.Exit
+
+
+app.command("run")(run.run)
+app.command("init")(run.init)
+app.command("worker")(run.worker)
+app.command("export")(train.export)
+app.command("train")(train.train)
+app.add_typer(studies.app, name="studies")
+app.add_typer(spaces.app, name="spaces")
+app.add_typer(spaces.recipes, name="recipes")
+app.add_typer(data.app, name="data")

@@ -1,0 +1,98 @@
+"""From the options of `hpo run` to an open study: made, or resumed as what it was."""
+
+from typing import Any
+
+from hpo import data
+from hpo import recipe as recipes
+from hpo import space as spaces
+from hpo.cli.data import fetch_with_progress
+from hpo.cli.options import talk
+from hpo.errors import StudyError, suggestion
+from hpo.recipe import Budget
+from hpo.store import reading
+from hpo.store import study as studies
+from hpo.store.connect import Store, exists, open_store
+from hpo.store.limits import Over
+from hpo.store.study import Study
+from hpo.store.url import configured, shown
+
+
+def prepare(
+    space_name: str | None,
+    study_name: str | None,
+    recipe_name: str | None,
+    seed: int | None,
+    storage: str | None,
+    limits: dict[str, Any],
+) -> tuple[Store, Study]:
+    """Open the study that the options name, or make it; nothing is made unless everything is right.
+
+    Raises: HpoError for whatever is wrong, StudyError also for a study that is already over.
+    """
+    space = spaces.load(space_name) if space_name is not None else None
+    recipe = recipes.load(recipe_name) if recipe_name is not None else None
+    if space is not None:
+        space.check_inputs(data.info(space.data).input_shape, str(space_name))
+    document = str(space_name).removesuffix(".toml").rpartition("/")[2]
+    name = studies.check_name(study_name or document)
+    url = configured(storage)
+    store = None
+    if exists(url):
+        store = open_store(url)
+        if name in _names(store):
+            return store, _resume(store, name, space, recipe, seed, limits)
+    if space is None:
+        known = _names(store) if store is not None else []
+        raise StudyError(
+            f'No study named "{name}" in {shown(url)}. {suggestion(name, known)} '
+            f"To make it: hpo run --study {name} --space SPACE"
+        )
+    recipe = recipe or recipes.load("default")
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    budget = Budget.model_validate(recipe.budget.model_dump() | limits)
+    recipe = recipe.model_copy(update={"budget": budget})
+    fetch_with_progress(space.data)
+    fingerprint = data.fingerprint(data.info(space.data), space.split)
+    if store is None:
+        store = open_store(url, create=True)
+        talk().print(f"made a new store: {shown(url)}")
+    made = studies.create(store, name, document, space, recipe, fingerprint)
+    if not made:  # another process was faster
+        return store, _resume(store, name, space, recipe, seed, limits)
+    talk().print(f'made study "{name}": up to {budget.trials} trials of {space.title or document}')
+    return store, studies.load(store, name)
+
+
+def _names(store: Store) -> list[str]:
+    with store.read() as connection:
+        return studies.names(connection)
+
+
+def _resume(
+    store: Store,
+    name: str,
+    space: spaces.SearchSpace | None,
+    recipe: recipes.StudyRecipe | None,
+    seed: int | None,
+    limits: dict[str, Any],
+) -> Study:
+    study = studies.load(store, name)
+    studies.check_same(study, space, recipe, seed)
+    fetch_with_progress(study.space.data)
+    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
+    studies.update_budget(store, study, **limits)
+    with store.read() as connection:
+        state = reading.study(connection, study.study_id)
+    if state.over is not None:
+        raise StudyError(over_message(name, state.over))
+    talk().print(
+        f'going on with study "{name}": {state.finished} of {state.budget.trials if state.budget else 0} trials done'
+    )
+    return study
+
+
+def over_message(name: str, over: Over) -> str:
+    """Say that a study is over and how to extend it."""
+    more = f" To go on: hpo run --study {name} {over.extension}" if over.extension else ""
+    return f'Study "{name}" is over: {over.reason}.{more}'

@@ -1,0 +1,142 @@
+"""`hpo run`, `hpo worker`, `hpo init`: searching."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpo.cli.options import Device, Storage, at_least_one, out, talk
+from hpo.errors import UsageError
+
+if TYPE_CHECKING:
+    from hpo.store.connect import Store
+    from hpo.store.study import Study
+
+
+def run(
+    space: Annotated[
+        str | None, typer.Option(help="Where to look: a name of `hpo spaces list` or a .toml file.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="The study's name. [default: the space's]")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="How to look: a name of `hpo recipes list` or a .toml file. [default: default]")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="The study's total of finished trials, over all runs and workers.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The study's total of searching time: 90s, 30m, 1h30m.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Stop when a trial reaches this validation accuracy.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="Stop when the best has not improved for N finished trials.")
+    ] = None,
+    max_failures: Annotated[int | None, typer.Option(metavar="N", help="Stop when N trials have failed.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes. [default: one per CPU core, or one per GPU]")
+    ] = None,
+    device: Device = "auto",
+    storage: Storage = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
+) -> None:
+    """Search a space. Stop with Ctrl-C; the same command goes on where it was."""
+    from hpo.recipe import parse_timeout
+
+    if space is None and study is None:
+        raise UsageError("run: a space or a study is required, got neither. For example: hpo run --space ann_fashion")
+    limits: dict[str, Any] = {
+        "trials": at_least_one("--trials", trials),
+        "timeout": None if timeout is None else parse_timeout(timeout),
+        "target": target,
+        "patience": at_least_one("--patience", patience),
+        "max_failures": at_least_one("--max-failures", max_failures),
+    }
+    at_least_one("--workers", workers)
+    if seed is not None and seed < 0:
+        raise UsageError(f"--seed: must be at least 0, got {seed}.")
+
+    from hpo.cli.prepare import prepare
+    from hpo.runner.devices import devices_for
+
+    devices = devices_for(device, workers)
+    store, found = prepare(space, study, recipe, seed, storage, {k: v for k, v in limits.items() if v is not None})
+    search(store, found, devices)
+
+
+def search(store: "Store", study: "Study", devices: list[str]) -> None:
+    """Run workers on a study until it is over or stopped, with a view of them; then print the leaderboard."""
+    from hpo.cli.tables import leaderboard, next_commands
+    from hpo.cli.view import View
+    from hpo.errors import StudyError
+    from hpo.runner.artifacts import study_folder
+    from hpo.runner.supervisor import Supervisor
+    from hpo.runner.worker import stop_on_signals
+    from hpo.store import reading
+
+    supervisor = Supervisor(store, study, devices, study_folder(store.url, study))
+    supervisor.start()
+    killed = False
+
+    def kill() -> None:
+        nonlocal killed
+        killed = True
+
+    stop = stop_on_signals(kill)
+    with View(store, study, talk()) as view:
+        while supervisor.running:
+            supervisor.poll()
+            if stop.is_set():
+                view.say_once("stopping after the current epoch; Ctrl-C again to stop at once")
+                supervisor.stop()
+            if killed:
+                supervisor.kill()
+            for warning in supervisor.warnings:
+                view.say(warning)
+            supervisor.warnings.clear()
+            view.update()
+    with store.read() as connection:
+        state = reading.study(connection, study.study_id)
+        out().print(leaderboard(connection, study.study_id, top=10))
+    if supervisor.failure:
+        raise StudyError(f'Study "{study.name}" stopped: {supervisor.failure}')
+    talk().print(next_commands(store.url, state, stopped=stop.is_set()))
+    if stop.is_set() and state.over is None:
+        sys.exit(130)
+
+
+def worker(
+    study: Annotated[str, typer.Option(help="The study to work on.")],
+    device: Device = "auto",
+    storage: Storage = None,
+    supervised: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Join a study from this terminal or machine; many may."""
+    import logging
+
+    from hpo.runner.artifacts import study_folder
+    from hpo.runner.worker import stop_on_signals, stop_with_parent, train_study
+    from hpo.store import study as studies
+    from hpo.store.connect import open_store
+    from hpo.store.url import configured
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    stop = stop_on_signals(lambda: os._exit(130))
+    if supervised:
+        stop_with_parent(stop)
+    store = open_store(configured(storage))
+    found = studies.load(store, study)
+    folder: Path = study_folder(store.url, found)
+    train_study(store, found, device, folder, stop, os.environ.get("HPO_SUPERVISOR", ""))
+
+
+def init(storage: Storage = None) -> None:
+    """Make a store: the file, if it is SQLite, and the tables. Does no harm to one that is there."""
+    from hpo.store.connect import exists, open_store
+    from hpo.store.url import configured, shown
+
+    url = configured(storage)
+    there = exists(url)
+    open_store(url, create=True).dispose()
+    talk().print(f"{shown(url)}: {'was there' if there else 'made'}")

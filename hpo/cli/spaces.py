@@ -1,0 +1,73 @@
+"""`hpo spaces` and `hpo recipes`: the documents that say where and how to look."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpo import documents
+from hpo.cli.options import AsJson, out, print_json, talk
+
+app = typer.Typer(help="Search spaces: where to look.", no_args_is_help=True)
+recipes = typer.Typer(help="Study recipes: how to look.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A name of the list, or a path ending in .toml.")]
+
+
+def _list(kind: documents.Kind, as_json: bool) -> None:
+    from rich.table import Table
+
+    found = {name: documents.read(path) for name, path in documents.known(kind).items()}
+    rows = [
+        {"name": name, "title": document.content.get("title", ""), "path": document.where}
+        for name, document in sorted(found.items())
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("name", "what", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row["name"], str(row["title"]))
+    out().print(table)
+
+
+def _show(kind: documents.Kind, name: str) -> None:
+    where = documents.find(kind, name).where
+    talk().print(f"[dim]# {where}[/dim]")
+    print(Path(where).read_text(encoding="utf-8"), end="")
+
+
+@app.command("list")
+def list_spaces(as_json: AsJson = False) -> None:
+    """List the search spaces that can be named."""
+    _list("space", as_json)
+
+
+@app.command("show")
+def show_space(name: Name) -> None:
+    """Print a search space."""
+    _show("space", name)
+
+
+@app.command("check")
+def check_space(name: Name) -> None:
+    """Check a search space: every field, its baselines, its data set, and that its networks fit the inputs."""
+    from hpo import data, space
+    from hpo.ranges import AtRandom
+
+    found = space.load(name)
+    found.check_inputs(data.info(found.data).input_shape, name)
+    example = found.draw(AtRandom(seed=0), seed=0)
+    talk().print(f"{name}: ok. For example: {example.summary()}")
+
+
+@recipes.command("list")
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the study recipes that can be named."""
+    _list("recipe", as_json)
+
+
+@recipes.command("show")
+def show_recipe(name: Name) -> None:
+    """Print a study recipe."""
+    _show("recipe", name)

@@ -1,0 +1,84 @@
+"""`hpo studies`: what a store holds."""
+
+from typing import Annotated
+
+import typer
+
+from hpo.cli.options import AsJson, Storage, at_least_one, out, print_json, talk
+
+app = typer.Typer(help="Studies: what is there, what they found.", no_args_is_help=True)
+
+Study = Annotated[str, typer.Argument(help="A study of `hpo studies list`.")]
+
+
+@app.command("list")
+def list_(storage: Storage = None, as_json: AsJson = False) -> None:
+    """List the studies of a store."""
+    from rich.table import Table
+
+    from hpo.cli.tables import study_json
+    from hpo.store import reading
+    from hpo.store.connect import open_store
+    from hpo.store.url import configured, shown
+
+    store = open_store(configured(storage))
+    with store.read() as connection:
+        found = reading.studies(connection)
+    if as_json:
+        print_json([study_json(study) for study in found])
+        return
+    if not found:
+        talk().print(f"{shown(store.url)}: no study yet. Make one: hpo run --space ann_fashion")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("study", "space", "finished", "pruned", "failed", "running", "best", "state"):
+        table.add_column(column, justify="left" if column in ("study", "space", "state") else "right")
+    for study in found:
+        counts, budget = study.counts, study.budget
+        of = f" of {budget.trials}" if budget else ""
+        state = "over" if study.over else ("at work" if study.workers else "waits")
+        best = "" if study.best_value is None else f"{study.best_value:.4f}"
+        numbers = (f"{study.finished}{of}", counts["PRUNED"], counts["FAIL"], counts["RUNNING"])
+        table.add_row(
+            study.name, study.attrs.get("space_name", ""), *map(str, numbers), best, state if budget else "not hpo's"
+        )
+    out().print(table)
+
+
+@app.command()
+def show(
+    study: Study,
+    top: Annotated[int, typer.Option(metavar="N", help="How many of the best trials.")] = 10,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a study: progress, the best trials, the baseline, failures."""
+    from hpo.cli.tables import leaderboard, study_json, trial_json
+    from hpo.store import reading
+    from hpo.store.connect import open_store
+    from hpo.store.study import id_of
+    from hpo.store.url import configured
+
+    at_least_one("--top", top)
+    store = open_store(configured(storage))
+    with store.read() as connection:
+        study_id = id_of(connection, store, study)
+        found = reading.study(connection, study_id)
+        if as_json:
+            best = [trial_json(trial) for trial in reading.best_trials(connection, study_id, top)]
+            failures = reading.failure_kinds(connection, study_id)
+            print_json(study_json(found) | {"failures": failures, "best_trials": best})
+            return
+        counts, console = found.counts, out()
+        of = f" of {found.budget.trials}" if found.budget else ""
+        console.print(f"[bold]{found.name}[/bold]: {found.attrs.get('space', {}).get('title') or 'a study'}")
+        console.print(
+            f"{found.finished}{of} trials finished, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed, "
+            f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
+        )
+        kinds = reading.failure_kinds(connection, study_id)
+        if kinds:
+            console.print("faults: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())))
+        if found.over is not None:
+            console.print(f"over: {found.over.reason}")
+        console.print(leaderboard(connection, study_id, top))

@@ -1,0 +1,96 @@
+"""What commands print of studies and trials."""
+
+from typing import Any
+
+from rich.table import Table
+from sqlalchemy.engine import URL, Connection
+
+from hpo.config import TrialConfig
+from hpo.store import reading
+from hpo.store.reading import StudyView, TrialView
+from hpo.store.url import DEFAULT, parse, shown
+
+
+def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
+    """Return the best trials of a study, best first, and the best baseline below them."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("rank", "trial", "accuracy", "epochs", "seconds", "weights", "configuration"):
+        table.add_column(
+            column, justify="left" if column == "configuration" else "right", no_wrap=column != "configuration"
+        )
+    best = reading.best_trials(connection, study_id, top)
+    for rank, trial in enumerate(best, start=1):
+        table.add_row(str(rank), *_cells(trial))
+    baseline = reading.baseline_trial(connection, study_id)
+    if baseline is not None and baseline.number not in [trial.number for trial in best]:
+        table.add_section()
+        table.add_row("-", *_cells(baseline))
+    return table
+
+
+def _cells(trial: TrialView) -> list[str]:
+    seconds, weights = trial.attrs.get("seconds"), trial.attrs.get("parameters")
+    baseline = trial.attrs.get("baseline")
+    ended = " (pruned)" if trial.state == "PRUNED" else ""
+    return [
+        str(trial.number),
+        "" if trial.value is None else f"{trial.value:.4f}",
+        str(trial.attrs.get("epochs", len(trial.curve))),
+        "" if seconds is None else f"{seconds:.1f}",
+        "" if weights is None else f"{weights:,}",
+        (f"[bold]baseline:[/bold] {baseline}{ended}" if baseline else configuration(trial)),
+    ]
+
+
+def configuration(trial: TrialView) -> str:
+    """Return a trial's config in one line."""
+    config = trial.attrs.get("config")
+    if config is None:
+        return ", ".join(f"{name}={value}" for name, value in trial.params.items())
+    return TrialConfig.from_dict(config, f"trial {trial.number}").summary()
+
+
+def trial_json(trial: TrialView) -> dict[str, Any]:
+    """Return a trial as JSON types."""
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "value": trial.value,
+        "params": trial.params,
+        "curve": {str(epoch): value for epoch, value in trial.curve.items()},
+        **{key: value for key, value in trial.attrs.items() if key != "curves"},
+    }
+
+
+def study_json(study: StudyView) -> dict[str, Any]:
+    """Return a study as JSON types."""
+    return {
+        "name": study.name,
+        "space": study.attrs.get("space_name"),
+        "data": study.attrs.get("space", {}).get("data"),
+        "data_fingerprint": study.attrs.get("data_fingerprint"),
+        "counts": study.counts,
+        "best_value": study.best_value,
+        "budget": study.budget.model_dump() if study.budget else None,
+        "active_seconds": study.active_seconds,
+        "over": study.over.reason if study.over else None,
+        "workers": list(study.workers),
+    }
+
+
+def storage_option(url: URL) -> str:
+    """Return the --storage option that a command needs to find this store again; empty for the default."""
+    return "" if url == parse(DEFAULT) else f" --storage '{shown(url)}'"
+
+
+def next_commands(url: URL, study: StudyView, stopped: bool) -> str:
+    """Return what to do after a run: why it ended, and three commands to go on with."""
+    option = storage_option(url)
+    why = f"stopped: {study.finished} trials done" if stopped else f"over: {study.over.reason if study.over else ''}"
+    more = study.over.extension if study.over is not None else ""
+    return (
+        f"\nstudy {study.name} is {why}. To go on:\n"
+        f"  hpo run --study {study.name}{' ' + more if more else ''}{option}\n"
+        f"  hpo export {study.name} -o best.toml{option}\n"
+        f"  hpo train best.toml -o best"
+    )

@@ -1,0 +1,175 @@
+"""The supervisor: keeps a number of worker processes at a study, replaces those that die, and ends them."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.store import claims, limits, schema
+from hpo.store.connect import Store
+from hpo.store.study import Study
+from hpo.store.url import complete
+
+SAME_DEATHS = 5
+"""So many workers that die alike, with no trial finished in between, end the study's run."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before a dead worker is replaced: doubled with each death, back to the first once a trial finishes."""
+REAP_SECONDS = 1.0
+
+
+@dataclass
+class _Slot:
+    """A place for one worker."""
+
+    device: str
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    output: IO[bytes] | None = None
+    start_at: float = 0.0
+    """When the next worker may be started, by the monotonic clock."""
+
+
+class Supervisor:
+    """Runs workers of a study on this machine, one for each device given."""
+
+    def __init__(
+        self, store: Store, study: Study, devices: Sequence[str], folder: Path, command: Sequence[str] = ()
+    ) -> None:
+        """`command` starts a worker, to which study and device are added; logs go below `folder`."""
+        self.store, self.study, self.folder = store, study, folder
+        self.name = uuid.uuid4().hex
+        self.command = list(command) or [sys.executable, "-X", "faulthandler", "-m", "hpo", "worker", "--supervised"]
+        self.slots = [_Slot(d, folder / "logs" / f"worker-{i}.log") for i, d in enumerate(devices)]
+        self.failure = ""
+        """Why the supervisor has given up; empty while it has not."""
+        self.warnings: list[str] = []
+        self._stopping = False
+        self._deaths: list[str] = []
+        self._finished = -1
+        self._watch = claims.Watch()
+        self._reaped_at = 0.0
+
+    def start(self) -> None:
+        """Start all workers. Raises: OSError if the logs cannot be written."""
+        for slot in self.slots:
+            slot.log.parent.mkdir(parents=True, exist_ok=True)
+            self._start(slot)
+
+    def _start(self, slot: _Slot) -> None:
+        environment = {
+            **os.environ,
+            "HPO_STORAGE": complete(self.store.url),
+            "HPO_SUPERVISOR": self.name,
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        slot.output = slot.log.open("ab")
+        slot.process = subprocess.Popen(
+            [*self.command, "--study", self.study.name, "--device", slot.device],
+            stdin=subprocess.PIPE,
+            stdout=slot.output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone
+        )
+
+    @property
+    def running(self) -> bool:
+        """Say whether any worker is at work or about to be replaced."""
+        return any(slot.process is not None for slot in self.slots) or (
+            not self._stopping and any(slot.start_at > 0 for slot in self.slots)
+        )
+
+    def poll(self) -> None:
+        """See to the workers: replace the dead, take over their trials."""
+        for slot in self.slots:
+            if slot.process is not None and slot.process.poll() is not None:
+                self._ended(slot, slot.process.returncode)
+            elif slot.process is None and 0 < slot.start_at <= time.monotonic() and not self._stopping:
+                slot.start_at = 0.0
+                self._start(slot)
+        if time.monotonic() - self._reaped_at >= REAP_SECONDS:
+            self._reap()
+
+    def _reap(self) -> None:
+        self._reaped_at = time.monotonic()
+        try:
+            claims.reap_dead(self.store, self.study.study_id, self._watch)
+        except SQLAlchemyError:
+            self._watch.reset()  # the store is away; the workers see to that
+
+    def _ended(self, slot: _Slot, code: int) -> None:
+        last_line = self._close(slot)
+        if code == 0 or self._stopping:
+            return
+        if code in (1, 2):  # an error that the worker could name: another worker would meet it too
+            self._give_up(last_line.removeprefix("hpo: "))
+            return
+        death = f"signal {-code}" if code < 0 else f"exit code {code}: {last_line}"
+        finished = self._count_finished()
+        if finished != self._finished or (self._deaths and self._deaths[-1] != death):
+            self._deaths.clear()
+        self._finished = finished
+        self._deaths.append(death)
+        if len(self._deaths) >= SAME_DEATHS:
+            self._give_up(f"{SAME_DEATHS} workers died alike ({death}). Their last words are in {slot.log}")
+            return
+        pause = min(FIRST_PAUSE * 2 ** (len(self._deaths) - 1), LONGEST_PAUSE)
+        slot.start_at = time.monotonic() + pause
+        self.warnings.append(f"a worker died ({death}); another takes its place in {pause:.0f} s")
+        self._reap()
+
+    def _close(self, slot: _Slot) -> str:
+        """Forget a slot's ended process; return the last line that it wrote."""
+        assert slot.process is not None and slot.output is not None
+        if slot.process.stdin is not None:
+            slot.process.stdin.close()
+        slot.output.close()
+        slot.process = None
+        lines = slot.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def _count_finished(self) -> int:
+        try:
+            with self.store.read() as connection:
+                return limits.count_finished(connection, self.study.study_id)
+        except SQLAlchemyError:
+            return self._finished
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        self.stop()
+
+    def stop(self) -> None:
+        """Have all workers hand back their trials after the epoch they are in, and end."""
+        self._stopping = True
+        for slot in self.slots:
+            slot.start_at = 0.0
+            if slot.process is not None and slot.process.stdin is not None and not slot.process.stdin.closed:
+                slot.process.stdin.close()
+
+    def kill(self) -> None:
+        """End all workers at once and hand back their trials for them."""
+        self._stopping = True
+        for slot in self.slots:
+            slot.start_at = 0.0
+            if slot.process is not None:
+                slot.process.kill()
+                slot.process.wait()
+                self._close(slot)
+        workers = schema.hpo_workers.c
+        mine = sa.select(workers.worker_id).where(
+            workers.study_id == self.study.study_id, workers.state_json.like(f'%"{self.name}"%')
+        )
+        with self.store.write() as connection:
+            for worker_id in list(connection.execute(mine).scalars()):
+                claims.release(self.store, connection, self.study.study_id, worker_id)

@@ -1,0 +1,95 @@
+"""A worker: one process at work on a study, until the study is over or someone says stop."""
+
+import logging
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hpo import data
+from hpo.runner.loop import Loop
+from hpo.store.connect import Store
+from hpo.store.limits import Over
+from hpo.store.outbox import WorkerLost
+from hpo.store.session import Session
+from hpo.store.study import Study, check_data
+from hpo.training.contract import Engine
+
+_log = logging.getLogger(__name__)
+
+
+def work(
+    store: Store,
+    study: Study,
+    engine: Engine,
+    folder: Path,
+    about: dict[str, Any],
+    stopping: threading.Event | None = None,
+) -> Over | None:
+    """Work on a study; return why it is over, or None if told to stop. Raises: StoreError.
+
+    A worker that others have given up - it was suspended, or cut off from the store for too long - drops its
+    trials, which others have taken over, and begins anew.
+    """
+    stop = stopping or threading.Event()
+    while True:
+        session = Session(store, study, about)
+        session.stopped = stop
+        loop = None
+        try:
+            with session:
+                loop = Loop(session, engine, folder, stop.is_set)
+                return loop.run()
+        except WorkerLost:
+            _log.warning("this worker had been given up, its trials taken over; it begins anew")
+            for key in loop.live if loop is not None else ():
+                engine.evict(key)
+
+
+def make_engine(name: str, device: str) -> Engine:
+    """Return the engine of this name on a device. Raises: UsageError for an unknown device."""
+    from hpo.training.devices import choose_device, use_one_thread
+    from hpo.training.solo import SoloEngine
+
+    assert name == "solo"
+    use_one_thread()
+    return SoloEngine(choose_device(device))
+
+
+def train_study(store: Store, study: Study, device: str, folder: Path, stop: threading.Event, supervisor: str) -> None:
+    """Check that the data is the study's, then work on it. Raises: HpoError."""
+    info = data.info(study.space.data)
+    data.fetch(info)
+    check_data(study, data.fingerprint(info, study.space.split))
+    engine = make_engine(study.recipe.engine, device)
+    about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
+    over = work(store, study, engine, folder, about, stop)
+    _log.info("done: %s", over.reason if over else "told to stop")
+
+
+def stop_on_signals(second: Callable[[], None]) -> threading.Event:
+    """Return an event that the first Ctrl-C or SIGTERM sets; the next one calls `second`."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            second()
+        stop.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop
+
+
+def stop_with_parent(stop: threading.Event) -> None:
+    """Set an event when the other end of standard input closes: the parent says stop, or is dead."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not through sys.stdin: its lock would outlive this thread
+            pass
+        stop.set()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -1,0 +1,92 @@
+"""When a study is over: its limits against what its trials have come to. Needs no optuna, so it is quick to ask."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hpo import documents
+from hpo.recipe import Budget
+from hpo.store import schema
+
+FAILURE = "failure"
+"""User attribute of a failed trial: kind and message."""
+EXCUSED = "excused"
+"""User attribute of a failed trial that does not count as a failure; its text says why."""
+
+
+@dataclass(frozen=True)
+class Over:
+    """The study is over, why, and the option that would let it go on."""
+
+    reason: str
+    extension: str = ""
+
+
+def count(connection: Connection, where: sa.ColumnElement[bool]) -> int:
+    """Return how many rows there are of this kind."""
+    return int(connection.execute(sa.select(sa.func.count()).where(where)).scalar_one())
+
+
+def count_finished(connection: Connection, study_id: int) -> int:
+    """Return how many trials of a study count against its budget."""
+    columns = schema.trials.c
+    return count(connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED)))
+
+
+def budget_of(connection: Connection, study_id: int) -> tuple[Budget, sa.Row[Any]]:
+    """Return a study's budget and its row of ours."""
+    row = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).one()
+    return documents.check(Budget, json.loads(row.budget_json), "budget"), row
+
+
+def over(connection: Connection, study_id: int) -> Over | None:
+    """Say whether a study has reached one of its limits, and which."""
+    budget, row = budget_of(connection, study_id)
+    finished = count_finished(connection, study_id)
+    if row.stop_reason:
+        return Over(row.stop_reason)
+    if finished >= budget.trials:
+        return Over(f"all {budget.trials} trials are finished", f"--trials {2 * finished}")
+    if budget.timeout is not None and row.active_seconds >= budget.timeout:
+        return Over(f"{budget.timeout} s of searching are used up", f"--timeout {2 * budget.timeout}s")
+    failures = failed_trials(connection, study_id)
+    if failures >= budget.max_failures:
+        return Over(f"{failures} trials have failed", f"--max-failures {2 * failures}")
+    if budget.target is not None or budget.patience is not None:
+        best, since = best_value(connection, study_id)
+        if budget.target is not None and best is not None and best >= budget.target:
+            return Over(f"the target {budget.target:g} is reached", f"--target {(1 + best) / 2:.4g}")
+        if budget.patience is not None and best is not None and since >= budget.patience:
+            return Over(f"the best has not improved for {since} trials", f"--patience {2 * since}")
+    return None
+
+
+def failed_trials(connection: Connection, study_id: int) -> int:
+    """Return how many trials have failed for good: not those that went on under another number."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    failed = sa.and_(columns.study_id == study_id, columns.state == "FAIL")
+    excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
+    return count(connection, sa.and_(failed, sa.not_(excused)))
+
+
+def best_value(connection: Connection, study_id: int) -> tuple[float | None, int]:
+    """Return the best value of the complete trials, and how many trials have finished since it came."""
+    columns, values = schema.trials.c, schema.trial_values.c
+    query = (
+        sa.select(values.value, columns.datetime_complete)
+        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
+        .order_by(values.value.desc(), columns.datetime_complete)
+        .limit(1)
+    )
+    best = connection.execute(query).first()
+    if best is None:
+        return None, 0
+    since = sa.and_(
+        columns.study_id == study_id,
+        columns.state.in_(schema.FINISHED),
+        columns.datetime_complete > best.datetime_complete,
+    )
+    return best.value, count(connection, since)

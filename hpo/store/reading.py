@@ -1,0 +1,198 @@
+"""Looking at studies without touching them: plain queries, no optuna, quick on studies of any size."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hpo.recipe import Budget
+from hpo.store import limits, schema
+from hpo.store.limits import EXCUSED, FAILURE, Over
+
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial as people look at it."""
+
+    trial_id: int
+    number: int
+    state: str
+    value: float | None
+    curve: dict[int, float]
+    """Validation accuracy by epoch."""
+    attrs: dict[str, Any]
+    params: dict[str, Any]
+    """As drawn, by name; empty if they were not asked for."""
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A study as people look at it; what hpo keeps of it is None for a study that it did not make."""
+
+    study_id: int
+    name: str
+    counts: dict[str, int]
+    """Trials by state; FAIL without those that went on under another number."""
+    best_value: float | None
+    attrs: dict[str, Any]
+    budget: Budget | None
+    active_seconds: float | None
+    over: Over | None
+    workers: tuple[dict[str, Any], ...]
+
+    @property
+    def finished(self) -> int:
+        """Trials that count against the budget."""
+        return self.counts["COMPLETE"] + self.counts["PRUNED"]
+
+
+def studies(connection: Connection) -> list[StudyView]:
+    """Return all studies of a store, in the order they were made."""
+    ids = connection.execute(sa.select(schema.studies.c.study_id).order_by(schema.studies.c.study_id)).scalars()
+    return [study(connection, study_id) for study_id in list(ids)]
+
+
+def study(connection: Connection, study_id: int) -> StudyView:
+    """Return one study."""
+    name = connection.execute(
+        sa.select(schema.studies.c.study_name).where(schema.studies.c.study_id == study_id)
+    ).scalar_one()
+    columns, attrs = schema.trials.c, schema.study_user_attributes.c
+    counted = connection.execute(
+        sa.select(columns.state, sa.func.count()).where(columns.study_id == study_id).group_by(columns.state)
+    )
+    counts = dict.fromkeys(STATES, 0) | {state: int(number) for state, number in counted}
+    ours = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).first()
+    rows = connection.execute(sa.select(attrs.key, attrs.value_json).where(attrs.study_id == study_id))
+    if ours is not None:
+        counts["FAIL"] = limits.failed_trials(connection, study_id)
+    workers = connection.execute(
+        sa.select(schema.hpo_workers.c.state_json).where(schema.hpo_workers.c.study_id == study_id)
+    )
+    return StudyView(
+        study_id=study_id,
+        name=name,
+        counts=counts,
+        best_value=limits.best_value(connection, study_id)[0],
+        attrs={row.key: json.loads(row.value_json) for row in rows},
+        budget=limits.budget_of(connection, study_id)[0] if ours is not None else None,
+        active_seconds=ours.active_seconds if ours is not None else None,
+        over=limits.over(connection, study_id) if ours is not None else None,
+        workers=tuple(json.loads(text) for text in workers.scalars()),
+    )
+
+
+def best_trials(connection: Connection, study_id: int, count: int) -> list[TrialView]:
+    """Return the best complete trials, the best first; of equals the earlier one."""
+    columns, values = schema.trials.c, schema.trial_values.c
+    query = (
+        sa.select(columns.trial_id)
+        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
+        .order_by(values.value.desc(), columns.number)
+        .limit(count)
+    )
+    return _views(connection, list(connection.execute(query).scalars()))
+
+
+def running_trials(connection: Connection, study_id: int) -> list[TrialView]:
+    """Return the trials that are being trained."""
+    columns = schema.trials.c
+    query = sa.select(columns.trial_id).where(columns.study_id == study_id, columns.state == "RUNNING")
+    return _views(connection, list(connection.execute(query.order_by(columns.number)).scalars()))
+
+
+def last_ended(connection: Connection, study_id: int, count: int) -> list[TrialView]:
+    """Return the trials that ended last, the latest first; without those that went on elsewhere."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
+    ended = columns.state.in_(("COMPLETE", "PRUNED", "FAIL"))
+    query = (
+        sa.select(columns.trial_id)
+        .where(columns.study_id == study_id, ended, sa.not_(excused))
+        .order_by(columns.datetime_complete.desc(), columns.number.desc())
+        .limit(count)
+    )
+    return _views(connection, list(connection.execute(query).scalars()))
+
+
+def baseline_trial(connection: Connection, study_id: int) -> TrialView | None:
+    """Return the best finished baseline of a study."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    query = sa.select(columns.trial_id).where(
+        columns.study_id == study_id,
+        columns.state.in_(schema.FINISHED),
+        attrs.trial_id == columns.trial_id,
+        attrs.key == "baseline",
+    )
+    found = _views(connection, list(connection.execute(query).scalars()))
+    return max((t for t in found if t.value is not None), key=lambda t: t.value or 0.0, default=None)
+
+
+def failure_kinds(connection: Connection, study_id: int) -> dict[str, int]:
+    """Return how many trials ended by each kind of fault."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    query = sa.select(attrs.value_json).where(
+        attrs.trial_id == columns.trial_id, columns.study_id == study_id, attrs.key == FAILURE
+    )
+    kinds: dict[str, int] = defaultdict(int)
+    for text in connection.execute(query).scalars():
+        kinds[json.loads(text)["kind"]] += 1
+    return dict(kinds)
+
+
+def trial_id_of(connection: Connection, study_id: int, number: int) -> int | None:
+    """Return the id of a trial by its number."""
+    columns = schema.trials.c
+    query = sa.select(columns.trial_id).where(columns.study_id == study_id, columns.number == number)
+    found: int | None = connection.execute(query).scalar()
+    return found
+
+
+def trial(connection: Connection, trial_id: int) -> TrialView:
+    """Return one trial."""
+    return _views(connection, [trial_id])[0]
+
+
+def _views(connection: Connection, trial_ids: list[int]) -> list[TrialView]:
+    """Return trials in the order of the ids given."""
+    if not trial_ids:
+        return []
+
+    def rows(table: sa.Table, *names: str) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = defaultdict(list)
+        chosen = sa.select(table.c.trial_id, *(table.c[name] for name in names))
+        query = chosen.where(table.c.trial_id.in_(trial_ids)).order_by(next(iter(table.primary_key)))
+        for row in connection.execute(query):
+            found[row[0]].append(row[1:])
+        return found
+
+    main = rows(schema.trials, "number", "state")
+    values = rows(schema.trial_values, "value")
+    curves = rows(schema.trial_intermediate_values, "step", "intermediate_value")
+    attrs = rows(schema.trial_user_attributes, "key", "value_json")
+    params = rows(schema.trial_params, "param_name", "param_value", "distribution_json")
+    return [
+        TrialView(
+            trial_id=i,
+            number=main[i][0][0],
+            state=main[i][0][1],
+            value=values[i][0][0] if i in values else None,
+            curve=dict(sorted(tuple(point) for point in curves[i])),
+            attrs={key: json.loads(text) for key, text in attrs[i]},
+            params={name: _external(value, text) for name, value, text in params[i]},
+        )
+        for i in trial_ids
+    ]
+
+
+def _external(value: float, distribution: str) -> Any:
+    """Return a stored parameter as it was drawn: Optuna keeps the index of a choice and every number as float."""
+    known = json.loads(distribution)
+    if known["name"] == "CategoricalDistribution":
+        return known["attributes"]["choices"][int(value)]
+    return int(value) if known["name"] == "IntDistribution" else value
