@@ -1,5 +1,6 @@
 """Fixtures: stores of both kinds, data in a cache of the tests' own, one thread per process."""
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ SPACE = {
 
 def small_space(**changes: object) -> SearchSpace:
     """A space that draws quickly."""
-    return SearchSpace.model_validate_json(__import__("json").dumps(SPACE | changes))
+    return SearchSpace.model_validate_json(json.dumps(SPACE | changes))
 
 
 @pytest.fixture

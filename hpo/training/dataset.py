@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def resident(parts: Parts, device: torch.device) -> ResidentData:
 
 def standardized(inputs: Inputs, parts: Parts, device: torch.device) -> Tensor:
     """Return the rows divided by the scale, less the mean, over the standard deviation; channels last."""
-    x = torch.from_numpy(inputs.x).to(device).float().div_(parts.info.scale)
+    x = torch.from_numpy(inputs.x.astype(np.float32)).to(device).div_(parts.info.scale)
     shape = (1, -1, 1, 1) if parts.info.kind == "images" else (1, -1)
     mean, std = (torch.from_numpy(v).to(device).view(shape) for v in (parts.mean, parts.std))
     x = x.sub_(mean).div_(std)
