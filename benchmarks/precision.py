@@ -70,10 +70,8 @@ def main() -> None:
             ratio = statistics.median(times["fp32"]) / statistics.median(times["bf16"])
             chosen = resolve_precision("auto", network, (1, 28, 28), batch, device)
             report["ratios"][f"{name}, batch {batch}"] = round(ratio, 2)
-            print(
-                f"{name:18} batch {batch:4}: {ratio:5.2f}x, auto: {chosen}{'  A LOSS' if chosen == 'bf16' and ratio < 1 else ''}",
-                flush=True,
-            )
+            loss = "  A LOSS" if chosen == "bf16" and ratio < 1 else ""
+            print(f"{name:18} batch {batch:4}: {ratio:5.2f}x, auto: {chosen}{loss}", flush=True)
     if options.output:
         options.output.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -23,7 +23,7 @@ _BadCommand: type[Exception] = next(k for k in typer.BadParameter.__mro__ if k._
 def main() -> None:
     """Run `hpo`."""
     try:
-        result = app(standalone_mode=False)
+        result = app(standalone_mode=False, prog_name="hpo")
         sys.exit(result if isinstance(result, int) else 0)
     except HpoError as error:
         _fail(str(error), error.exit_code)

@@ -58,6 +58,8 @@ def fetch_with_progress(name: str) -> str:
     from hpo import data
 
     info = data.info(name)
+    if data.state(info) == "ready":
+        return data.fetch(info)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=talk(), transient=True) as progress:
         task = progress.add_task(name, total=None)

@@ -9,10 +9,8 @@ from hpo.cli.data import fetch_with_progress
 from hpo.cli.options import talk
 from hpo.errors import StudyError, suggestion
 from hpo.recipe import Budget
-from hpo.store import reading
 from hpo.store import study as studies
 from hpo.store.connect import Store, exists, open_store
-from hpo.store.limits import Over
 from hpo.store.study import Study
 from hpo.store.url import configured, shown
 
@@ -27,7 +25,7 @@ def prepare(
 ) -> tuple[Store, Study]:
     """Open the study that the options name, or make it; nothing is made unless everything is right.
 
-    Raises: HpoError for whatever is wrong, StudyError also for a study that is already over.
+    Raises: HpoError for whatever is wrong.
     """
     space = spaces.load(space_name) if space_name is not None else None
     recipe = recipes.load(recipe_name) if recipe_name is not None else None
@@ -82,17 +80,4 @@ def _resume(
     fetch_with_progress(study.space.data)
     studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
     studies.update_budget(store, study, **limits)
-    with store.read() as connection:
-        state = reading.study(connection, study.study_id)
-    if state.over is not None:
-        raise StudyError(over_message(name, state.over))
-    talk().print(
-        f'going on with study "{name}": {state.finished} of {state.budget.trials if state.budget else 0} trials done'
-    )
     return study
-
-
-def over_message(name: str, over: Over) -> str:
-    """Say that a study is over and how to extend it."""
-    more = f" To go on: hpo run --study {name} {over.extension}" if over.extension else ""
-    return f'Study "{name}" is over: {over.reason}.{more}'

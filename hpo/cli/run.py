@@ -68,12 +68,32 @@ def run(
 def search(store: "Store", study: "Study", devices: list[str]) -> None:
     """Run workers on a study until it is over or stopped, with a view of them; then print the leaderboard."""
     from hpo.cli.tables import leaderboard, next_commands
-    from hpo.cli.view import View
     from hpo.errors import StudyError
+    from hpo.store import reading
+
+    with store.read() as connection:
+        state = reading.study(connection, study.study_id)
+    failure, stopped = "", False
+    if state.over is None:
+        of = state.budget.trials if state.budget is not None else 0
+        talk().print(f'study "{study.name}": {state.finished} of {of} trials done')
+        failure, stopped = _run_workers(store, study, devices)
+    with store.read() as connection:
+        state = reading.study(connection, study.study_id)
+        out().print(leaderboard(connection, study.study_id, top=10))
+    if failure:
+        raise StudyError(f'Study "{study.name}" stopped: {failure}')
+    talk().print(next_commands(store.url, state))
+    if stopped and state.over is None:
+        sys.exit(130)
+
+
+def _run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str, bool]:
+    """Keep workers at a study; return why that failed, if it did, and whether the user stopped it."""
+    from hpo.cli.view import View
     from hpo.runner.artifacts import study_folder
     from hpo.runner.supervisor import Supervisor
     from hpo.runner.worker import stop_on_signals
-    from hpo.store import reading
 
     supervisor = Supervisor(store, study, devices, study_folder(store.url, study))
     supervisor.start()
@@ -96,14 +116,7 @@ def search(store: "Store", study: "Study", devices: list[str]) -> None:
                 view.say(warning)
             supervisor.warnings.clear()
             view.update()
-    with store.read() as connection:
-        state = reading.study(connection, study.study_id)
-        out().print(leaderboard(connection, study.study_id, top=10))
-    if supervisor.failure:
-        raise StudyError(f'Study "{study.name}" stopped: {supervisor.failure}')
-    talk().print(next_commands(store.url, state, stopped=stop.is_set()))
-    if stop.is_set() and state.over is None:
-        sys.exit(130)
+    return supervisor.failure, stop.is_set()
 
 
 def worker(

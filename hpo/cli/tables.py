@@ -83,14 +83,16 @@ def storage_option(url: URL) -> str:
     return "" if url == parse(DEFAULT) else f" --storage '{shown(url)}'"
 
 
-def next_commands(url: URL, study: StudyView, stopped: bool) -> str:
-    """Return what to do after a run: why it ended, and three commands to go on with."""
+def next_commands(url: URL, study: StudyView) -> str:
+    """Return what to do after a run: how far it came, and three commands to go on with."""
     option = storage_option(url)
-    why = f"stopped: {study.finished} trials done" if stopped else f"over: {study.over.reason if study.over else ''}"
-    more = study.over.extension if study.over is not None else ""
+    if study.over is not None:
+        state, more = f"is over: {study.over.reason}", f" {study.over.extension}"
+    else:
+        state, more = f"is stopped: {study.finished} trials done", ""
     return (
-        f"\nstudy {study.name} is {why}. To go on:\n"
-        f"  hpo run --study {study.name}{' ' + more if more else ''}{option}\n"
+        f"\nstudy {study.name} {state}. To go on:\n"
+        f"  hpo run --study {study.name}{more.rstrip()}{option}\n"
         f"  hpo export {study.name} -o best.toml{option}\n"
         f"  hpo train best.toml -o best"
     )

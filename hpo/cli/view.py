@@ -1,6 +1,9 @@
 """The live view of a study: read from the store, so that it shows all workers, wherever they are."""
 
+import contextlib
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -41,6 +44,7 @@ class View:
         self.live: Live | None = None
         self.picture: Picture | None = None
         self.note = ""
+        self._quiet = contextlib.ExitStack()
         self._started = time.monotonic()
         self._finished_before: int | None = None
         self._polled = 0.0
@@ -49,6 +53,7 @@ class View:
 
     def __enter__(self) -> "View":
         if self.console.is_terminal:
+            self._quiet.enter_context(_no_echo())
             self.live = Live(
                 console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
             )
@@ -59,6 +64,7 @@ class View:
         self._poll()
         if self.live is not None:
             self.live.stop()
+        self._quiet.close()
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -129,7 +135,7 @@ class View:
             parts.append(Text(self.note, style="yellow"))
         for part in parts:
             if isinstance(part, Text):
-                part.truncate(width, overflow="ellipsis")
+                part.truncate(width - 1, overflow="ellipsis")
         return Group(*parts)
 
     def _header(self, study: StudyView) -> Text:
@@ -167,7 +173,9 @@ class View:
             return Text("best: none complete yet", style="dim")
         text = Text.assemble("best: ", (_value(picture.best), "bold green"), f" trial {picture.best.number}")
         baseline = picture.baseline
-        if baseline is not None and baseline.value is not None and picture.best.value is not None:
+        if baseline is not None and baseline.trial_id == picture.best.trial_id:
+            text.append(" (the baseline)")
+        elif baseline is not None and baseline.value is not None and picture.best.value is not None:
             text.append(f" ({100 * (picture.best.value - baseline.value):+.2f} points over the baseline)")
         return text.append(f"  {configuration(picture.best)}", style="dim")
 
@@ -185,6 +193,26 @@ class View:
                 Text(configuration(trial)[:room] if room > 10 and trial.attrs.get("config") else "", style="dim"),
             )
         return grid
+
+
+@contextlib.contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keep what is typed, ^C among it, from being written into the picture."""
+    try:
+        import termios
+    except ImportError:  # not a Unix system
+        yield
+        return
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def sparkline(values: list[float]) -> str:

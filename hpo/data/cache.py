@@ -33,7 +33,7 @@ def state(data: DataInfo) -> str:
     """Return 'ready', 'missing' or what is wrong with a file, for people to read."""
     try:
         verify(data, data.files)
-    except FileNotFoundError:
+    except OSError:
         return "missing"
     except DataError as error:
         return str(error)
@@ -41,7 +41,7 @@ def state(data: DataInfo) -> str:
 
 
 def verify(data: DataInfo, files: tuple[DataFile, ...]) -> None:
-    """Check files in the cache. Raises: FileNotFoundError, DataError naming a damaged file."""
+    """Check files in the cache. Raises: OSError for one that cannot be read, DataError for a damaged one."""
     for file in files:
         path = path_of(data, file)
         problem = _problem(path, file)

@@ -104,8 +104,9 @@ def _read(data: DataInfo, test: bool) -> Inputs:
     images, labels = data.files[2:] if test else data.files[:2]
     try:
         verify(data, (images, labels))
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename}: is missing. Run `hpo data fetch {data.name}`.") from error
+    except OSError as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise DataError(f"{error.filename}: {reason}. Run `hpo data fetch {data.name}`.") from error
     return Inputs(_idx(data, images).reshape(-1, *data.input_shape), _idx(data, labels).astype(np.int64))
 
 

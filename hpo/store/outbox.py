@@ -119,13 +119,13 @@ def tick(store: Store, connection: Connection, study_id: int) -> None:
     studies = schema.hpo_studies
     if store.is_sqlite:
         now: sa.ColumnElement[Any] = (sa.func.julianday("now") - 2440587.5) * 86400.0
-        passed: sa.ColumnElement[Any] = sa.func.max(0.0, sa.func.min(TICK_CAP, now - studies.c.last_tick))
     else:
         now = sa.func.extract("epoch", sa.func.clock_timestamp())
-        passed = sa.func.greatest(0.0, sa.func.least(TICK_CAP, now - studies.c.last_tick))
+    since = now - sa.func.coalesce(studies.c.last_tick, now)
+    passed = sa.case((since < 0.0, 0.0), (since > TICK_CAP, TICK_CAP), else_=since)
     due = sa.or_(studies.c.last_tick.is_(None), sa.func.abs(now - studies.c.last_tick) >= 1.0)
     connection.execute(
         sa.update(studies)
         .where(studies.c.study_id == study_id, due)
-        .values(active_seconds=studies.c.active_seconds + sa.func.coalesce(passed, 0.0), last_tick=now)
+        .values(active_seconds=studies.c.active_seconds + passed, last_tick=now)
     )

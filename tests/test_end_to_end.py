@@ -1,0 +1,164 @@
+"""The whole product, as a user runs it: real processes, real data, both kinds of store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import optuna
+import pytest
+import safetensors.torch
+
+from hpo.config import TrialConfig
+from hpo.models import build_model
+
+Environment = dict[str, str]
+
+
+@pytest.fixture
+def environment(store_url: str) -> Environment:
+    return {**os.environ, "HPO_STORAGE": store_url, "COLUMNS": "200"}
+
+
+def hpo(*arguments: str, folder: Path, environment: Environment, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hpo", *arguments]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stderr
+    return run
+
+
+def trials_of(environment: Environment, name: str) -> list[optuna.trial.FrozenTrial]:
+    url = environment["HPO_STORAGE"].replace("postgresql://", "postgresql+psycopg://")
+    return optuna.load_study(study_name=name, storage=url).trials
+
+
+def test_run_resume_export_train(environment: Environment, tmp_path: Path):
+    run = ["run", "--space", "ann_digits", "--workers", "2", "--device", "cpu"]
+    first = hpo(*run, "--trials", "6", folder=tmp_path, environment=environment)
+    assert "baseline: 64-32, Adam lr 1e-3, batch 32" in first.stdout
+    assert "hpo export ann_digits -o best.toml" in first.stderr
+    trials = trials_of(environment, "ann_digits")
+    assert sum(t.state.name in ("COMPLETE", "PRUNED") for t in trials) == len(trials) == 6
+    for trial in trials:
+        assert {"config", "epochs", "seconds", "device", "parameters", "overfitting_gap"} <= trial.user_attrs.keys()
+
+    over = hpo(*run, folder=tmp_path, environment=environment)
+    assert "study ann_digits is over: all 6 trials are finished." in over.stderr
+    assert "  hpo run --study ann_digits --trials 12" in over.stderr
+    assert over.stdout == first.stdout
+    hpo("run", "--study", "ann_digits", "--trials", "8", folder=tmp_path, environment=environment)
+    assert len(trials_of(environment, "ann_digits")) == 8
+
+    (tmp_path / "other.toml").write_text("[pruner]\nname = 'median'\n")
+    refused = hpo(*run, "--recipe", "other.toml", "--trials", "9", folder=tmp_path, environment=environment, code=1)
+    assert 'recipe.pruner.name: "successive_halving" in the study, "median" now' in refused.stderr
+    assert len(trials_of(environment, "ann_digits")) == 8
+
+    shown = json.loads(hpo("studies", "show", "ann_digits", "--json", folder=tmp_path, environment=environment).stdout)
+    assert shown["counts"]["COMPLETE"] + shown["counts"]["PRUNED"] == 8
+    best = shown["best_trials"][0]
+    listed = json.loads(hpo("studies", "list", "--json", folder=tmp_path, environment=environment).stdout)
+    assert [study["best_value"] for study in listed] == [best["value"]]
+
+    hpo("export", "ann_digits", "-o", "best.toml", folder=tmp_path, environment=environment)
+    exported = tomllib.loads((tmp_path / "best.toml").read_text())
+    assert TrialConfig.from_dict(exported["config"], "best.toml").to_dict() == best["config"]
+    assert exported["provenance"]["trial"] == best["number"]
+    assert exported["provenance"]["data_fingerprint"] == shown["data_fingerprint"]
+
+    alone = {k: v for k, v in environment.items() if k != "HPO_STORAGE"}
+    trained = hpo("train", "best.toml", "-o", "model", "--device", "cpu", folder=tmp_path, environment=alone)
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    # The same config, seed and data on the same machine: the very curve that the search saw.
+    assert metrics["validation_accuracy"] == best["value"]
+    assert f"test accuracy {metrics['test_accuracy']:.4f} on 360 rows" in trained.stdout
+    assert metrics["test_accuracy"] > 0.9
+    config = TrialConfig.from_dict(tomllib.loads((tmp_path / "model" / "config.toml").read_text())["config"], "config")
+    model = build_model(config.model, (1, 8, 8), 10)
+    model.load_state_dict(safetensors.torch.load_file(tmp_path / "model" / "model.safetensors"))
+
+
+def start(*arguments: str, folder: Path, environment: Environment) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "hpo", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_trials(environment: Environment, name: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if sum(t.state.is_finished() for t in trials_of(environment, name)) >= count:
+                return
+        except Exception:
+            pass
+        time.sleep(0.3)
+    raise AssertionError("no trial finished in time")
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path, presses: int):
+    run = ["run", "--space", "ann_digits", "--trials", "1000", "--workers", "2", "--device", "cpu"]
+    process = start(*run, folder=tmp_path, environment=environment)
+    wait_for_trials(environment, "ann_digits", 2)
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    states = [t.state.name for t in trials_of(environment, "ann_digits")]
+    assert "RUNNING" not in states and "FAIL" not in states
+    done = sum(s in ("COMPLETE", "PRUNED") for s in states)
+    hpo("run", "--study", "ann_digits", "--trials", str(done + 2), folder=tmp_path, environment=environment)
+    finished = [t for t in trials_of(environment, "ann_digits") if t.state.name in ("COMPLETE", "PRUNED")]
+    assert len(finished) == done + 2
+
+
+def test_a_worker_joins_from_another_terminal(environment: Environment, tmp_path: Path):
+    make = ["run", "--space", "ann_digits", "--trials", "1", "--workers", "1", "--device", "cpu"]
+    hpo(*make, folder=tmp_path, environment=environment)
+    run = ["run", "--study", "ann_digits", "--trials", "40", "--workers", "1", "--device", "cpu"]
+    first = start(*run, folder=tmp_path, environment=environment)
+    second = start("worker", "--study", "ann_digits", "--device", "cpu", folder=tmp_path, environment=environment)
+    assert first.wait(120) == 0 and second.wait(30) == 0
+    finished = [t for t in trials_of(environment, "ann_digits") if t.state.name in ("COMPLETE", "PRUNED")]
+    assert len(finished) == 40
+
+
+def test_data_that_differs_is_refused(environment: Environment, tmp_path: Path):
+    make = ["run", "--space", "ann_digits", "--trials", "1", "--workers", "1", "--device", "cpu"]
+    hpo(*make, folder=tmp_path, environment=environment)
+    from hpo.store import schema
+    from hpo.store.connect import open_store
+    from hpo.store.url import parse
+
+    store = open_store(parse(environment["HPO_STORAGE"]))
+    table = schema.study_user_attributes
+    with store.write() as connection:
+        fingerprint = table.update().where(table.c.key == "data_fingerprint").values(value_json=json.dumps("e" * 64))
+        connection.execute(fingerprint)
+    for command in (["run", "--study", "ann_digits", "--trials", "5"], ["worker", "--study", "ann_digits"]):
+        refused = hpo(*command, folder=tmp_path, environment=environment, code=1)
+        assert "data set digits must have fingerprint eeeeeeeeeeeeeeee..., got" in refused.stderr
+    assert len(trials_of(environment, "ann_digits")) == 1
+
+
+def test_an_unknown_device_stops_the_run_with_its_name(environment: Environment, tmp_path: Path):
+    run = ["run", "--space", "ann_digits", "--device", "cuda:9", "--trials", "2"]
+    stopped = hpo(*run, folder=tmp_path, environment=environment, code=1)
+    assert 'No device named "cuda:9" on this machine. Known: auto, cpu' in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+def test_an_export_without_a_complete_trial_says_so(environment: Environment, tmp_path: Path):
+    run = ["run", "--space", "ann_digits", "--device", "cuda:9", "--trials", "2"]
+    hpo(*run, folder=tmp_path, environment=environment, code=1)
+    refused = hpo("export", "ann_digits", "-o", "best.toml", folder=tmp_path, environment=environment, code=1)
+    assert 'Study "ann_digits" has no complete trial' in refused.stderr
+    assert not (tmp_path / "best.toml").exists()
