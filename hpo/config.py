@@ -209,6 +209,9 @@ class TrialConfig:
     """Initial weights, data order and dropout follow from it."""
     schedule: Annotated[Schedule, Field(discriminator="name")] = field(default_factory=Constant)
     split: Split = field(default_factory=Split)
+    accumulation: Count = 1
+    """Parts that a batch is trained in, one after another: the same batch size in less memory. Batch norm sees
+    the parts."""
     precision: Precision = "auto"
     """`auto` takes bf16 autocast where the device is faster with it, by a rule that depends on shapes only."""
     format: int = FORMAT
@@ -241,7 +244,7 @@ class TrialConfig:
             f"dropout {dropout}" if dropout else "",
             f"{optimizer.name} lr {optimizer.lr:.3g} wd {optimizer.weight_decay:.2g}",
             self.schedule.name if self.schedule.name != "none" else "",
-            f"batch {self.batch_size}",
+            f"batch {self.batch_size}" + (f" in {self.accumulation} parts" if self.accumulation > 1 else ""),
         ]
         return ", ".join(part for part in parts if part)
 

@@ -61,6 +61,17 @@ class Pruner(Section):
     """Median prunes nothing before this many trials are complete."""
 
 
+class Checkpoints(Section):
+    """What is kept of trained weights; a running trial's last checkpoint is always kept."""
+
+    every_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """A running trial is saved after an epoch if its last checkpoint is older than this."""
+    keep_best: Annotated[int, Field(ge=0)] = 3
+    """Complete trials whose final state is kept, the best ones."""
+    max_megabytes: Annotated[float, Field(gt=0)] = 2048.0
+    """A study's checkpoints together; of finished trials the worst go first. Folders only, not S3."""
+
+
 class StudyRecipe(Section):
     """How a study looks for the best configuration."""
 
@@ -72,6 +83,7 @@ class StudyRecipe(Section):
     budget: Budget = Budget()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
+    checkpoints: Checkpoints = Checkpoints()
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyRecipe":
@@ -80,9 +92,9 @@ class StudyRecipe(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes two recipes the same search: everything but the title and the budget."""
+        """Return what makes two recipes the same search: what its trials and their order depend on."""
         content = documents.dump(self)
-        del content["title"], content["budget"]
+        del content["title"], content["budget"], content["checkpoints"]
         return content
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "XDG_RUNTIME_DIR" not in os.environ:  # the Postgres package wants a private one
+    os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="hpo-tests-")
 
 from hpo.recipe import Budget, Pruner, StudyRecipe
 from hpo.space import SearchSpace

@@ -7,11 +7,15 @@ import optuna
 import pytest
 
 from hpo.config import TrialConfig
+from hpo.errors import UsageError
+from hpo.runner.artifacts import Folder, study_files
+from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
 from hpo.store.connect import Store
 from hpo.store.limits import Over
 from hpo.store.session import Session
 from hpo.store.study import Study
+from hpo.training import checkpoints
 from hpo.training.contract import Fault
 from tests.fakes import FakeEngine, accuracy
 
@@ -20,7 +24,7 @@ MakeStudy = Callable[..., Study]
 
 def work(store: Store, study: Study, engine: FakeEngine, folder: Path, stopping=lambda: False) -> Over | None:
     with Session(store, study, {"device": "fake"}) as session:
-        return Loop(session, engine, folder, stopping).run()
+        return Loop(session, engine, Keeper(Folder(folder), study.recipe.checkpoints), stopping).run()
 
 
 def trials_of(store: Store, study: Study) -> list[optuna.trial.FrozenTrial]:
@@ -132,3 +136,137 @@ def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy,
         work(store, study, FakeEngine(), tmp_path / study.name)
     drawn = [[t.params for t in trials_of(store, s)] for s in (first, second, other)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=1)
+
+    def small_memory(config: TrialConfig, epoch: int) -> Fault | None:
+        return Fault("oom", "no memory left") if epoch == 3 and config.accumulation == 1 else None
+
+    engine = FakeEngine(fault=small_memory)
+    work(store, study, engine, tmp_path)
+    [trial] = trials_of(store, study)
+    assert trial.state.name == "COMPLETE" and list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+    assert trial.user_attrs["config"]["accumulation"] == 4
+    assert trial.user_attrs["config"]["batch_size"] == 32
+    assert trial.user_attrs["retried_after"] == "no memory left"
+    assert len(engine.admitted) == 2
+
+
+def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=3, max_failures=1)
+    over = work(store, study, FakeEngine(fault=lambda config, epoch: Fault("oom", "no memory left")), tmp_path)
+    [trial] = trials_of(store, study)
+    assert trial.state.name == "FAIL" and trial.user_attrs["failure"] == {"kind": "oom", "message": "no memory left"}
+    assert over is not None and over.reason == "1 trials have failed"
+
+
+def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=100, max_failures=100)
+
+    def broken(config: TrialConfig, epoch: int) -> Fault:
+        return Fault("error", f"mat1 and mat2 cannot be multiplied ({config.seed}x784 and 100x10)")
+
+    over = work(store, study, FakeEngine(fault=broken), tmp_path)
+    assert over is not None
+    assert over.reason.startswith("the first trials all failed alike (error: mat1 and mat2 cannot be multiplied")
+    assert len(trials_of(store, study)) == 3
+
+
+def test_failures_among_successes_do_not_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=10, max_failures=100)
+    faults = FakeEngine(fault=lambda config, epoch: Fault("error", "odd") if config.seed % 2 and epoch == 2 else None)
+    over = work(store, study, faults, tmp_path)
+    assert over is not None and over.reason == "all 10 trials are finished"
+
+
+def checkpoints_in(folder: Path) -> set[int]:
+    return {int(path.stem) for path in (folder / "checkpoints").glob("*.safetensors")}
+
+
+def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=12)
+    work(store, study, FakeEngine(), tmp_path)
+    trials = sorted(trials_of(store, study), key=lambda t: -t.value)
+    assert checkpoints_in(tmp_path) == {t.number for t in trials[:3]}
+    best = checkpoints.from_bytes((tmp_path / f"checkpoints/{trials[0].number}.safetensors").read_bytes(), "best")
+    assert [r.validation_accuracy for r in best.history] == list(trials[0].intermediate_values.values())
+
+
+def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=6)
+    with Session(store, study, {}) as session:
+        policy = study.recipe.checkpoints.model_copy(update={"max_megabytes": 0.002})
+        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), policy)).run()
+    kept = sum(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())
+    assert 0 < kept <= 2000
+    best = max(trials_of(store, study), key=lambda t: t.value)
+    assert checkpoints_in(tmp_path) == {best.number}
+
+
+def test_a_disk_that_takes_no_checkpoint_costs_a_warning(
+    store: Store, make_study: MakeStudy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    study = make_study(trials=3)
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    work(store, study, FakeEngine(), tmp_path)
+    assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"] * 3
+    assert "no checkpoints can be written, a killed trial would start anew" in caplog.text
+
+
+def test_a_damaged_checkpoint_has_the_trial_start_anew(
+    store: Store, make_study: MakeStudy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    study = make_study(trials=1)
+    steps = iter(range(1000))
+    work(store, study, FakeEngine(), tmp_path, lambda: next(steps) > 3)
+    [path] = (tmp_path / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:50])
+    engine = FakeEngine()
+    work(store, study, engine, tmp_path)
+    assert [epochs for _, epochs in engine.admitted] == [0]
+    assert "trial 0 starts anew: checkpoints/0.safetensors: must be a checkpoint of hpo's" in caplog.text
+    assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"]
+
+
+def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch):
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "HPO_ARTIFACTS": "s3://hpo-test/some/prefix",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="hpo-test")
+    study = make_study(trials=5)
+    files = study_files(store.url, study)
+    with Session(store, study, {}) as session:
+        Loop(session, FakeEngine(), Keeper(files, study.recipe.checkpoints)).run()
+    listed = (
+        boto3.client("s3").list_objects_v2(Bucket="hpo-test", Prefix=f"some/prefix/{study.uid}").get("Contents", [])
+    )
+    best = sorted(trials_of(store, study), key=lambda t: -t.value)[:3]
+    expected = {f"some/prefix/{study.uid}/checkpoints/{t.number}.safetensors" for t in best}
+    assert {entry["Key"] for entry in listed} == expected
+    content = files.read(f"checkpoints/{best[0].number}.safetensors")
+    assert content is not None and checkpoints.from_bytes(content, "s3").epoch == 6
+    assert files.read("checkpoints/none.safetensors") is None
+    server.stop()
+
+
+@pytest.mark.parametrize("root", ["s3://", "gs://bucket/x"])
+def test_an_artifact_root_that_is_none_is_named(
+    store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, root: str
+):
+    monkeypatch.setenv("HPO_ARTIFACTS", root)
+    with pytest.raises(UsageError, match=r"HPO_ARTIFACTS: must "):
+        study_files(store.url, make_study())

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
+from hpo.runner.artifacts import Folder
+from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
 from hpo.store import schema, trials
 from hpo.store.connect import Store
@@ -91,7 +93,7 @@ def test_changes_written_twice_count_once(store: Store, make_study: Callable[...
 def test_optuna_goes_on_where_we_stopped(store: Store, make_study: Callable[..., Study], tmp_path: Path):
     study = make_study(trials=12)
     with Session(store, study, {}) as session:
-        Loop(session, FakeEngine(), tmp_path).run()
+        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), study.recipe.checkpoints)).run()
     theirs = optuna.load_study(study_name=study.name, storage=url(store))
     theirs.optimize(lambda t: study.space.draw(t, 0).optimizer.lr, n_trials=3)
     assert [t.number for t in theirs.trials] == list(range(15))

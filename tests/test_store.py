@@ -12,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.errors import StoreError, StudyError, UsageError
+from hpo.runner.artifacts import Folder
+from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
 from hpo.store import claims, limits, reading, schema
 from hpo.store import study as studies
@@ -221,11 +223,11 @@ def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_stud
     with Session(store, study, {}) as session:
         assert session.reap() == [0]
         assert session.reap() == []
-        Loop(session, FakeEngine(), tmp_path).run()
+        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), study.recipe.checkpoints)).run()
     first, second, third = trials_of(store, study)
     assert first.state.name == "FAIL" and first.user_attrs["failure"]["kind"] == "lost"
     assert "trial 1 goes on" in first.user_attrs["failure"]["message"]
-    assert second.user_attrs["continues"] == 0 and second.user_attrs["root"] == 0
+    assert second.user_attrs["continues"] == 0 and second.system_attrs["root"] == 0
     assert second.params == first.params and second.user_attrs["config"] == first.user_attrs["config"]
     assert (second.state.name, third.state.name) == ("COMPLETE", "COMPLETE")
     with store.read() as connection:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -91,11 +90,11 @@ def search(store: "Store", study: "Study", devices: list[str]) -> None:
 def _run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str, bool]:
     """Keep workers at a study; return why that failed, if it did, and whether the user stopped it."""
     from hpo.cli.view import View
-    from hpo.runner.artifacts import study_folder
+    from hpo.runner.artifacts import log_folder
     from hpo.runner.supervisor import Supervisor
     from hpo.runner.worker import stop_on_signals
 
-    supervisor = Supervisor(store, study, devices, study_folder(store.url, study))
+    supervisor = Supervisor(store, study, devices, log_folder(store.url, study))
     supervisor.start()
     killed = False
 
@@ -128,7 +127,6 @@ def worker(
     """Join a study from this terminal or machine; many may."""
     import logging
 
-    from hpo.runner.artifacts import study_folder
     from hpo.runner.worker import stop_on_signals, stop_with_parent, train_study
     from hpo.store import study as studies
     from hpo.store.connect import open_store
@@ -140,8 +138,7 @@ def worker(
         stop_with_parent(stop)
     store = open_store(configured(storage))
     found = studies.load(store, study)
-    folder: Path = study_folder(store.url, found)
-    train_study(store, found, device, folder, stop, os.environ.get("HPO_SUPERVISOR", ""))
+    train_study(store, found, device, stop, os.environ.get("HPO_SUPERVISOR", ""))
 
 
 def init(storage: Storage = None) -> None:

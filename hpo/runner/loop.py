@@ -1,22 +1,24 @@
 """The worker's loop, one for every engine: claim, draw, admit, step, report, prune, finish, refill."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from hpo.errors import TrainingError
+from hpo.runner.keeping import Keeper
 from hpo.store.claims import Wait
 from hpo.store.limits import Over
 from hpo.store.session import Assignment, Session
-from hpo.training import checkpoints
-from hpo.training.contract import Checkpoint, Engine, EpochResult, Facts, Fault, TrialFault
+from hpo.training.contract import Engine, EpochResult, Fault, TrialFault
 
-CHECKPOINT_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 """How often the loop looks beyond its own trials: is the study over, is another worker gone?"""
 IDLE_SECONDS = 0.2
+OOM_PARTS = 4
+"""Parts that the batches of a trial that ran out of memory are split into, once."""
+ALIKE = 3
+"""So many first trials that fail alike, with none finished, end the study."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,23 +28,24 @@ class Live:
     """A trial in the engine's hands."""
 
     assignment: Assignment
-    facts: Facts
     history: list[EpochResult]
-    saved: float = field(default_factory=time.monotonic)
-    """When it was last checkpointed, by the monotonic clock."""
+    retried: bool = False
+    """Whether it is being trained in parts because it ran out of memory."""
 
 
 class Loop:
     """Works on a study until it is over or someone says stop."""
 
     def __init__(
-        self, session: Session, engine: Engine, folder: Path, stopping: Callable[[], bool] = lambda: False
+        self, session: Session, engine: Engine, keeper: Keeper, stopping: Callable[[], bool] = lambda: False
     ) -> None:
-        """Checkpoints go below `folder`; `stopping` is asked between epochs."""
-        self.session, self.engine, self.folder, self.stopping = session, engine, folder, stopping
+        """`stopping` is asked between epochs."""
+        self.session, self.engine, self.keeper, self.stopping = session, engine, keeper, stopping
         self.live: dict[int, Live] = {}
         self.training_seconds = 0.0
         """Spent in the engine; the rest of the loop's time is what keeping the study costs."""
+        self._failures: list[str] | None = []
+        """What this worker's trials died of; None once one has finished."""
         self._looked = 0.0
         self._over: Over | None = None
 
@@ -89,21 +92,21 @@ class Loop:
         return False
 
     def _admit(self, assignment: Assignment) -> None:
-        key, number = assignment.trial_id, assignment.number
-        checkpoint = self._checkpoint_of(assignment) if assignment.resumed else None
-        try:
-            facts = self.engine.admit(key, assignment.config, checkpoint)
-        except TrialFault as error:
-            self.session.fail(key, error.fault.kind, error.fault.message)
-            _log.warning("trial %d failed: %s", number, error.fault.message)
-            return
+        """Give a trial to the engine, from its checkpoint if it has one."""
+        checkpoint = self.keeper.find(assignment) if assignment.resumed else None
         history = list(checkpoint.history) if checkpoint else []
         if assignment.resumed:
-            self.session.restore_curve(key, {r.epoch: r.validation_accuracy for r in history})
-        self.session.set_attrs(
-            key, {"parameters": facts.parameters, "device": facts.device, "precision": facts.precision}
-        )
-        self.live[key] = Live(assignment, facts, history)
+            self.session.restore_curve(assignment.trial_id, {r.epoch: r.validation_accuracy for r in history})
+        live = Live(assignment, history)
+        try:
+            facts = self.engine.admit(assignment.trial_id, assignment.config, checkpoint)
+        except TrialFault as error:
+            self._fail(live, error.fault)
+            return
+        noted = {"parameters": facts.parameters, "device": facts.device, "precision": facts.precision}
+        self.session.set_attrs(assignment.trial_id, noted)
+        self.keeper.admitted(assignment.root)
+        self.live[assignment.trial_id] = live
 
     def _advance(self) -> None:
         start = time.perf_counter()
@@ -123,23 +126,51 @@ class Loop:
         if result.epoch >= live.assignment.config.epochs:
             self._describe(key)
             self.session.complete(key, result.validation_accuracy)
-            self._drop(key)
+            self._drop(key, complete=True)
+            self._failures = None
         elif self.session.should_prune(key):
             self._describe(key)
             self.session.prune(key)
             self._drop(key)
-        elif time.monotonic() - live.saved >= CHECKPOINT_SECONDS:
-            self._save(key)
+            self._failures = None
+        else:
+            self.keeper.save_if_due(live.assignment.root, lambda: self.engine.snapshot(key))
 
     def _end_faulty(self, key: int, fault: Fault) -> None:
         live = self.live[key]
+        if fault.kind == "oom" and not live.retried:
+            self._retry_in_parts(key, fault)
+            return
         self._note_course(key)
         if fault.kind == "diverged":
             self.session.diverge(key, fault.message)
+            self._failures = None
+            _log.warning("trial %d diverged: %s", live.assignment.number, fault.message)
         else:
-            self.session.fail(key, fault.kind, fault.message)
-        _log.warning("trial %d: %s: %s", live.assignment.number, fault.kind, fault.message)
+            self._fail(live, fault)
         self._drop(key)
+
+    def _retry_in_parts(self, key: int, fault: Fault) -> None:
+        """Train a trial that ran out of memory once more, from its start, in smaller parts of the same batch."""
+        live = self.live.pop(key)
+        self.engine.evict(key)
+        _log.warning("trial %d ran out of memory: once more in %d parts", live.assignment.number, OOM_PARTS)
+        config = replace(live.assignment.config, accumulation=OOM_PARTS * live.assignment.config.accumulation)
+        self.session.set_attrs(key, {"config": config.to_dict(), "retried_after": fault.message})
+        self.session.restore_curve(key, {})
+        self._admit(replace(live.assignment, config=config, resumed=False))
+        if key in self.live:
+            self.live[key].retried = True
+
+    def _fail(self, live: Live, fault: Fault) -> None:
+        """Record a failure; if nothing but this happens, stop the study and say so."""
+        self.session.fail(live.assignment.trial_id, fault.kind, fault.message)
+        _log.warning("trial %d: %s: %s", live.assignment.number, fault.kind, fault.message)
+        if self._failures is None:
+            return
+        self._failures.append(re.sub(r"\d+", "N", f"{fault.kind}: {fault.message}"))
+        if len(self._failures) >= ALIKE and len(set(self._failures)) == 1:
+            self.session.stop_if_hopeless(f"the first trials all failed alike ({fault.kind}: {fault.message})")
 
     def _describe(self, key: int) -> None:
         """Note what the trial's end shows, in words that people read on the dashboard."""
@@ -158,35 +189,16 @@ class Loop:
         self.session.set_attrs(key, {"epochs": len(history), "seconds": seconds, "curves": curves})
 
     def _hand_back(self, key: int) -> None:
-        if self.live[key].history:
-            self._save(key)
+        live = self.live.pop(key)
+        if live.history:
+            self.keeper.save(live.assignment.root, lambda: self.engine.snapshot(key))
         self.session.hand_back(key)
         self.engine.evict(key)
-        del self.live[key]
 
-    def _drop(self, key: int) -> None:
+    def _drop(self, key: int, complete: bool = False) -> None:
+        """Let an ended trial go, and keep or clear its checkpoint."""
+        live = self.live.pop(key)
+        best, displaced = self.session.best_roots(self.keeper.policy.keep_best)
+        snapshot = (lambda: self.engine.snapshot(key)) if complete else None
+        self.keeper.ended(live.assignment.root, snapshot, best, displaced, self.session.unfinished_roots())
         self.engine.evict(key)
-        self._path(self.live.pop(key).assignment).unlink(missing_ok=True)
-
-    def _path(self, assignment: Assignment) -> Path:
-        return self.folder / "checkpoints" / f"{assignment.root}.safetensors"
-
-    def _save(self, key: int) -> None:
-        """Write a checkpoint; a disk that takes none costs a warning, not the trial."""
-        live = self.live[key]
-        live.saved = time.monotonic()
-        try:
-            checkpoints.write(self._path(live.assignment), checkpoints.to_bytes(self.engine.snapshot(key)))
-        except OSError as error:
-            _log.warning("trial %d: no checkpoint: %s", live.assignment.number, error)
-
-    def _checkpoint_of(self, assignment: Assignment) -> Checkpoint | None:
-        path = self._path(assignment)
-        try:
-            checkpoint = checkpoints.read(path)
-        except FileNotFoundError:
-            return None
-        except TrainingError as error:
-            _log.warning("trial %d starts anew: %s", assignment.number, error)
-            return None
-        return checkpoint if checkpoint.config == assignment.config else None

@@ -41,13 +41,13 @@ class Supervisor:
     """Runs workers of a study on this machine, one for each device given."""
 
     def __init__(
-        self, store: Store, study: Study, devices: Sequence[str], folder: Path, command: Sequence[str] = ()
+        self, store: Store, study: Study, devices: Sequence[str], logs: Path, command: Sequence[str] = ()
     ) -> None:
-        """`command` starts a worker, to which study and device are added; logs go below `folder`."""
-        self.store, self.study, self.folder = store, study, folder
+        """`command` starts a worker, to which study and device are added."""
+        self.store, self.study = store, study
         self.name = uuid.uuid4().hex
         self.command = list(command) or [sys.executable, "-X", "faulthandler", "-m", "hpo", "worker", "--supervised"]
-        self.slots = [_Slot(d, folder / "logs" / f"worker-{i}.log") for i, d in enumerate(devices)]
+        self.slots = [_Slot(d, logs / f"worker-{i}.log") for i, d in enumerate(devices)]
         self.failure = ""
         """Why the supervisor has given up; empty while it has not."""
         self.warnings: list[str] = []

@@ -6,10 +6,11 @@ import platform
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from hpo import data
+from hpo.runner.artifacts import study_files
+from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
 from hpo.store.connect import Store
 from hpo.store.limits import Over
@@ -25,7 +26,7 @@ def work(
     store: Store,
     study: Study,
     engine: Engine,
-    folder: Path,
+    keeper: Keeper,
     about: dict[str, Any],
     stopping: threading.Event | None = None,
 ) -> Over | None:
@@ -41,7 +42,7 @@ def work(
         loop = None
         try:
             with session:
-                loop = Loop(session, engine, folder, stop.is_set)
+                loop = Loop(session, engine, keeper, stop.is_set)
                 return loop.run()
         except WorkerLost:
             _log.warning("this worker had been given up, its trials taken over; it begins anew")
@@ -59,14 +60,15 @@ def make_engine(name: str, device: str) -> Engine:
     return SoloEngine(choose_device(device))
 
 
-def train_study(store: Store, study: Study, device: str, folder: Path, stop: threading.Event, supervisor: str) -> None:
+def train_study(store: Store, study: Study, device: str, stop: threading.Event, supervisor: str) -> None:
     """Check that the data is the study's, then work on it. Raises: HpoError."""
     info = data.info(study.space.data)
     data.fetch(info)
     check_data(study, data.fingerprint(info, study.space.split))
     engine = make_engine(study.recipe.engine, device)
     about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
-    over = work(store, study, engine, folder, about, stop)
+    keeper = Keeper(study_files(store.url, study), study.recipe.checkpoints)
+    over = work(store, study, engine, keeper, about, stop)
     _log.info("done: %s", over.reason if over else "told to stop")
 
 

@@ -132,11 +132,10 @@ def _continue_later(store: Store, connection: Connection, study_id: int, dead: C
         message = f"its worker died after epoch {epochs}; trial {number} goes on from there"
         changes.user_attrs[dead.trial_id, EXCUSED] = json.dumps(f"continued as trial {number}")
         kept: dict[str, Any] = {key: attrs[key] for key in ("config", "baseline") if key in attrs}
-        chain = {"continues": dead.number, "root": attrs.get("root", dead.number)}
-        noted: dict[str, Any] = {**kept, **chain, "resumed_at": epochs, "deaths": deaths}
+        noted: dict[str, Any] = {**kept, "continues": dead.number, "resumed_at": epochs, "deaths": deaths}
         for key, value in noted.items():
             changes.user_attrs[new_id, key] = json.dumps(value)
-        for key, value in trial.system_attrs.items():
+        for key, value in (trial.system_attrs | {trials.ROOT: trials.root_of(trial)}).items():
             changes.system_attrs[new_id, key] = json.dumps(value)
         for name, distribution in trial.distributions.items():
             internal = distribution.to_internal_repr(trial.params[name])

@@ -1,5 +1,6 @@
 """A worker's hold on a study: claim trials, report, prune, finish. What the runner knows of the store."""
 
+import heapq
 import threading
 import time
 import uuid
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from hpo.config import TrialConfig
 from hpo.store import claims, limits, trials
+from hpo.store import study as studies
 from hpo.store.claims import Claimed, Presence, Wait, Watch
 from hpo.store.connect import Store, patiently
 from hpo.store.limits import FAILURE, Over
@@ -19,7 +21,7 @@ from hpo.store.mirror import DIVERGED, Mirror
 from hpo.store.outbox import Outbox, WorkerLost
 from hpo.store.searching import Search
 from hpo.store.study import Study
-from hpo.store.trials import Changes
+from hpo.store.trials import Changes, root_of
 
 T = TypeVar("T")
 
@@ -146,9 +148,7 @@ class Session:
             self.set_attrs(claimed.trial_id, {"config": config.to_dict()})
         else:
             config = TrialConfig.from_dict(stored, f"trial {claimed.number}: config")
-        return Assignment(
-            claimed.trial_id, claimed.number, attrs.get("root", claimed.number), config, stored is not None
-        )
+        return Assignment(claimed.trial_id, claimed.number, root_of(trial), config, stored is not None)
 
     def set_attrs(self, trial_id: int, attrs: dict[str, Any]) -> None:
         """Note something about a trial, for people and for whoever goes on with it."""
@@ -202,6 +202,27 @@ class Session:
         """End a trial that could not be trained."""
         self._note_failure(trial_id, kind, message)
         self._end(trial_id, TrialState.FAIL, None)
+
+    def stop_if_hopeless(self, reason: str) -> None:
+        """Have all workers stop, with this reason, if no trial of the study has finished."""
+        self._transact(lambda connection: None)
+        with self.store.read() as connection:
+            finished = limits.count_finished(connection, self.study.study_id)
+        if finished == 0:
+            studies.stop(self.store, self.study, reason)
+
+    def best_roots(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the roots of the best complete trials, best first, and of the one that comes after them."""
+        complete = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+        ranked = heapq.nsmallest(count + 1, complete, key=lambda t: (-(t.value or 0.0), t.number))
+        roots = [root_of(trial) for trial in ranked]
+        return roots[:count], roots[count:]
+
+    def unfinished_roots(self) -> set[int]:
+        """Return the roots of the trials that somebody runs or will go on with."""
+        states = (TrialState.RUNNING, TrialState.WAITING)
+        open_trials = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=states)
+        return {root_of(trial) for trial in open_trials}
 
     def hand_back(self, trial_id: int) -> None:
         """Give up a trial so that whoever claims it next goes on from its checkpoint."""

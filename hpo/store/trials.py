@@ -22,6 +22,15 @@ from sqlalchemy.engine import Connection
 from hpo.store import schema
 from hpo.store.connect import Store
 
+ROOT = "root"
+"""System attribute of a trial that goes on from another: the number under which the first of them began."""
+
+
+def root_of(trial: FrozenTrial) -> int:
+    """Return the number under which a trial first began."""
+    root: int = trial.system_attrs.get(ROOT, trial.number)
+    return root
+
 
 @dataclass
 class Changes:

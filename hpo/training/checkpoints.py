@@ -1,10 +1,7 @@
-"""Checkpoints as files: safetensors, with the history as JSON beside the tensors. Nothing is pickled."""
+"""Checkpoints as bytes: safetensors, with config and history as JSON in its header. Nothing is pickled."""
 
-import contextlib
 import dataclasses
 import json
-import os
-from pathlib import Path
 
 import safetensors
 import safetensors.numpy
@@ -24,31 +21,16 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     return bytes(safetensors.numpy.save(dict(checkpoint.tensors), metadata=about))
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it: whoever reads it finds the old one or the new one. Raises: OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+def from_bytes(content: bytes, where: str) -> Checkpoint:
+    """Return the checkpoint that `to_bytes` gave. Raises: TrainingError, naming `where`, for a damaged one."""
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
-
-
-def read(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises: FileNotFoundError; TrainingError for a damaged file."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = safetensors.numpy.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = header["__metadata__"]
         history = tuple(EpochResult(**result) for result in json.loads(about["history"]))
-        config = TrialConfig.from_dict(json.loads(about["config"]), str(path))
+        config = TrialConfig.from_dict(json.loads(about["config"]), where)
         return Checkpoint(config, tensors, history, about["precision"])
-    except FileNotFoundError:
-        raise
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"{path}: must be a checkpoint of hpo's, got a damaged file ({error}). Delete it."
+            f"{where}: must be a checkpoint of hpo's, got a damaged file ({error}). Delete it."
         ) from error

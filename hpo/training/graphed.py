@@ -9,7 +9,6 @@ that the graph itself advances.
 import logging
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hpo.config import TrialConfig
@@ -69,17 +68,10 @@ class GraphedRun(Run):
     def _step(self) -> None:
         self.lr.copy_(self.lrs.index_select(0, self.counter).view(()))
         rows = self.order.index_select(0, self.counter).flatten()
-        x = self.data.train_x.index_select(0, rows)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.facts.precision == "bf16", cache_enabled=False
-        ):
-            outputs = self.model(x)
-        outputs = outputs.float()
-        loss = F.cross_entropy(outputs, self.data.train_y.index_select(0, rows))
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        outputs = self.forward_backward(rows)
         self.optimizer.step()
-        self.logits.index_copy_(0, self.counter, outputs.detach().unsqueeze(0))
+        self.logits.index_copy_(0, self.counter, outputs.unsqueeze(0))
         self.counter.add_(1)
 
     def _warm_up_and_capture(self) -> int:

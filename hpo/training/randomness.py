@@ -49,41 +49,45 @@ class StatelessDropout(nn.Module):
         self.threshold = round(rate * 256)
         self.scale = 256 / (256 - self.threshold) if self.threshold < 256 else 0.0
         self.counter: Tensor | None = None
-        self._seed = self._epoch = self._steps = self._step = 0
-        self._first = self._end = 0
+        self._seed = self._epoch = self._steps = self._batch = 0
+        self._step = self._offset = 0
+        """Where in the epoch the next forward pass begins: the step, and the row of its batch."""
+        self._first = 0
         self._masks: Tensor | None = None
+        """Of the steps from `_first` on: [steps, batch, ...]."""
         self._epoch_bytes: Tensor | None = None
 
-    def start_epoch(self, seed: int, epoch: int, steps: int) -> None:
-        """Begin the masks of an epoch; each forward pass in training mode then takes the next step's."""
-        self._seed, self._epoch, self._steps = seed, epoch, steps
-        self._step = self._first = self._end = 0
+    def start_epoch(self, seed: int, epoch: int, steps: int, batch: int) -> None:
+        """Begin the masks of an epoch; the forward passes in training mode then take its rows in turn."""
+        self._seed, self._epoch, self._steps, self._batch = seed, epoch, steps, batch
+        self._step = self._offset = 0
+        self._masks = None
         if self._epoch_bytes is not None:
             self._fill(self._epoch_bytes)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.threshold == 0:
             return x
-        shape = (x.shape[0], x.shape[1], 1, 1) if self.whole_channels else tuple(x.shape)
-        if self.counter is not None:
-            return x * self._counted_mask(x, shape)
-        if self._step >= self._end:
-            units = torch.Size(shape).numel()
-            chunk = self._draw(self._step, units, x.device)
-            self._masks = self._to_mask(chunk, x.dtype).view(-1, *shape)
-            self._first, self._end = self._step, self._step + len(self._masks)
-        assert self._masks is not None
-        mask = self._masks[self._step - self._first]
-        self._step += 1
+        shape = (self._batch, x.shape[1], 1, 1) if self.whole_channels else (self._batch, *x.shape[1:])
+        masks = self._step_mask(x, shape) if self.counter is None else self._counted_mask(x, shape, self.counter)
+        mask = masks[self._offset : self._offset + len(x)]
+        self._offset += len(x)
+        if self._offset >= self._batch:
+            self._step, self._offset = self._step + 1, 0
         return x * mask
 
-    def _counted_mask(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        assert self.counter is not None
+    def _step_mask(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if self._masks is None or self._step - self._first >= len(self._masks):
+            drawn = self._draw(self._step, torch.Size(shape).numel(), x.device)
+            self._masks, self._first = self._to_mask(drawn, x.dtype).view(-1, *shape), self._step
+        return self._masks[self._step - self._first]
+
+    def _counted_mask(self, x: Tensor, shape: tuple[int, ...], counter: Tensor) -> Tensor:
         if self._epoch_bytes is None:
             units = torch.Size(shape).numel()
             self._epoch_bytes = torch.empty(self._steps, units, dtype=torch.uint8, device=x.device)
             self._fill(self._epoch_bytes)
-        return self._to_mask(self._epoch_bytes.index_select(0, self.counter), x.dtype).view(shape)
+        return self._to_mask(self._epoch_bytes.index_select(0, counter), x.dtype).view(shape)
 
     def _to_mask(self, drawn: Tensor, dtype: torch.dtype) -> Tensor:
         return (drawn >= self.threshold).to(dtype).mul_(self.scale)

@@ -71,7 +71,7 @@ class Run:
         """Train one epoch (from 0); return training accuracy and loss, not finite if it diverged."""
         self.model.train()
         for dropout in self.dropouts:
-            dropout.start_epoch(self.config.seed, epoch, self.steps)
+            dropout.start_epoch(self.config.seed, epoch, self.steps, self.batch_size)
         order = data_order(self.config.seed, epoch, len(self.data.train_y), self.device)
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
         logits = self.train_steps(order, epoch * self.steps)
@@ -88,18 +88,28 @@ class Run:
         logits = []
         for step, rows in enumerate(order):
             self.set_lr(first_step + step)
-            x = self.data.train_x.index_select(0, rows)
-            with self.autocast():
-                outputs = self.model(x)
-            outputs = outputs.float()
-            loss = F.cross_entropy(outputs, self.data.train_y.index_select(0, rows))
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            outputs = self.forward_backward(rows)
             self.optimizer.step()
-            logits.append(outputs.detach())
-            if self.device.type == "cpu" and step % LOSS_CHECK_STEPS == 0 and not math.isfinite(loss.item()):
+            logits.append(outputs)
+            if self.device.type == "cpu" and step % LOSS_CHECK_STEPS == 0 and not outputs.isfinite().all():
                 return None
         return torch.cat(logits)
+
+    def forward_backward(self, rows: Tensor) -> Tensor:
+        """Add the gradient of a batch's mean loss to the parameters; return its logits, float32, detached."""
+        outputs = []
+        for part in rows.chunk(self.config.accumulation):
+            x, y = self.data.train_x.index_select(0, part), self.data.train_y.index_select(0, part)
+            with self.autocast():
+                logits = self.model(x)
+            logits = logits.float()
+            loss = F.cross_entropy(logits, y)
+            if len(part) < len(rows):
+                loss = loss * (len(part) / len(rows))
+            loss.backward()  # type: ignore[no-untyped-call]
+            outputs.append(logits.detach())
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def set_lr(self, step: int) -> None:
         total = self.config.epochs * self.steps
@@ -108,7 +118,9 @@ class Run:
             group["lr"] = lr
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.facts.precision == "bf16")
+        # Without autocast's cache of cast weights, which must not outlive the capture of a graph.
+        enabled, cache = self.facts.precision == "bf16", self.device.type != "cuda"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
 
     @torch.inference_mode()
     def evaluate(self, x: Tensor, y: Tensor) -> tuple[float, float]:
