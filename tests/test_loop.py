@@ -159,7 +159,7 @@ def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, t
     over = work(store, study, FakeEngine(fault=lambda config, epoch: Fault("oom", "no memory left")), tmp_path)
     [trial] = trials_of(store, study)
     assert trial.state.name == "FAIL" and trial.user_attrs["failure"] == {"kind": "oom", "message": "no memory left"}
-    assert over is not None and over.reason == "1 trials have failed"
+    assert over is not None and over.reason == "1 trial has failed"
 
 
 def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path):

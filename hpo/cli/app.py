@@ -2,7 +2,7 @@
 
 import typer
 
-from hpo.cli import data, run, spaces, studies, train
+from hpo.cli import data, manage, run, spaces, studies, train
 
 app = typer.Typer(
     name="hpo",
@@ -27,7 +27,10 @@ app.command("init")(run.init)
 app.command("worker")(run.worker)
 app.command("export")(train.export)
 app.command("train")(train.train)
+for command in (manage.delete, manage.rename, manage.copy, manage.retry):
+    studies.app.command(command.__name__)(command)
 app.add_typer(studies.app, name="studies")
+app.add_typer(manage.trials, name="trials")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(spaces.recipes, name="recipes")
 app.add_typer(data.app, name="data")

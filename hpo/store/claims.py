@@ -15,7 +15,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 import sqlalchemy as sa
@@ -128,18 +127,11 @@ def _continue_later(store: Store, connection: Connection, study_id: int, dead: C
     deaths = 1 if epochs > attrs.get("resumed_at", -1) else attrs.get("deaths", 0) + 1
     changes = trials.Changes()
     if deaths < MAX_DEATHS:
-        new_id, number = insert_trial(store, connection, study_id, "WAITING")
+        noted = {"continues": dead.number, "resumed_at": epochs, "deaths": deaths}
+        system_attrs = trial.system_attrs | {trials.ROOT: trials.root_of(trial)}
+        number = trials.add_waiting(store, connection, study_id, trial, noted, system_attrs)
         message = f"its worker died after epoch {epochs}; trial {number} goes on from there"
         changes.user_attrs[dead.trial_id, EXCUSED] = json.dumps(f"continued as trial {number}")
-        kept: dict[str, Any] = {key: attrs[key] for key in ("config", "baseline") if key in attrs}
-        noted: dict[str, Any] = {**kept, "continues": dead.number, "resumed_at": epochs, "deaths": deaths}
-        for key, value in noted.items():
-            changes.user_attrs[new_id, key] = json.dumps(value)
-        for key, value in (trial.system_attrs | {trials.ROOT: trials.root_of(trial)}).items():
-            changes.system_attrs[new_id, key] = json.dumps(value)
-        for name, distribution in trial.distributions.items():
-            internal = distribution.to_internal_repr(trial.params[name])
-            changes.params[new_id, name] = trials.param_change(internal, distribution)
     else:
         message = f"its workers died {deaths} times in epoch {epochs + 1}"
     changes.user_attrs[dead.trial_id, FAILURE] = json.dumps({"kind": "lost", "message": message})

@@ -18,7 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.errors import StoreError
 from hpo.store import schema, trials
 from hpo.store.connect import OUTAGE_PATIENCE, Store, is_transient, reason
+from hpo.store.study import Study
 from hpo.store.trials import Changes
+from hpo.store.url import shown
 
 T = TypeVar("T")
 
@@ -34,8 +36,8 @@ class WorkerLost(Exception):
 class Outbox:
     """The pending changes of one worker, and the thread that writes them."""
 
-    def __init__(self, store: Store, study_id: int, worker_id: str, state: dict[str, Any]) -> None:
-        self.store, self.study_id, self.worker_id = store, study_id, worker_id
+    def __init__(self, store: Store, study: Study, worker_id: str, state: dict[str, Any]) -> None:
+        self.store, self.study, self.worker_id = store, study, worker_id
         self.state = state
         """What others may know of this worker: host, process, device, the trials in its hands."""
         self.failure: Exception | None = None
@@ -49,9 +51,17 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
-        """Make the worker known and begin to write."""
-        row = {"worker_id": self.worker_id, "study_id": self.study_id, "beat": 0, "state_json": json.dumps(self.state)}
+        """Make the worker known and begin to write. Raises: StoreError if the study is gone."""
+        row = {
+            "worker_id": self.worker_id,
+            "study_id": self.study.study_id,
+            "beat": 0,
+            "state_json": json.dumps(self.state),
+        }
         with self.store.write() as connection:
+            uid = sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == self.study.study_id)
+            if connection.execute(uid).scalar() != self.study.uid:
+                raise StoreError(f'{shown(self.store.url)}: study "{self.study.name}" has been deleted.')
             connection.execute(sa.insert(schema.hpo_workers), row)
         self._thread.start()
 
@@ -77,7 +87,7 @@ class Outbox:
                     self._prove_known(connection)
                     trials.write(self.store, connection, sent)
                     result = action(connection)
-                    tick(self.store, connection, self.study_id)
+                    tick(self.store, connection, self.study.study_id)
             except BaseException:
                 with self._pending_lock:
                     sent.merge(self._pending)

@@ -107,7 +107,14 @@ trial_intermediate_values = sa.Table(
     ),
 )
 
-hpo_schema = sa.Table("hpo_schema", hpo_tables, sa.Column("revision", sa.Integer, primary_key=True))
+hpo_schema = sa.Table(
+    "hpo_schema",
+    hpo_tables,
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("last_study_id", sa.Integer, nullable=False, default=0),
+    sa.Column("last_trial_id", sa.Integer, nullable=False, default=0),
+    comment="SQLite would give the ids of deleted rows out again; new ids begin above these",
+)
 hpo_studies = sa.Table(
     "hpo_studies",
     hpo_tables,

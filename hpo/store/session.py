@@ -52,7 +52,7 @@ class Session:
         self.worker_id = uuid.uuid4().hex
         self.stopped = threading.Event()
         """Set to have the session stop waiting for a store that is away."""
-        self._outbox = Outbox(store, study.study_id, self.worker_id, about)
+        self._outbox = Outbox(store, study, self.worker_id, about)
         self._mirror = Mirror(study.study_id, study.name, self._outbox.put)
         self._search = Search(self._mirror, study.effective_space, study.recipe)
         self._presence = Presence(self.worker_id)

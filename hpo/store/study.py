@@ -17,6 +17,7 @@ from hpo.recipe import Budget, StudyRecipe
 from hpo.space import SearchSpace
 from hpo.store import schema
 from hpo.store.connect import Store
+from hpo.store.trials import Changes, fresh_id, insert_trial, write
 from hpo.store.url import shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -63,11 +64,7 @@ def create(store: Store, name: str, space_name: str, space: SearchSpace, recipe:
     check_name(name)
     try:
         with store.write() as connection:
-            insert = sa.insert(schema.studies).values(study_name=name).returning(schema.studies.c.study_id)
-            study_id = int(connection.execute(insert).scalar_one())
-            connection.execute(
-                sa.insert(schema.study_directions), {"study_id": study_id, "direction": "MAXIMIZE", "objective": 0}
-            )
+            study_id = insert_study(store, connection, name)
             attrs = {
                 "space_name": space_name,
                 "space": documents.dump(space),
@@ -77,31 +74,36 @@ def create(store: Store, name: str, space_name: str, space: SearchSpace, recipe:
             }
             rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
             connection.execute(sa.insert(schema.study_user_attributes), rows)
-            for table in (schema.hpo_studies, schema.hpo_workers, schema.hpo_leases):
-                # Of a study that was deleted by other means and whose id is used again.
-                connection.execute(sa.delete(table).where(table.c.study_id == study_id))
             budget = json.dumps(documents.dump(recipe.budget))
             connection.execute(
                 sa.insert(schema.hpo_studies),
                 {"study_id": study_id, "uid": uuid.uuid4().hex, "budget_json": budget, "active_seconds": 0.0},
             )
-            for number, baseline in enumerate(space.baselines):
-                _enqueue(connection, study_id, number, baseline.values(), {"baseline": baseline.name})
+            for baseline in space.baselines:
+                trial_id, _ = insert_trial(store, connection, study_id, "WAITING")
+                changes = Changes(
+                    user_attrs={(trial_id, "baseline"): json.dumps(baseline.name)},
+                    system_attrs={(trial_id, "fixed_params"): json.dumps(baseline.values())},
+                )
+                write(store, connection, changes)
     except IntegrityError:
         return False
     return True
 
 
-def _enqueue(
-    connection: Connection, study_id: int, number: int, params: dict[str, Any], user_attrs: dict[str, Any]
-) -> None:
-    """Add a trial that waits with its parameters given, as Optuna's `enqueue_trial` does."""
-    trial = sa.insert(schema.trials).values(study_id=study_id, number=number, state="WAITING")
-    trial_id = int(connection.execute(trial.returning(schema.trials.c.trial_id)).scalar_one())
-    fixed = {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(params)}
-    connection.execute(sa.insert(schema.trial_system_attributes), fixed)
-    rows = [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in user_attrs.items()]
-    connection.execute(sa.insert(schema.trial_user_attributes), rows)
+def insert_study(store: Store, connection: Connection, name: str) -> int:
+    """Add an empty study that maximizes one value; return its id. Raises: IntegrityError if the name is taken."""
+    values: dict[str, Any] = {"study_name": name}
+    if store.is_sqlite:
+        values["study_id"] = fresh_id(connection, schema.studies.c.study_id, schema.hpo_schema.c.last_study_id)
+    insert = sa.insert(schema.studies).values(**values).returning(schema.studies.c.study_id)
+    study_id = int(connection.execute(insert).scalar_one())
+    direction = {"study_id": study_id, "direction": "MAXIMIZE", "objective": 0}
+    connection.execute(sa.insert(schema.study_directions), direction)
+    for table in (schema.hpo_studies, schema.hpo_workers, schema.hpo_leases):
+        # Of a study that was deleted by other means than ours and whose id is used again.
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    return study_id
 
 
 def id_of(connection: Connection, store: Store, name: str) -> int:

@@ -106,9 +106,43 @@ def insert_trial(store: Store, connection: Connection, study_id: int, state: str
     trials = schema.trials
     count = sa.select(sa.func.count()).where(trials.c.study_id == study_id)
     number = int(connection.execute(count).scalar_one())
-    started = now() if state == "RUNNING" else None
-    row = store.insert(trials).values(study_id=study_id, number=number, state=state, datetime_start=started)
-    return int(connection.execute(row.returning(trials.c.trial_id)).scalar_one()), number
+    values: dict[str, Any] = {"study_id": study_id, "number": number, "state": state}
+    if state == "RUNNING":
+        values["datetime_start"] = now()
+    if store.is_sqlite:
+        values["trial_id"] = fresh_id(connection, trials.c.trial_id, schema.hpo_schema.c.last_trial_id)
+    row = sa.insert(trials).values(**values).returning(trials.c.trial_id)
+    return int(connection.execute(row).scalar_one()), number
+
+
+def fresh_id(connection: Connection, column: sa.Column[int], last: sa.Column[int]) -> int:
+    """Return an id that no row has or, before it was deleted, ever had. For SQLite, within a write transaction."""
+    used = connection.execute(sa.select(sa.func.max(column))).scalar() or 0
+    deleted = connection.execute(sa.select(last)).scalar() or 0
+    return int(max(used, deleted)) + 1
+
+
+def add_waiting(
+    store: Store,
+    connection: Connection,
+    study_id: int,
+    trial: FrozenTrial,
+    user_attrs: dict[str, Any],
+    system_attrs: dict[str, Any],
+) -> int:
+    """Add a trial that waits to be run with the parameters and the config of another; return its number."""
+    new_id, number = insert_trial(store, connection, study_id, "WAITING")
+    kept: dict[str, Any] = {k: trial.user_attrs[k] for k in ("config", "baseline") if k in trial.user_attrs}
+    changes = Changes()
+    for key, value in (kept | user_attrs).items():
+        changes.user_attrs[new_id, key] = json.dumps(value)
+    for key, value in system_attrs.items():
+        changes.system_attrs[new_id, key] = json.dumps(value)
+    for name, distribution in trial.distributions.items():
+        internal = distribution.to_internal_repr(trial.params[name])
+        changes.params[new_id, name] = param_change(internal, distribution)
+    write(store, connection, changes)
+    return number
 
 
 def _upsert(
@@ -144,6 +178,11 @@ def _distribution(text: str) -> BaseDistribution:
 def load_some(connection: Connection, trial_ids: Iterable[int]) -> list[FrozenTrial]:
     """Read trials by their ids, in order. Equal to what Optuna's storage gives."""
     return _load(connection, schema.trials.c.trial_id.in_(list(trial_ids)), user_attrs=True)
+
+
+def load_study(connection: Connection, study_id: int) -> list[FrozenTrial]:
+    """Read all trials of a study, in order. Equal to what Optuna's storage gives."""
+    return _load(connection, schema.trials.c.study_id == study_id, user_attrs=True)
 
 
 def load_newer(connection: Connection, study_id: int, newer_than: int, also: Iterable[int]) -> list[FrozenTrial]:

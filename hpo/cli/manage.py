@@ -1,0 +1,149 @@
+"""`hpo studies delete|rename|copy|retry` and `hpo trials`: changing what a store holds."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hpo.cli.options import AsJson, Storage, out, print_json, talk
+from hpo.errors import HpoError, UsageError
+
+trials = typer.Typer(help="Single trials of a study.", no_args_is_help=True)
+
+Study = Annotated[str, typer.Argument(help="A study of `hpo studies list`.")]
+Number = Annotated[int, typer.Argument(help="The trial's number.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def delete(study: Study, yes: Yes = False, storage: Storage = None) -> None:
+    """Delete a study, its trials and its files."""
+    from hpo.runner.artifacts import configured_root
+    from hpo.store import managing, reading
+    from hpo.store.connect import open_store
+    from hpo.store.study import id_of
+    from hpo.store.url import configured, shown
+
+    store = open_store(configured(storage))
+    with store.read() as connection:
+        view = reading.study(connection, id_of(connection, store, study))
+    if not yes:
+        question = f"Delete study {study} with {sum(view.counts.values())} trials from {shown(store.url)}?"
+        if not typer.confirm(question, err=True):
+            talk().print("nothing was deleted")
+            return
+    uid = managing.delete(store, study)
+    root = configured_root(store.url)
+    if uid is not None and "://" not in root:
+        shutil.rmtree(Path(root) / uid, ignore_errors=True)
+    elif uid is not None:
+        talk().print(f"its files are still in {root.rstrip('/')}/{uid}/")
+    talk().print(f"deleted study {study}")
+
+
+def rename(
+    study: Study,
+    new_name: Annotated[str, typer.Argument(help="The new name.")],
+    storage: Storage = None,
+) -> None:
+    """Give a study another name."""
+    from hpo.store import managing
+    from hpo.store.connect import open_store
+    from hpo.store.url import configured
+
+    managing.rename(open_store(configured(storage)), study, new_name)
+    talk().print(f"study {study} is now {new_name}")
+
+
+def copy(
+    study: Study,
+    to: Annotated[str | None, typer.Option(metavar="URL", help="The store to copy to. [default: the same]")] = None,
+    name: Annotated[str | None, typer.Option(help="The copy's name. [default: the same]")] = None,
+    storage: Storage = None,
+) -> None:
+    """Copy a study to another store, as SQLite to Postgres, or under another name; counts and values are compared."""
+    from hpo.runner.artifacts import configured_root
+    from hpo.store import managing
+    from hpo.store.connect import open_store
+    from hpo.store.url import configured, shown
+
+    if to is None and name is None:
+        raise UsageError("copy: --to URL or --name NAME is required, got neither.")
+    source = open_store(configured(storage))
+    target = open_store(configured(to), create=True) if to is not None else source
+    old_uid, uid = managing.copy(source, study, target, name or study)
+    roots = [configured_root(store.url) for store in (source, target)]
+    folder = Path(roots[0]) / (old_uid or "")
+    if old_uid is not None and not any("://" in root for root in roots) and folder.is_dir():
+        try:
+            shutil.copytree(folder, Path(roots[1]) / uid)
+        except OSError as error:
+            raise HpoError(f"{roots[1]}: the study was copied, its files could not be: {error}.") from error
+    talk().print(f"copied study {study} to {shown(target.url)} as {name or study}: all trials equal")
+
+
+def retry(
+    study: Study,
+    kind: Annotated[
+        Literal["error", "oom", "lost"] | None, typer.Option(help="Only what failed this way. [default: all]")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Have a study's failed trials run again, the same configurations, with the next `hpo run`."""
+    from hpo.store import managing
+    from hpo.store.connect import open_store
+    from hpo.store.url import configured
+
+    retried = managing.retry(open_store(configured(storage)), study, kind)
+    for old, new in retried:
+        talk().print(f"trial {old} runs again as trial {new}")
+    again = f"To run them: hpo run --study {study}" if retried else "nothing to run again"
+    talk().print(f"{len(retried)} failed trial(s); {again}")
+
+
+@trials.command()
+def show(study: Study, number: Number, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Show a trial: its configuration, its curve and how it ended."""
+    from hpo.cli.tables import configuration, trial_json
+    from hpo.cli.view import sparkline
+    from hpo.errors import StudyError
+    from hpo.store import reading
+    from hpo.store.connect import open_store
+    from hpo.store.study import id_of
+    from hpo.store.url import configured
+
+    store = open_store(configured(storage))
+    with store.read() as connection:
+        trial_id = reading.trial_id_of(connection, id_of(connection, store, study), number)
+        if trial_id is None:
+            raise StudyError(f'Study "{study}" has no trial {number}. `hpo studies show {study}` lists the best.')
+        trial = reading.trial(connection, trial_id)
+    if as_json:
+        print_json(trial_json(trial))
+        return
+    console = out()
+    value = "" if trial.value is None else f" {trial.value:.4f}"
+    console.print(f"trial {number} of {study}: {trial.state.lower()}{value}")
+    console.print(configuration(trial))
+    if trial.curve:
+        console.print(f"validation accuracy by epoch: {sparkline(list(trial.curve.values()))}")
+    for key, entry in trial.attrs.items():
+        if key not in ("config", "curves"):
+            text = f"{entry['kind']}: {entry['message']}" if key == "failure" else entry
+            console.print(f"  {key}: {text}", markup=False)
+
+
+@trials.command()
+def void(
+    study: Study,
+    number: Number,
+    why: Annotated[str, typer.Option(help="The reason; it is kept with the trial.")],
+    storage: Storage = None,
+) -> None:
+    """Take a bad trial out of the sampler's sight; its record stays, another runs in its place."""
+    from hpo.store import managing
+    from hpo.store.connect import open_store
+    from hpo.store.url import configured
+
+    managing.void(open_store(configured(storage)), study, number, why)
+    talk().print(f"trial {number} of {study} is void: {why}")
