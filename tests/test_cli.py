@@ -51,6 +51,7 @@ OPTIONS = {
     "--trials --workers",
     ("worker",): "--device --storage --study",
     ("init",): "--storage",
+    ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
     ("export",): "--output --storage",
     ("train",): "--device --output",
     ("studies", "list"): "--json --storage",

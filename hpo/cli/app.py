@@ -2,7 +2,7 @@
 
 import typer
 
-from hpo.cli import data, manage, run, spaces, studies, train
+from hpo.cli import dashboard, data, manage, run, spaces, studies, train
 
 app = typer.Typer(
     name="hpo",
@@ -25,6 +25,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 app.command("run")(run.run)
 app.command("init")(run.init)
 app.command("worker")(run.worker)
+app.command("dashboard")(dashboard.dashboard)
 app.command("export")(train.export)
 app.command("train")(train.train)
 for command in (manage.delete, manage.rename, manage.copy, manage.retry):

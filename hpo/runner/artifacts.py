@@ -125,3 +125,9 @@ def log_folder(url: URL, study: Study) -> Path:
     """Return where the workers' logs of this machine go."""
     root = configured_root(url)
     return (Path("runs") / "artifacts" if "://" in root else Path(root)) / study.uid / "logs"
+
+
+def dashboard_folder(url: URL) -> Path:
+    """Return where the artifacts lie that Optuna's dashboard shows."""
+    root = configured_root(url)
+    return (Path("runs") / "artifacts" if "://" in root else Path(root)) / "dashboard"

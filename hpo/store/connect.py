@@ -7,6 +7,7 @@ Postgres: connections checked before use, UTC, keepalives, a pool for two thread
 """
 
 import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,30 +143,61 @@ def exists(url: URL) -> bool:
         store.dispose()
 
 
+def check_store(url: URL) -> None:
+    """Raise what `open_store` would: for those who connect by other means. Raises: StoreError."""
+    open_store(url).dispose()
+
+
+class SharedConnection(sqlite3.Connection):
+    """A connection to an SQLite file that many processes share."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA journal_mode=WAL").fetchall()
+        self.execute("PRAGMA synchronous=NORMAL")
+
+
+class ReadingConnection(SharedConnection):
+    """A connection over which nothing can be written."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA query_only=ON")
+
+
+def engine_arguments(url: URL, read_only: bool = False) -> dict[str, Any]:
+    """Return what SQLAlchemy's `create_engine` is to be told for a store."""
+    if url.get_backend_name() == "sqlite":
+        return {
+            "connect_args": {
+                "timeout": _SQLITE_TIMEOUT,
+                "factory": ReadingConnection if read_only else SharedConnection,
+            }
+        }
+    return {
+        "pool_size": 2,
+        "max_overflow": 2,
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        "connect_args": {
+            "connect_timeout": 10,
+            "options": "-c timezone=UTC" + (" -c default_transaction_read_only=on" if read_only else ""),
+            "application_name": "hpo",
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        },
+    }
+
+
 def _engine(url: URL) -> Engine:
+    engine = sa.create_engine(url, **engine_arguments(url))
     if url.get_backend_name() == "postgresql":
-        return sa.create_engine(
-            url,
-            pool_size=2,
-            max_overflow=2,
-            pool_pre_ping=True,
-            pool_recycle=1800,
-            connect_args={
-                "connect_timeout": 10,
-                "options": "-c timezone=UTC",
-                "application_name": "hpo",
-                "keepalives_idle": 30,
-                "keepalives_interval": 10,
-                "keepalives_count": 3,
-            },
-        )
-    engine = sa.create_engine(url, connect_args={"timeout": _SQLITE_TIMEOUT})
+        return engine
 
     @sa.event.listens_for(engine, "connect")
     def _settings(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
-        connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        connection.execute("PRAGMA synchronous=NORMAL")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

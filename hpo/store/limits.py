@@ -54,7 +54,8 @@ def over(connection: Connection, study_id: int) -> Over | None:
         return Over(f"{budget.timeout} s of searching are used up", f"--timeout {2 * budget.timeout}s")
     failures = failed_trials(connection, study_id)
     if failures >= budget.max_failures:
-        return Over(f"{failures} {'trial has' if failures == 1 else 'trials have'} failed", f"--max-failures {2 * failures}")
+        what = "trial has" if failures == 1 else "trials have"
+        return Over(f"{failures} {what} failed", f"--max-failures {2 * failures}")
     if budget.target is not None or budget.patience is not None:
         best, since = best_value(connection, study_id)
         if budget.target is not None and best is not None and best >= budget.target:

@@ -177,22 +177,23 @@ def _distribution(text: str) -> BaseDistribution:
 
 def load_some(connection: Connection, trial_ids: Iterable[int]) -> list[FrozenTrial]:
     """Read trials by their ids, in order. Equal to what Optuna's storage gives."""
-    return _load(connection, schema.trials.c.trial_id.in_(list(trial_ids)), user_attrs=True)
+    return load_where(connection, schema.trials.c.trial_id.in_(list(trial_ids)), user_attrs=True)
 
 
 def load_study(connection: Connection, study_id: int) -> list[FrozenTrial]:
     """Read all trials of a study, in order. Equal to what Optuna's storage gives."""
-    return _load(connection, schema.trials.c.study_id == study_id, user_attrs=True)
+    return load_where(connection, schema.trials.c.study_id == study_id, user_attrs=True)
 
 
 def load_newer(connection: Connection, study_id: int, newer_than: int, also: Iterable[int]) -> list[FrozenTrial]:
     """Read the trials of a study that are newer than an id, and some older ones, without user attributes."""
     columns = schema.trials.c
     newer = sa.or_(columns.trial_id > newer_than, columns.trial_id.in_(list(also)))
-    return _load(connection, sa.and_(columns.study_id == study_id, newer), user_attrs=False)
+    return load_where(connection, sa.and_(columns.study_id == study_id, newer), user_attrs=False)
 
 
-def _load(connection: Connection, wanted: sa.ColumnElement[bool], user_attrs: bool) -> list[FrozenTrial]:
+def load_where(connection: Connection, wanted: sa.ColumnElement[bool], user_attrs: bool) -> list[FrozenTrial]:
+    """Read the trials of which a condition on `schema.trials` holds, in order."""
     trials = schema.trials
     rows = connection.execute(sa.select(trials).where(wanted).order_by(trials.c.trial_id)).all()
     if not rows:

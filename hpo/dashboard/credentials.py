@@ -1,0 +1,79 @@
+"""Users and passwords: kept as scrypt hashes, compared in constant time."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from hpo.errors import UsageError
+
+_COST = {"n": 2**14, "r": 8, "p": 1}  # the interactive parameters of scrypt's paper
+
+
+def hashed(user: str, password: str) -> str:
+    """Return the line of an auth file for a user. Raises: UsageError for a name with a colon, or nothing."""
+    if not user or ":" in user or not password:
+        raise UsageError('dashboard: user and password must not be empty, nor the user\'s name contain ":".')
+    salt = secrets.token_bytes(16)
+    return f"{user}:scrypt:{salt.hex()}:{_scrypt(password, salt).hex()}"
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, dklen=32, **_COST)
+
+
+class Credentials:
+    """Who may look; asked with each request."""
+
+    def __init__(self, lines: list[str], where: str) -> None:
+        """Take lines of an auth file, or USER:PASSWORD. Raises: UsageError naming `where`, never a password."""
+        self._users: dict[str, tuple[bytes, bytes]] = {}
+        for line in lines:
+            user, _, rest = line.partition(":")
+            if not user or not rest:
+                raise UsageError(f"{where}: must be USER:PASSWORD, or a line that `hpo dashboard --make-auth` printed.")
+            if not rest.startswith("scrypt:"):
+                rest = hashed(user, rest).partition(":")[2]
+            try:
+                _, salt, digest = rest.split(":")
+                self._users[user] = bytes.fromhex(salt), bytes.fromhex(digest)
+            except ValueError:
+                raise UsageError(f"{where}: the entry of {user} is damaged. Make it anew: --make-auth.") from None
+        self._key = secrets.token_bytes(32)
+        self._known: set[bytes] = set()
+        """Keyed digests of headers that were right: scrypt is slow on purpose, and asked many times a page."""
+
+    def allow(self, header: str) -> bool:
+        """Say whether an Authorization header is one of a known user."""
+        digest = hmac.digest(self._key, header.encode(), "sha256")
+        if any(hmac.compare_digest(digest, known) for known in self._known):
+            return True
+        scheme, _, encoded = header.partition(" ")
+        try:
+            user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        # An unknown user costs the same time as a known one.
+        salt, expected = self._users.get(user, (b"\0" * 16, b"\0" * 32))
+        right = hmac.compare_digest(_scrypt(password, salt), expected) and scheme.lower() == "basic"
+        if right and user in self._users:
+            self._known.add(digest)
+            return True
+        return False
+
+
+def configured(auth_file: Path | None) -> Credentials | None:
+    """Return the credentials of `--auth-file`, else of `HPO_DASHBOARD_AUTH`; None if neither is set."""
+    if auth_file is not None:
+        try:
+            lines = [line.strip() for line in auth_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except OSError as error:
+            raise UsageError(f"--auth-file: {auth_file} cannot be read: {error.strerror}.") from error
+        if not lines:
+            raise UsageError(f"--auth-file: {auth_file} is empty. `hpo dashboard --make-auth USER` prints a line.")
+        return Credentials(lines, str(auth_file))
+    text = os.environ.get("HPO_DASHBOARD_AUTH")
+    return Credentials([text], "HPO_DASHBOARD_AUTH") if text else None

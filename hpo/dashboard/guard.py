@@ -1,0 +1,105 @@
+"""What stands before the dashboard: optuna-dashboard itself asks nobody who they are.
+
+Its deleting and telling endpoints are open, it answers to any Host header (so a web page could reach it on
+localhost by a name of its own), and it serves uploaded HTML and SVG as pages of its own origin.
+"""
+
+import ipaddress
+import json
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from hpo.dashboard.credentials import Credentials
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+READING = frozenset(("GET", "HEAD", "OPTIONS"))
+SAFE_IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
+"""Artifacts that a browser may show; SVG can carry scripts."""
+_ARTIFACT_POLICY = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine's own and nobody else's."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """A WSGI application around another that lets only the right requests through."""
+
+    def __init__(
+        self,
+        inner: Application,
+        credentials: Credentials | None = None,
+        read_only: bool = False,
+        hosts: Iterable[str] = (),
+    ) -> None:
+        """`hosts` are names that the dashboard answers to, besides this machine's own and plain addresses."""
+        self.inner, self.credentials, self.read_only = inner, credentials, read_only
+        self.hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        refusal = self._refusal(environ)
+        if refusal is not None:
+            status, reason, headers = refusal
+            body = json.dumps({"reason": reason}).encode()
+            plain = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+            start_response(status, [*plain, *headers, ("X-Content-Type-Options", "nosniff")])
+            return [body]
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # optuna-dashboard fails without
+        artifact = environ.get("PATH_INFO", "").startswith("/artifacts/")
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            return start_response(status, _harden(headers, artifact), *rest)
+
+        return self.inner(environ, start)
+
+    def _refusal(self, environ: Environ) -> tuple[str, str, list[tuple[str, str]]] | None:
+        host = _host_of(environ.get("HTTP_HOST", ""))
+        if not self._answers_to(host):
+            return "403 Forbidden", f"unknown host {host!r}: start the dashboard with --allow-host {host}", []
+        if self.credentials is not None and not self.credentials.allow(environ.get("HTTP_AUTHORIZATION", "")):
+            challenge = ("WWW-Authenticate", 'Basic realm="hpo dashboard", charset="UTF-8"')
+            return "401 Unauthorized", "user and password, please", [challenge]
+        if environ["REQUEST_METHOD"] in READING:
+            return None
+        if self.read_only:
+            return "403 Forbidden", "this dashboard only shows: it was started with --read-only", []
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and origin.partition("://")[2] != environ.get("HTTP_HOST"):
+            return "403 Forbidden", f"a page of {origin} may not change anything here", []
+        return None
+
+    def _answers_to(self, host: str) -> bool:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return host.lower() in self.hosts
+        return True  # an address is no name that somebody else could point here
+
+
+def _host_of(header: str) -> str:
+    """Return the host of a Host header, without its port; empty for what is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _harden(headers: list[tuple[str, str]], artifact: bool) -> list[tuple[str, str]]:
+    """Return response headers that keep a browser from taking data for a page."""
+    extra = [("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer")]
+    if not artifact:
+        return [*headers, *extra]
+    dropped = {"access-control-allow-origin", "content-disposition", "content-security-policy"}
+    kept = [(name, value) for name, value in headers if name.lower() not in dropped]
+    kind = next((value for name, value in headers if name.lower() == "content-type"), "").partition(";")[0].strip()
+    disposition = "inline" if kind.lower() in SAFE_IMAGES else "attachment"
+    return [*kept, *extra, ("Content-Security-Policy", _ARTIFACT_POLICY), ("Content-Disposition", disposition)]
