@@ -50,7 +50,7 @@ OPTIONS = {
     ("run",): "--device --max-failures --patience --recipe --seed --space --storage --study --target --timeout "
     "--trials --workers",
     ("worker",): "--device --storage --study",
-    ("init",): "--storage",
+    ("init",): "--recipe --space --storage --study --trials",
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
     ("export",): "--output --storage",
     ("train",): "--device --output",
@@ -128,6 +128,8 @@ ERRORS = [
     ),
     (["run", "--study", "nix"], 1, 'No study named "nix" in sqlite:///runs/studies.db.'),
     (["run", "--sapce", "x"], 2, "No such option: --sapce"),
+    (["init", "--trials", "5"], 2, "init: --study, --recipe and --trials go with --space. Add it."),
+    (["init", "--space", "ann_fashon"], 2, 'No space named "ann_fashon".'),
     (["rnu"], 2, "No such command 'rnu'"),
     (["studies", "list"], 1, "sqlite:///runs/studies.db: no such store. Make one with `hpo init` or `hpo run`"),
     (["studies", "show", "x", "--top", "0"], 2, "--top: must be at least 1, got 0."),

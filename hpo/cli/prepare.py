@@ -22,10 +22,10 @@ def prepare(
     seed: int | None,
     storage: str | None,
     limits: dict[str, Any],
-) -> tuple[Store, Study]:
-    """Open the study that the options name, or make it; nothing is made unless everything is right.
+) -> tuple[Store, Study, bool]:
+    """Open the study that the options name, or make it (then the last of the answer is True).
 
-    Raises: HpoError for whatever is wrong.
+    Nothing is made unless everything is right. Raises: HpoError for whatever is wrong.
     """
     space = spaces.load(space_name) if space_name is not None else None
     recipe = recipes.load(recipe_name) if recipe_name is not None else None
@@ -38,7 +38,7 @@ def prepare(
     if exists(url):
         store = open_store(url)
         if name in _names(store):
-            return store, _resume(store, name, space, recipe, seed, limits)
+            return store, _resume(store, name, space, recipe, seed, limits), False
     if space is None:
         known = _names(store) if store is not None else []
         raise StudyError(
@@ -57,9 +57,9 @@ def prepare(
         talk().print(f"made a new store: {shown(url)}")
     made = studies.create(store, name, document, space, recipe, fingerprint)
     if not made:  # another process was faster
-        return store, _resume(store, name, space, recipe, seed, limits)
+        return store, _resume(store, name, space, recipe, seed, limits), False
     talk().print(f'made study "{name}": up to {budget.trials} trials of {space.title or document}')
-    return store, studies.load(store, name)
+    return store, studies.load(store, name), True
 
 
 def _names(store: Store) -> list[str]:

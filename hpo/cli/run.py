@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     from hpo.store.study import Study
 
 
+SpaceOption = Annotated[str | None, typer.Option(help="Where to look: a name of `hpo spaces list` or a .toml file.")]
+StudyOption = Annotated[str | None, typer.Option(help="The study's name. [default: the space's]")]
+RecipeOption = Annotated[
+    str | None, typer.Option(help="How to look: a name of `hpo recipes list` or a .toml file. [default: default]")
+]
+TrialsOption = Annotated[
+    int | None, typer.Option(metavar="N", help="The study's total of finished trials, over all runs and workers.")
+]
+
+
 def run(
-    space: Annotated[
-        str | None, typer.Option(help="Where to look: a name of `hpo spaces list` or a .toml file.")
-    ] = None,
-    study: Annotated[str | None, typer.Option(help="The study's name. [default: the space's]")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="How to look: a name of `hpo recipes list` or a .toml file. [default: default]")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(metavar="N", help="The study's total of finished trials, over all runs and workers.")
-    ] = None,
+    space: SpaceOption = None,
+    study: StudyOption = None,
+    recipe: RecipeOption = None,
+    trials: TrialsOption = None,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="The study's total of searching time: 90s, 30m, 1h30m.")
     ] = None,
@@ -60,7 +64,7 @@ def run(
     from hpo.runner.devices import devices_for
 
     devices = devices_for(device, workers)
-    store, found = prepare(space, study, recipe, seed, storage, {k: v for k, v in limits.items() if v is not None})
+    store, found, _ = prepare(space, study, recipe, seed, storage, {k: v for k, v in limits.items() if v is not None})
     search(store, found, devices)
 
 
@@ -141,11 +145,30 @@ def worker(
     train_study(store, found, device, stop, os.environ.get("HPO_SUPERVISOR", ""))
 
 
-def init(storage: Storage = None) -> None:
-    """Make a store: the file, if it is SQLite, and the tables. Does no harm to one that is there."""
+def init(
+    space: SpaceOption = None,
+    study: StudyOption = None,
+    recipe: RecipeOption = None,
+    trials: TrialsOption = None,
+    storage: Storage = None,
+) -> None:
+    """Make a store: the file, if it is SQLite, and the tables; with --space also a study for workers to join.
+
+    Does no harm to what is there.
+    """
     from hpo.store.connect import exists, open_store
     from hpo.store.url import configured, shown
 
+    at_least_one("--trials", trials)
+    if space is None and (study, recipe, trials) != (None, None, None):
+        raise UsageError("init: --study, --recipe and --trials go with --space. Add it.")
+    if space is not None:
+        from hpo.cli.prepare import prepare
+
+        _, found, made = prepare(space, study, recipe, None, storage, {"trials": trials} if trials else {})
+        if not made:
+            talk().print(f'study "{found.name}" was there')
+        return
     url = configured(storage)
     there = exists(url)
     open_store(url, create=True).dispose()

@@ -1,0 +1,17 @@
+# The image of every service in docker-compose.yml: hpo with its dependencies, as a user without rights.
+FROM python:3.12-slim
+
+# A worker's data set may come from Debian's archive (`apt-get download`), which needs apt's lists.
+RUN useradd --create-home --uid 1000 hpo && install -d -o hpo -g hpo /data /runs
+WORKDIR /app
+COPY pyproject.toml README.md ./
+COPY hpo ./hpo
+COPY search_spaces ./search_spaces
+COPY studies ./studies
+RUN pip install --no-cache-dir '.[s3]'
+
+USER hpo
+ENV HPO_DATA=/data HPO_ARTIFACTS=/runs/artifacts PYTHONUNBUFFERED=1
+WORKDIR /runs
+ENTRYPOINT ["hpo"]
+CMD ["--help"]
