@@ -36,6 +36,8 @@ class Claimed:
 
     trial_id: int
     number: int
+    fresh: bool = False
+    """Made by this claim: nothing is known of it yet."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,11 @@ def claim(
     lost = [claimed for claimed in forgotten if claimed.trial_id not in held]
     if lost:
         return lost[:count]
-    end = limits.over(connection, study_id)
-    if end is not None:
-        return end
-    budget, _ = limits.budget_of(connection, study_id)
+    progress = limits.progress(connection, study_id)
+    if progress.over is not None:
+        return progress.over
     leases = limits.count(connection, schema.hpo_leases.c.study_id == study_id)
-    left = budget.trials - limits.count_finished(connection, study_id) - leases
+    left = progress.budget.trials - progress.finished - leases
     if left <= 0:
         return Wait()
     claimed = []
@@ -68,7 +69,7 @@ def claim(
         set_state(store, connection, trial_id, "RUNNING")
         claimed.append(Claimed(trial_id, number))
     while len(claimed) < min(count, left):
-        claimed.append(Claimed(*insert_trial(store, connection, study_id, "RUNNING")))
+        claimed.append(Claimed(*insert_trial(store, connection, study_id, "RUNNING"), fresh=True))
     leases_of_mine = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
     connection.execute(sa.insert(schema.hpo_leases), leases_of_mine)
     return claimed

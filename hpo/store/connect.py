@@ -289,5 +289,6 @@ def _create_tables(store: Store) -> None:
     storage.engine.dispose()
     with store.write() as connection:
         schema.hpo_tables.create_all(connection)
+        schema.trials_by_state.create(connection, checkfirst=True)
         if connection.execute(sa.select(schema.hpo_schema)).first() is None:
             connection.execute(sa.insert(schema.hpo_schema).values(revision=schema.HPO_REVISION))

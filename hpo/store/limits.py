@@ -44,8 +44,26 @@ def budget_of(connection: Connection, study_id: int) -> tuple[Budget, sa.Row[Any
 
 def over(connection: Connection, study_id: int) -> Over | None:
     """Say whether a study has reached one of its limits, and which."""
+    return progress(connection, study_id).over
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study has come."""
+
+    budget: Budget
+    finished: int
+    over: Over | None
+
+
+def progress(connection: Connection, study_id: int) -> Progress:
+    """Return a study's budget, what is finished of it, and whether it is over."""
     budget, row = budget_of(connection, study_id)
     finished = count_finished(connection, study_id)
+    return Progress(budget, finished, _reached(connection, study_id, budget, row, finished))
+
+
+def _reached(connection: Connection, study_id: int, budget: Budget, row: sa.Row[Any], finished: int) -> Over | None:
     if row.stop_reason:
         return Over(row.stop_reason)
     if finished >= budget.trials:
@@ -85,6 +103,8 @@ def best_value(connection: Connection, study_id: int) -> tuple[float | None, int
     best = connection.execute(query).first()
     if best is None:
         return None, 0
+    if best.datetime_complete is None:  # of a trial that was added by other means than training it
+        return best.value, 0
     since = sa.and_(
         columns.study_id == study_id,
         columns.state.in_(schema.FINISHED),

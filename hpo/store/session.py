@@ -128,13 +128,14 @@ class Session:
             return claimed
         self.refresh(at_once=True)
 
-        def read() -> dict[int, FrozenTrial]:
-            with self.store.read() as connection:
-                mine = trials.load_some(connection, [c.trial_id for c in claimed])
-            return {t._trial_id: t for t in mine}
+        known = [c.trial_id for c in claimed if not c.fresh]
 
-        loaded = patiently(read, self.stopped)
-        assignments = [self._assign(c, loaded[c.trial_id]) for c in claimed]
+        def read() -> list[FrozenTrial]:
+            with self.store.read() as connection:
+                return trials.load_some(connection, known)
+
+        loaded = {t._trial_id: t for t in patiently(read, self.stopped)} if known else {}
+        assignments = [self._assign(c, loaded.get(c.trial_id) or trials.empty(c.trial_id, c.number)) for c in claimed]
         self._transact(lambda c: None)
         return assignments
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
 from hpo.store import schema
@@ -175,6 +175,13 @@ def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
+def empty(trial_id: int, number: int) -> FrozenTrial:
+    """Return a running trial of which nothing is known yet."""
+    trial = create_trial(state=TrialState.RUNNING)
+    trial.number, trial._trial_id = number, trial_id
+    return trial
+
+
 def load_some(connection: Connection, trial_ids: Iterable[int]) -> list[FrozenTrial]:
     """Read trials by their ids, in order. Equal to what Optuna's storage gives."""
     return load_where(connection, schema.trials.c.trial_id.in_(list(trial_ids)), user_attrs=True)
@@ -204,7 +211,8 @@ def load_where(connection: Connection, wanted: sa.ColumnElement[bool], user_attr
         query = sa.select(table.c.trial_id, *(table.c[name] for name in columns)).join_from(
             table, trials, table.c.trial_id == trials.c.trial_id
         )
-        for row in connection.execute(query.where(wanted).order_by(next(iter(table.primary_key)))):
+        # fetchall: row by row, SQLAlchemy's cursor takes most of the time.
+        for row in connection.execute(query.where(wanted).order_by(next(iter(table.primary_key)))).fetchall():
             found[row[0]].append(row)
         return found
 
