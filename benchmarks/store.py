@@ -3,9 +3,10 @@
     python benchmarks/store.py [--trials 10000] [--storage URL] [--repeats 9] [--without-optuna]
 
 Every figure is the median over the repeats of what one trial or one command pays: `join` is a worker's start
-(connect and load the study), `claim` the transaction that takes a trial, `draw` the sampler's twelve
-parameters with what is written of them, `report` one epoch's value written to the store, `prune` the decision at a rung,
-`show` the whole command `hpo studies show`. The study lives in a new SQLite file, or in the Postgres of --storage.
+(connect and load the study), `claim` the transaction that takes a trial, `draw` the sampler's parameters
+with what is written of them, `report` one epoch's value written to the store, `prune` the decision at a rung,
+`show` the whole command `hpo studies show`. The study lives in a new SQLite file, or in the Postgres of
+--storage.
 """
 
 import argparse

@@ -1,19 +1,50 @@
-"""A fake engine: real curves by formula instead of training, so that the runner can be put under stress."""
+"""A fake engine: curves by formula instead of training, so that the runner can be put under stress.
+
+Like a network, it has a state that each epoch changes: a trial that resumed from anything but its own last
+state would leave its curve, and never come back to it.
+"""
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from hpo.config import TrialConfig
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 
+FaultOf = Callable[[TrialConfig, int], Fault | None]
+
+
+def first_state(config: TrialConfig) -> float:
+    return (config.seed % 1000) / 1000
+
+
+def next_state(config: TrialConfig, state: float, epoch: int) -> float:
+    """A chaotic map: a state that is off by a bit is off by everything a few epochs later."""
+    return (state * 3.7 + math.log10(config.optimizer.lr) + 0.618 * epoch) % 1.0
+
+
+def value_of(config: TrialConfig, state: float, epoch: int) -> float:
+    """A learning curve with noise that the state makes; better near lr = 0.01."""
+    top = max(0.02, 0.94 - 0.08 * abs(math.log10(config.optimizer.lr) + 2))
+    return top * (1 - math.exp(-epoch / (2 + config.seed % 5))) + 0.01 * state
+
 
 def accuracy(config: TrialConfig, epoch: int) -> float:
-    """A smooth learning curve that the config determines; better near lr = 0.01."""
-    top = 0.95 - 0.08 * abs(math.log10(config.optimizer.lr) + 2)
-    return max(0.01, top) * (1 - math.exp(-epoch / (2 + config.seed % 5)))
+    """The value after an epoch of the uninterrupted trial."""
+    state = first_state(config)
+    for e in range(1, epoch + 1):
+        state = next_state(config, state, e)
+    return value_of(config, state, epoch)
+
+
+@dataclass
+class FakeTrial:
+    config: TrialConfig
+    state: float
+    history: list[EpochResult]
 
 
 class FakeEngine:
@@ -23,10 +54,11 @@ class FakeEngine:
         self,
         capacity: int = 1,
         epoch_seconds: float = 0.0,
-        fault: Callable[[TrialConfig, int], Fault | None] = lambda config, epoch: None,
+        fault: FaultOf = lambda config, epoch: None,
+        on_admit: Callable[[int, int], None] = lambda key, epochs: None,
     ) -> None:
-        self.capacity, self.epoch_seconds, self.fault = capacity, epoch_seconds, fault
-        self.trials: dict[int, tuple[TrialConfig, list[EpochResult]]] = {}
+        self.capacity, self.epoch_seconds, self.fault, self.on_admit = capacity, epoch_seconds, fault, on_admit
+        self.trials: dict[int, FakeTrial] = {}
         self.admitted: list[tuple[int, int]] = []
         """(key, epochs already done) of each trial ever admitted."""
 
@@ -38,28 +70,34 @@ class FakeEngine:
         fault = self.fault(config, 0)
         if fault is not None:
             raise TrialFault(fault)
-        history = list(checkpoint.history) if checkpoint else []
-        self.admitted.append((key, len(history)))
-        self.trials[key] = (config, history)
+        if checkpoint is None:
+            self.trials[key] = FakeTrial(config, first_state(config), [])
+        else:
+            self.trials[key] = FakeTrial(config, float(checkpoint.tensors["model.state"][0]), list(checkpoint.history))
+        epochs = len(self.trials[key].history)
+        self.admitted.append((key, epochs))
+        self.on_admit(key, epochs)
         return Facts(parameters=1000, device="fake", precision="fp32")
 
     def step(self) -> dict[int, EpochResult | Fault]:
         time.sleep(self.epoch_seconds)
         outcomes: dict[int, EpochResult | Fault] = {}
-        for key, (config, history) in self.trials.items():
-            epoch = len(history) + 1
-            fault = self.fault(config, epoch)
+        for key, trial in self.trials.items():
+            epoch = len(trial.history) + 1
+            fault = self.fault(trial.config, epoch)
             if fault is not None:
                 outcomes[key] = fault
                 continue
-            value = accuracy(config, epoch)
-            history.append(EpochResult(epoch, value, 1 - value, value + 0.01, 1 - value, self.epoch_seconds))
-            outcomes[key] = history[-1]
+            trial.state = next_state(trial.config, trial.state, epoch)
+            value = value_of(trial.config, trial.state, epoch)
+            result = EpochResult(epoch, value, 1 - value, value + 0.01, 1 - value, self.epoch_seconds)
+            trial.history.append(result)
+            outcomes[key] = result
         return outcomes
 
     def snapshot(self, key: int) -> Checkpoint:
-        config, history = self.trials[key]
-        return Checkpoint(config, {"model.w": np.arange(3.0)}, tuple(history), "fp32")
+        trial = self.trials[key]
+        return Checkpoint(trial.config, {"model.state": np.array([trial.state])}, tuple(trial.history), "fp32")
 
     def examine(self, key: int) -> Examination:
         return Examination(train_accuracy=0.9, train_loss=0.3)
