@@ -20,8 +20,8 @@ Environment = dict[str, str]
 
 
 @pytest.fixture
-def environment(store_url: str) -> Environment:
-    return {**os.environ, "HPO_STORAGE": store_url, "COLUMNS": "200"}
+def environment(tmp_path: Path) -> Environment:
+    return {**os.environ, "HPO_STORAGE": f"sqlite:///{tmp_path}/studies.db", "COLUMNS": "200"}
 
 
 def hpo(*arguments: str, folder: Path, environment: Environment, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,8 @@ def trials_of(environment: Environment, name: str) -> list[optuna.trial.FrozenTr
     return optuna.load_study(study_name=name, storage=url).trials
 
 
-def test_run_resume_export_train(environment: Environment, tmp_path: Path):
+def test_run_resume_export_train(store_url: str, environment: Environment, tmp_path: Path):
+    environment |= {"HPO_STORAGE": store_url}
     run = ["run", "--space", "ann_digits", "--workers", "2", "--device", "cpu"]
     first = hpo(*run, "--trials", "6", folder=tmp_path, environment=environment)
     assert "baseline: 64-32, Adam lr 1e-3, batch 32" in first.stdout
@@ -162,3 +163,9 @@ def test_an_export_without_a_complete_trial_says_so(environment: Environment, tm
     refused = hpo("export", "ann_digits", "-o", "best.toml", folder=tmp_path, environment=environment, code=1)
     assert 'Study "ann_digits" has no complete trial' in refused.stderr
     assert not (tmp_path / "best.toml").exists()
+
+
+def test_doctor_proves_that_a_killed_trial_goes_on_as_if_nothing_had_happened(environment: Environment, tmp_path: Path):
+    done = hpo("doctor", "resume", "--device", "cpu", "--json", folder=tmp_path, environment=environment)
+    proof = json.loads(done.stdout)
+    assert proof["differing"] == [] and 0 < proof["killed_after"] < proof["epochs"] and proof["tensors"] > 10

@@ -2,7 +2,7 @@
 
 import typer
 
-from hpo.cli import dashboard, data, manage, run, spaces, studies, train
+from hpo.cli import dashboard, data, doctor, manage, run, spaces, studies, train
 
 app = typer.Typer(
     name="hpo",
@@ -35,3 +35,4 @@ app.add_typer(manage.trials, name="trials")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(spaces.recipes, name="recipes")
 app.add_typer(data.app, name="data")
+app.add_typer(doctor.app, name="doctor")
