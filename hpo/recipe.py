@@ -37,6 +37,8 @@ class Budget(Section):
     """Stop when a trial reaches this validation accuracy."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop when the best has not improved for this many finished trials."""
+    only_waiting: bool = False
+    """Run the trials that wait to be run, and draw no others."""
     max_failures: Annotated[int, Field(ge=1)] = 20
     """Stop when this many trials have failed; they do not count as finished."""
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from hpo.cli import dashboard, data, doctor, manage, run, spaces, studies, train
+from hpo.cli import confirm, dashboard, data, doctor, manage, run, spaces, studies, train
 
 app = typer.Typer(
     name="hpo",
@@ -26,6 +26,7 @@ app.command("run")(run.run)
 app.command("init")(run.init)
 app.command("worker")(run.worker)
 app.command("dashboard")(dashboard.dashboard)
+app.command("confirm")(confirm.confirm)
 app.command("export")(train.export)
 app.command("train")(train.train)
 for command in (manage.delete, manage.rename, manage.copy, manage.retry):

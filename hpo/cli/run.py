@@ -80,7 +80,7 @@ def search(store: "Store", study: "Study", devices: list[str]) -> None:
     if state.over is None:
         of = state.budget.trials if state.budget is not None else 0
         talk().print(f'study "{study.name}": {state.finished} of {of} trials done')
-        failure, stopped = _run_workers(store, study, devices)
+        failure, stopped = run_workers(store, study, devices)
     with store.read() as connection:
         state = reading.study(connection, study.study_id)
         out().print(leaderboard(connection, study.study_id, top=10))
@@ -91,7 +91,7 @@ def search(store: "Store", study: "Study", devices: list[str]) -> None:
         sys.exit(130)
 
 
-def _run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str, bool]:
+def run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str, bool]:
     """Keep workers at a study; return why that failed, if it did, and whether the user stopped it."""
     from hpo.cli.view import View
     from hpo.runner.artifacts import log_folder

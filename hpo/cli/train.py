@@ -15,7 +15,7 @@ def export(
     storage: Storage = None,
 ) -> None:
     """Write a study's best configuration, complete, with its provenance."""
-    from hpo import export as exporting
+    from hpo.results import export as exporting
     from hpo.store import study as studies
     from hpo.store.connect import open_store
     from hpo.store.url import configured
@@ -39,7 +39,7 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a configuration from its file alone; then read the test split, once, and say how good it is."""
-    from hpo.export import read_config, to_toml
+    from hpo.results.export import read_config, to_toml
 
     config, provenance = read_config(file)
 

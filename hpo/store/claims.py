@@ -68,8 +68,10 @@ def claim(
     for trial_id, number in _waiting(connection, study_id, min(count, left)):
         set_state(store, connection, trial_id, "RUNNING")
         claimed.append(Claimed(trial_id, number))
-    while len(claimed) < min(count, left):
+    while len(claimed) < min(count, left) and not progress.budget.only_waiting:
         claimed.append(Claimed(*insert_trial(store, connection, study_id, "RUNNING"), fresh=True))
+    if not claimed:
+        return Wait()
     leases_of_mine = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
     connection.execute(sa.insert(schema.hpo_leases), leases_of_mine)
     return claimed

@@ -13,6 +13,8 @@ from hpo.store import schema
 
 FAILURE = "failure"
 """User attribute of a failed trial: kind and message."""
+CONFIRMS = "confirms"
+"""Attribute of a study that trains another's best again: the other's uid; of its trials: which, and for which time."""
 EXCUSED = "excused"
 """User attribute of a failed trial that does not count as a failure; its text says why."""
 
@@ -68,6 +70,10 @@ def _reached(connection: Connection, study_id: int, budget: Budget, row: sa.Row[
         return Over(row.stop_reason)
     if finished >= budget.trials:
         return Over(f"all {budget.trials} trials are finished", f"--trials {2 * finished}")
+    if budget.only_waiting:
+        columns = schema.trials.c
+        if count(connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.UNFINISHED))) == 0:
+            return Over(f"all trials that were waiting have ended, {finished} of {budget.trials} finished")
     if budget.timeout is not None and row.active_seconds >= budget.timeout:
         return Over(f"{budget.timeout} s of searching are used up", f"--timeout {2 * budget.timeout}s")
     failures = failed_trials(connection, study_id)

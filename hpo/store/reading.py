@@ -133,6 +133,17 @@ def baseline_trial(connection: Connection, study_id: int) -> TrialView | None:
     return max((t for t in found if t.value is not None), key=lambda t: t.value or 0.0, default=None)
 
 
+def trials_with(connection: Connection, study_id: int, key: str) -> list[TrialView]:
+    """Return the trials that have a user attribute, in the order of their numbers."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    query = (
+        sa.select(columns.trial_id)
+        .where(columns.study_id == study_id, attrs.trial_id == columns.trial_id, attrs.key == key)
+        .order_by(columns.number)
+    )
+    return _views(connection, list(connection.execute(query).scalars()))
+
+
 def failure_kinds(connection: Connection, study_id: int) -> dict[str, int]:
     """Return how many trials ended by each kind of fault."""
     columns, attrs = schema.trials.c, schema.trial_user_attributes.c

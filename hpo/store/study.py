@@ -3,7 +3,9 @@
 import json
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,8 +61,19 @@ def names(connection: Connection) -> list[str]:
     )
 
 
-def create(store: Store, name: str, space_name: str, space: SearchSpace, recipe: StudyRecipe, fingerprint: str) -> bool:
-    """Make a study, its baselines waiting to be tried first; return False if there is one of this name."""
+def create(
+    store: Store,
+    name: str,
+    space_name: str,
+    space: SearchSpace,
+    recipe: StudyRecipe,
+    fingerprint: str,
+    noted: Mapping[str, Any] = MappingProxyType({}),
+) -> bool:
+    """Make a study, its baselines waiting to be tried first; return False if there is one of this name.
+
+    `noted` are further user attributes of the study.
+    """
     check_name(name)
     try:
         with store.write() as connection:
@@ -71,7 +84,7 @@ def create(store: Store, name: str, space_name: str, space: SearchSpace, recipe:
                 "recipe": documents.dump(recipe),
                 "data_fingerprint": fingerprint,
                 "hpo_version": hpo.__version__,
-            }
+            } | dict(noted)
             rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
             connection.execute(sa.insert(schema.study_user_attributes), rows)
             budget = json.dumps(documents.dump(recipe.budget))

@@ -21,9 +21,14 @@ from sqlalchemy.engine import Connection
 
 from hpo.store import schema
 from hpo.store.connect import Store
+from hpo.store.limits import CONFIRMS
 
 ROOT = "root"
 """System attribute of a trial that goes on from another: the number under which the first of them began."""
+
+
+KEPT = ("config", "baseline", CONFIRMS)
+"""User attributes that a trial takes along when it goes on under another number."""
 
 
 def root_of(trial: FrozenTrial) -> int:
@@ -132,7 +137,7 @@ def add_waiting(
 ) -> int:
     """Add a trial that waits to be run with the parameters and the config of another; return its number."""
     new_id, number = insert_trial(store, connection, study_id, "WAITING")
-    kept: dict[str, Any] = {k: trial.user_attrs[k] for k in ("config", "baseline") if k in trial.user_attrs}
+    kept: dict[str, Any] = {k: trial.user_attrs[k] for k in KEPT if k in trial.user_attrs}
     changes = Changes()
     for key, value in (kept | user_attrs).items():
         changes.user_attrs[new_id, key] = json.dumps(value)

@@ -1,0 +1,1 @@
+"""What becomes of a study: its winner confirmed, exported, retrained, used, reported."""
