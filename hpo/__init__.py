@@ -1,3 +1,20 @@
 """Hyperparameter search for PyTorch classifiers, with studies that persist."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpo.results.folder import Classifier
+
 __version__ = "0.1.0"
+
+
+def load(folder: str | Path) -> "Classifier":
+    """Return the trained network of a model folder that `hpo train` wrote.
+
+    An `nn.Module` in eval mode: [N, C, H, W] or [N, F] of raw numbers (pixels 0..255) to logits [N, classes];
+    `.classes` names them. Raises: hpo.errors.HpoError if the folder is missing or damaged.
+    """
+    from hpo.results import folder as folders  # here, for it imports torch
+
+    return folders.load(folder)

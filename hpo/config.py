@@ -4,6 +4,7 @@ A config is what a space draws, what the store keeps on each trial, what an expo
 thing that training knows. Kinds of optimizer, schedule and network are told apart by `name` or `family`.
 """
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -193,6 +194,10 @@ class Split:
     def __post_init__(self) -> None:
         if self.validation >= 1 and self.validation != int(self.validation):
             raise ValueError(f"validation must be a fraction below 1 or a whole number, got {self.validation}.")
+
+    def rows_of(self, total: int) -> int:
+        """Return how many of `total` training rows are validated on."""
+        return int(self.validation) if self.validation >= 1 else math.ceil(self.validation * total)
 
 
 @dataclass(frozen=True)

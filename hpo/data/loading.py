@@ -85,16 +85,14 @@ def _cut(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np
     """Return training and validation rows: stratified, the same for the same seed."""
     from sklearn.model_selection import train_test_split
 
-    size = int(split.validation) if split.validation >= 1 else split.validation
-    classes = len(np.unique(labels))
-    validation = size if isinstance(size, int) else int(np.ceil(size * len(labels)))
+    validation, classes = split.rows_of(len(labels)), len(np.unique(labels))
     if not classes <= validation <= len(labels) - classes:
         raise DataError(
             f"{name}: split.validation must leave at least one row per class on each side, "
             f"got {validation} of {len(labels)} rows and {classes} classes. Change it in the space."
         )
     rows = np.arange(len(labels))
-    train_rows, validation_rows = train_test_split(rows, test_size=size, stratify=labels, random_state=split.seed)
+    train_rows, validation_rows = train_test_split(rows, test_size=validation, stratify=labels, random_state=split.seed)
     return np.sort(train_rows), np.sort(validation_rows)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo import data
-from hpo.config import Split, TrialConfig
+from hpo.config import TrialConfig
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Pruner, Sampler
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval
@@ -199,15 +199,10 @@ def _candidates(sources: dict[int, TrialView], samples: dict[int, tuple[float, .
                 values=samples[number],
                 interval=mean_interval(samples[number]),
                 gap=found.get(number),
-                promise=prediction_interval(samples[number], validation_rows(config.split, info.rows[0]), info.rows[1]),
+                promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1]),
             )
         )
     return candidates
-
-
-def validation_rows(split: Split, rows: int) -> int:
-    """Return how many of the training rows are validated on."""
-    return int(split.validation) if split.validation >= 1 else round(split.validation * rows)
 
 
 def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:

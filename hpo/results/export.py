@@ -1,24 +1,49 @@
-"""From a study's best trial to a file that is enough to train it again."""
+"""From a study's winner to a file that is enough to train it again."""
 
+import hashlib
+import json
 import platform
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+import yaml
 from tomlkit.items import Table
 
 from hpo import documents
 from hpo.config import TrialConfig
-from hpo.errors import DocumentError, StudyError, UsageError
+from hpo.errors import DocumentError, StudyError, UsageError, suggestion
+from hpo.results import confirmation
+from hpo.results.confirmation import Candidate, Confirmation
+from hpo.results.statistics import LEVEL
 from hpo.store import reading
 from hpo.store.connect import Store
 from hpo.store.study import Study
 from hpo.store.url import shown
 
+HEADER = """\
+A complete training run. Train it: hpo train THIS_FILE -o FOLDER
+[config] is all that training reads, and of [provenance] the data's fingerprint and the promised interval."""
 
-def best_config(store: Store, study: Study) -> tuple[TrialConfig, dict[str, Any]]:
-    """Return the config of a study's best trial and where it comes from. Raises: StudyError if none is complete."""
+
+@dataclass(frozen=True)
+class Export:
+    """A config to keep, where it comes from, and how it was chosen."""
+
+    config: TrialConfig
+    provenance: dict[str, Any]
+    chosen: str
+    """In words: the confirmed winner, or only the best trial."""
+
+
+def winner(store: Store, study: Study) -> Export:
+    """Return a study's confirmed winner or, without a confirmation, its best trial.
+
+    Raises: StudyError if no trial is complete.
+    """
     with store.read() as connection:
         best = reading.best_trials(connection, study.study_id, 1)
         state = reading.study(connection, study.study_id)
@@ -28,50 +53,134 @@ def best_config(store: Store, study: Study) -> tuple[TrialConfig, dict[str, Any]
             f"Go on with it: hpo run --study {study.name}"
         )
     [trial] = best
-    config = TrialConfig.from_dict(trial.attrs["config"], f"trial {trial.number}: config")
+    confirmed = confirmation.evaluate(store, study)
+    if confirmed is not None:
+        with store.read() as connection:
+            trial_id = reading.trial_id_of(connection, study.study_id, confirmed.winner.number)
+            trial = reading.trial(connection, trial_id) if trial_id is not None else trial
     provenance = {
         "store": shown(store.url),
         "study": study.name,
         "trial": trial.number,
         "validation_accuracy": trial.value,
+        **_confirmed(confirmed),
         "finished_trials": state.finished,
         "space": study.space_name,
+        "space_digest": hashlib.sha256(json.dumps(study.space.identity(), sort_keys=True).encode()).hexdigest(),
         "data_fingerprint": study.fingerprint,
         "device": trial.attrs.get("device"),
         "precision": trial.attrs.get("precision"),
-        "hpo": version("hpo"),
-        "torch": version("torch"),
-        "optuna": version("optuna"),
+        **{name: version(name) for name in ("hpo", "torch", "optuna")},
         "python": platform.python_version(),
     }
-    return config, {key: value for key, value in provenance.items() if value is not None}
+    config = TrialConfig.from_dict(trial.attrs["config"], f"trial {trial.number}: config")
+    provenance = {key: value for key, value in provenance.items() if value is not None}
+    return Export(config, provenance, describe(provenance))
 
 
-def to_toml(config: TrialConfig, provenance: dict[str, Any]) -> str:
-    """Return a config file as text."""
+def describe(provenance: dict[str, Any]) -> str:
+    """Return in words how a config was chosen."""
+    if provenance.get("confirmed"):
+        kind = (
+            "the confirmed winner" if provenance["better_than_baseline"] else "the first of those tried on fresh seeds"
+        )
+        return f"{kind}: {provenance['verdict']}"
+    if "study" in provenance:
+        return f"the best trial, not confirmed: its score may be luck. To know: hpo confirm {provenance['study']}"
+    return "a configuration without provenance"
+
+
+def _confirmed(result: Confirmation | None) -> dict[str, Any]:
+    if result is None:
+        return {"confirmed": False}
+    found: Candidate = result.winner
+    return {
+        "confirmed": True,
+        "verdict": result.verdict,
+        "better_than_baseline": result.certain,
+        "fresh_seeds": len(found.values),
+        "fresh_values": [round(value, 6) for value in found.values],
+        "fresh_mean": round(found.mean, 6),
+        "fresh_mean_interval": [round(found.interval.low, 6), round(found.interval.high, 6)],
+        "promised_test_accuracy": [round(found.promise.low, 6), round(found.promise.high, 6)],
+        "confidence": LEVEL,
+    }
+
+
+COMMENTS = {
+    "config.seed": "initial weights, data order and dropout follow from it",
+    "config.precision": "auto: bf16 where the device is faster with it",
+    "config.split.validation": "rows cut from the training split, or a fraction of it",
+    "provenance.validation_accuracy": "of this trial in the search: the best of many, so likely too high",
+    "provenance.fresh_mean": "validation accuracy on seeds that played no part in the choice",
+    "provenance.promised_test_accuracy": "where one more training should land",
+    "provenance.data_fingerprint": "training refuses other data",
+}
+
+
+def to_toml(export: Export) -> str:
+    """Return a config file as commented TOML."""
     document = tomlkit.document()
-    document.add(tomlkit.comment("A complete training run. Train it: hpo train THIS_FILE -o FOLDER"))
-    document.add("config", _table(config.to_dict()))
-    source = _table(provenance)
-    source.comment("where it comes from; not read by training, but for the data's fingerprint")
-    document.add("provenance", source)
+    for line in (*HEADER.splitlines(), f"This is {export.chosen}."):
+        document.add(tomlkit.comment(line))
+    document.add("config", _table("config", export.config.to_dict()))
+    document.add("provenance", _table("provenance", export.provenance))
     return tomlkit.dumps(document)
 
 
-def _table(content: dict[str, Any]) -> Table:
+def _table(path: str, content: dict[str, Any]) -> Table:
     table = tomlkit.table()
     for key, value in sorted(content.items(), key=lambda item: isinstance(item[1], dict)):
-        table.add(key, _table(value) if isinstance(value, dict) else value)
+        here = f"{path}.{key}"
+        table.add(key, _table(here, value) if isinstance(value, dict) else value)
+        if here in COMMENTS:
+            table[key].comment(COMMENTS[here])
     return table
 
 
+def to_json(export: Export) -> str:
+    """Return a config file as JSON."""
+    return json.dumps({"config": export.config.to_dict(), "provenance": export.provenance}, indent=2) + "\n"
+
+
+def to_yaml(export: Export) -> str:
+    """Return a config file as YAML; floats always with a point, which YAML 1.1 readers need."""
+    content = json.loads(to_json(export))
+    header = "".join(f"# {line}\n" for line in (*HEADER.splitlines(), f"This is {export.chosen}."))
+    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+FORMATS: dict[str, Callable[[Export], str]] = {"toml": to_toml, "json": to_json, "yaml": to_yaml}
+
+
+def check_format(name: str) -> str:
+    """Return the name of a format if it is one. Raises: UsageError."""
+    if name not in FORMATS:
+        raise UsageError(f'--format: no format named "{name}". {suggestion(name, FORMATS)}')
+    return name
+
+
 def read_config(path: Path) -> tuple[TrialConfig, dict[str, Any]]:
-    """Return what `to_toml` wrote. Raises: UsageError for a missing file, DocumentError for another content."""
+    """Return the config and the provenance of an exported file: TOML, or JSON or YAML by its suffix.
+
+    Raises: UsageError for a missing file, DocumentError for another content.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: no such file. `hpo export STUDY -o {path}` writes one.")
-    document = documents.read(path)
-    content = document.content.get("config")
+    whole = _read(path)
+    content = whole.get("config") if isinstance(whole, dict) else None
     if not isinstance(content, dict):
         raise DocumentError(f"{path}: a table [config] is required. `hpo export STUDY -o FILE` writes such files.")
-    provenance = document.content.get("provenance", {})
+    provenance = whole.get("provenance", {})
     return TrialConfig.from_dict(content, f"{path}: config"), provenance if isinstance(provenance, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    if path.suffix not in (".json", ".yaml", ".yml"):
+        return documents.read(path).content
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DocumentError(f"{path}: must be {path.suffix[1:].upper()}, got {reason}. Export it again.") from error

@@ -1,0 +1,121 @@
+"""Train a config once more, from the config alone, and read the test split: once, at the end."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpo import data
+from hpo.config import TrialConfig
+from hpo.data import Inputs, Parts
+from hpo.errors import DataError, TrainingError
+from hpo.runner.artifacts import Folder
+from hpo.training import checkpoints
+from hpo.training.contract import Checkpoint, EpochResult, Fault
+from hpo.training.dataset import ResidentData, resident, standardized
+from hpo.training.run import EVALUATION_ROWS, Run
+
+OnEpoch = Callable[[EpochResult], None]
+SAVE_SECONDS = 10.0
+"""How much of a training a kill may cost at most, if an epoch is shorter."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network at the end of its training."""
+
+    run: Run
+    parts: Parts
+    with_validation: bool
+    """Whether it was trained on the validation rows too: then its validation scores say nothing."""
+
+
+def further_seed(seed: int, number: int) -> int:
+    """Return the seed of another training of the same config: 1, 2, ..."""
+    return (seed + 1_000_003 * number) % 2**31
+
+
+def load_data(config: TrialConfig, fingerprint: str | None) -> Parts:
+    """Return a config's data. Raises: DataError if it is missing, damaged or not the one of `fingerprint`."""
+    info = data.info(config.data)
+    data.fetch(info)
+    parts = data.load_parts(info, config.split)
+    if fingerprint is not None and parts.fingerprint != fingerprint:
+        raise DataError(
+            f"{config.data}: must have fingerprint {fingerprint[:16]}..., got {parts.fingerprint[:16]}...: "
+            "the file was made from other data. Use the same data, or remove data_fingerprint from the file."
+        )
+    return parts
+
+
+def retrain(
+    config: TrialConfig,
+    parts: Parts,
+    device: torch.device,
+    folder: Path,
+    with_validation: bool = False,
+    on_epoch: OnEpoch = lambda result: None,
+) -> Trained:
+    """Train all epochs; a training that was killed goes on from what it left in the folder.
+
+    Raises: TrainingError if the training diverges or the folder cannot be written.
+    """
+    files, name = Folder(folder), unfinished_name(config, with_validation)
+    try:
+        content = files.read(name)
+        checkpoint = None if content is None else checkpoints.from_bytes(content, str(folder / name))
+        if checkpoint is not None and checkpoint.config != config:
+            checkpoint = None
+        run = Run(
+            config, _everything(parts, device) if with_validation else resident(parts, device), device, checkpoint
+        )
+        for result in run.history:
+            on_epoch(result)
+        saved = time.monotonic()
+        while len(run.history) < config.epochs:
+            outcome = run.train_epoch()
+            if isinstance(outcome, Fault):
+                raise TrainingError(f"training ended early: {outcome.message}. Lower the learning rate.")
+            on_epoch(outcome)
+            if time.monotonic() - saved >= SAVE_SECONDS or len(run.history) == config.epochs:
+                files.write(name, _saved(run))
+                saved = time.monotonic()
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written: {error.strerror}. Choose another -o.") from error
+    return Trained(run, parts, with_validation)
+
+
+def _saved(run: Run) -> bytes:
+    checkpoint: Checkpoint = run.checkpoint()
+    return checkpoints.to_bytes(checkpoint)
+
+
+def unfinished_name(config: TrialConfig, with_validation: bool) -> str:
+    """Return the file that a training in progress keeps its state in."""
+    return f".unfinished-{config.seed}{'-all' if with_validation else ''}.safetensors"
+
+
+def _everything(parts: Parts, device: torch.device) -> ResidentData:
+    apart = resident(parts, device)
+    return dataclasses.replace(
+        apart,
+        train_x=torch.cat([apart.train_x, apart.validation_x]),
+        train_y=torch.cat([apart.train_y, apart.validation_y]),
+    )
+
+
+@torch.inference_mode()
+def probabilities(trained: Trained, rows: Inputs) -> NDArray[np.float32]:
+    """Return a network's probabilities: float32 [rows, classes]."""
+    run = trained.run
+    run.model.eval()
+    x = standardized(rows, trained.parts, run.device)
+    with run.autocast():
+        logits = torch.cat([run.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
+    found: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
+    return found
