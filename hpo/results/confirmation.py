@@ -106,7 +106,7 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
                 "budget": Budget(trials=len(chosen) * seeds, only_waiting=True),
             }
         )
-        space = study.space.model_copy(update={"baselines": ()})
+        space = study.space.model_copy(update={"baselines": []})
         studies.create(store, name, study.space_name, space, recipe, study.fingerprint, {CONFIRMS: study.uid})
     confirming = studies.load(store, name)
     with store.write() as connection:

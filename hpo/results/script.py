@@ -190,17 +190,18 @@ def _layers(model: nn.Module, flatten: bool) -> list[str]:
 
 def _optimizer(config: TrialConfig) -> str:
     found = config.optimizer
-    common = f"\n        net.parameters(),\n        lr=LEARNING_RATE,\n        weight_decay={found.weight_decay!r},"
     match found:
         case SGD():
-            return f"torch.optim.SGD({common}\n    )"
+            kind, more = "SGD", []
         case SGDMomentum():
-            return f"torch.optim.SGD({common}\n        momentum={found.momentum!r},\n        nesterov={found.nesterov},\n    )"
+            kind, more = "SGD", [f"momentum={found.momentum!r}", f"nesterov={found.nesterov}"]
         case Adam() | AdamW():
             kind = "AdamW" if isinstance(found, AdamW) else "Adam"
-            return f"torch.optim.{kind}({common}\n        betas=({found.beta1!r}, {found.beta2!r}),\n        eps={found.eps!r},\n    )"
+            more = [f"betas=({found.beta1!r}, {found.beta2!r})", f"eps={found.eps!r}"]
         case RMSprop():
-            return f"torch.optim.RMSprop({common}\n        alpha={found.alpha!r},\n        eps={found.eps!r},\n    )"
+            kind, more = "RMSprop", [f"alpha={found.alpha!r}", f"eps={found.eps!r}"]
+    given = ["net.parameters()", "lr=LEARNING_RATE", f"weight_decay={found.weight_decay!r}", *more]
+    return f"torch.optim.{kind}(\n        " + ",\n        ".join(given) + ",\n    )"
 
 
 def _schedule(config: TrialConfig) -> list[str]:

@@ -72,14 +72,14 @@ def proportion_interval(accuracy: float, rows: float) -> Interval:
 def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int) -> Interval:
     """Return where the accuracy of one more training should land on `new_rows` other rows.
 
-    `values` are accuracies on `seen_rows` rows, of trainings that differ in their seeds. Two parts are added
-    as squares (the method of variance estimates recovery; G. Y. Zou and A. Donner, 2008, Stat. Med. 27): the spread of
-    one more training, and that of two samples of rows, which is Wilson's interval for as many rows as give the
-    variance of the difference, 1 / (1/seen + 1/new).
+    `values` are accuracies on the same `seen_rows` rows, of trainings that differ in their seeds. Two parts are
+    added as squares (the method of variance estimates recovery; G. Y. Zou and A. Donner, 2008, Stat. Med. 27): the
+    spread of one more training, and that of two samples of rows, which is the predictive distribution of a count
+    after a count, beta-binomial under Jeffreys' prior.
     """
     mean, count = statistics.fmean(values), len(values)
     spread = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / count)
-    rows = proportion_interval(mean, 1 / (1 / seen_rows + 1 / new_rows))
-    return Interval(
-        max(0.0, mean - math.hypot(mean - rows.low, spread)), min(1.0, mean + math.hypot(rows.high - mean, spread))
-    )
+    seen = min(max(mean, 0.0), 1.0) * seen_rows
+    low, high = stats.betabinom.interval(LEVEL, new_rows, seen + 0.5, seen_rows - seen + 0.5)
+    down, up = max(0.0, mean - low / new_rows), max(0.0, high / new_rows - mean)
+    return Interval(max(0.0, mean - math.hypot(down, spread)), min(1.0, mean + math.hypot(up, spread)))

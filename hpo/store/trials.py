@@ -37,6 +37,10 @@ def root_of(trial: FrozenTrial) -> int:
     return root
 
 
+FEW_TRIALS = 500
+"""Up to so many, what belongs to trials is asked for by their ids: Postgres reads whole tables for a join."""
+
+
 @dataclass
 class Changes:
     """What is to be written of some trials. Writing the same changes twice has the effect of once."""
@@ -210,14 +214,17 @@ def load_where(connection: Connection, wanted: sa.ColumnElement[bool], user_attr
     rows = connection.execute(sa.select(trials).where(wanted).order_by(trials.c.trial_id)).all()
     if not rows:
         return []
+    ids = [row.trial_id for row in rows] if len(rows) <= FEW_TRIALS else None
 
     def children(table: sa.Table, *columns: str) -> dict[int, list[Any]]:
         found: dict[int, list[Any]] = defaultdict(list)
-        query = sa.select(table.c.trial_id, *(table.c[name] for name in columns)).join_from(
-            table, trials, table.c.trial_id == trials.c.trial_id
-        )
+        query = sa.select(table.c.trial_id, *(table.c[name] for name in columns))
+        if ids is not None:
+            query = query.where(table.c.trial_id.in_(ids))
+        else:
+            query = query.join_from(table, trials, table.c.trial_id == trials.c.trial_id).where(wanted)
         # fetchall: row by row, SQLAlchemy's cursor takes most of the time.
-        for row in connection.execute(query.where(wanted).order_by(next(iter(table.primary_key)))).fetchall():
+        for row in connection.execute(query.order_by(next(iter(table.primary_key)))).fetchall():
             found[row[0]].append(row)
         return found
 
