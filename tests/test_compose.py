@@ -91,10 +91,10 @@ def test_the_image_has_what_the_services_call():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    running = Postgres(tmp_path_factory.mktemp("compose"))
+def server() -> Iterator[Postgres]:
+    running = Postgres()
     yield running
-    running.stop()
+    running.remove()
 
 
 def test_the_services_do_their_work(server: Postgres, tmp_path: Path):

@@ -231,10 +231,10 @@ def test_kills_cost_nothing_but_time(field: Field):
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    running = Postgres(tmp_path_factory.mktemp("postgres"))
+def server() -> Iterator[Postgres]:
+    running = Postgres()
     yield running
-    running.stop()
+    running.remove()
 
 
 def test_a_store_that_is_away_costs_no_report_and_no_trial(server: Postgres, tmp_path: Path):
