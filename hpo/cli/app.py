@@ -2,7 +2,7 @@
 
 import typer
 
-from hpo.cli import confirm, dashboard, data, doctor, manage, predict, run, spaces, studies, train
+from hpo.cli import confirm, dashboard, data, doctor, manage, predict, report, run, spaces, studies, train
 
 app = typer.Typer(
     name="hpo",
@@ -29,6 +29,7 @@ app.command("dashboard")(dashboard.dashboard)
 app.command("confirm")(confirm.confirm)
 app.command("export")(train.export)
 app.command("train")(train.train)
+app.command("report")(report.report)
 app.command("predict")(predict.predict)
 app.command("export-model")(predict.export_model)
 for command in (manage.delete, manage.rename, manage.copy, manage.retry):

@@ -1,0 +1,70 @@
+"""The report: one page, complete, small, and drawn by a real browser."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from hpo.results import confirmation
+from hpo.results.report import report
+from hpo.store.connect import Store
+from hpo.store.study import Study
+from hpo.training.contract import Fault
+from tests.browser import open_page
+from tests.fakes import FakeEngine
+from tests.test_loop import work
+from tests.test_results import BASELINE, NoisyEngine
+
+MakeStudy = Callable[..., Study]
+
+
+def faulty(config: object, epoch: int) -> Fault | None:
+    return Fault("oom", "as planned") if epoch == 2 and config.seed % 7 == 0 else None  # type: ignore[attr-defined]
+
+
+def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_path: Path):
+    engine = NoisyEngine(lambda config: 0.9 - config.optimizer.lr)
+    engine.fault = faulty
+    study = make_study(trials=25, space={"epochs": 4, "baselines": [BASELINE]})
+    work(store, study, engine, tmp_path)
+    without = report(store, study, "hpo run --study s")
+    assert "Not done: the best may be luck" in without
+    work(store, confirmation.prepare(store, study, 3, 3), engine, tmp_path)
+    page = report(store, study, "hpo run --study s")
+    assert len(page) < 5_000_000
+    assert re.search(r"Trial \d+ is (better than|not distinguishable from|the baseline)", page)
+    assert "<td>oom</td>" in page and "optimizer.lr" in page and "logarithmic" in page
+    sources = re.findall(r"(?:src|href)=", page[: page.index('id="plotly"')])
+    assert sources == [], "nothing is loaded from elsewhere"
+
+
+def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=1)
+    assert "No trial is complete yet." in report(store, study, "")
+    work(store, study, FakeEngine(), tmp_path)
+    assert "<td>0</td>" in report(store, study, "")
+
+
+def test_a_browser_draws_a_thousand_trials(tmp_path: Path):
+    from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
+    from hpo.store import study as studies
+    from hpo.store.connect import open_store
+    from hpo.store.url import parse
+    from tests.conftest import small_space
+
+    store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
+    recipe = StudyRecipe(budget=Budget(trials=1000), sampler=Sampler(name="random"), pruner=Pruner(min_epochs=3))
+    studies.create(store, "s", "small", small_space(epochs=20), recipe, "f" * 64)
+    study = studies.load(store, "s")
+    work(store, study, FakeEngine(capacity=50), tmp_path)
+    path = tmp_path / "report.html"
+    path.write_text(report(store, study, "hpo run --study s"))
+    assert path.stat().st_size < 5_000_000
+    with open_page() as page:
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready=true]")
+        page.wait_for_selector("#best .main-svg")
+        for name in ("curves", "slices", "parallel", "time"):
+            page.locator(f"#{name}").scroll_into_view_if_needed()
+            page.wait_for_selector(f"#{name} .main-svg")
+        assert page.locator("#slices .subplot").count() >= 5
+        assert "1000" in page.inner_text(".tiles")
