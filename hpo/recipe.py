@@ -82,6 +82,8 @@ class StudyRecipe(Section):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Takes the place of the space's epochs."""
     engine: Literal["solo"] = "solo"
+    duplicates: Literal["ask_again", "new_seed"] = "ask_again"
+    """What becomes of a draw that was drawn before: the sampler is asked again, or it is trained on another seed."""
     budget: Budget = Budget()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()

@@ -342,6 +342,7 @@ def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy)
         "timeout": 100,
         "target": None,
         "patience": None,
+        "only_waiting": False,
         "max_failures": 20,
     }
     studies.stop(store, study, "enough")

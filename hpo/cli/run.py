@@ -43,6 +43,9 @@ def run(
     device: Device = "auto",
     storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
+    warm_from: Annotated[
+        str | None, typer.Option(metavar="STUDY,...", help="Try first what was best in earlier studies, where it fits.")
+    ] = None,
 ) -> None:
     """Search a space. Stop with Ctrl-C; the same command goes on where it was."""
     from hpo.recipe import parse_timeout
@@ -65,7 +68,19 @@ def run(
 
     devices = devices_for(device, workers)
     store, found, _ = prepare(space, study, recipe, seed, storage, {k: v for k, v in limits.items() if v is not None})
+    if warm_from is not None:
+        warm_start(store, found, warm_from)
     search(store, found, devices)
+
+
+def warm_start(store: "Store", study: "Study", names: str) -> None:
+    """Enqueue the best configurations of earlier studies; say which, and which do not fit and why."""
+    from hpo.results.warm import warm_start as enqueue
+
+    for name in [part.strip() for part in names.split(",") if part.strip()]:
+        for number, summary, reason in enqueue(store, study, name):
+            said = f"does not fit: {reason}" if reason else f"is tried first: {summary}"
+            talk().print(f"{name}, trial {number}: {said}")
 
 
 def search(store: "Store", study: "Study", devices: list[str]) -> None:

@@ -90,13 +90,13 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
     with store.read() as connection:
         if CONFIRMS in studies.user_attrs(connection, study.study_id):
             raise StudyError(f'Study "{study.name}" is itself a confirmation. Confirm the study that it belongs to.')
-        chosen = _distinct(reading.best_trials(connection, study.study_id, 20 * top))[:top]
+        chosen = distinct(reading.best_trials(connection, study.study_id, 20 * top))[:top]
         baseline = reading.baseline_trial(connection, study.study_id)
         there = name in studies.names(connection)
     if not chosen:
         raise StudyError(f'Study "{study.name}" has no complete trial yet. Go on with it: hpo run --study {study.name}')
     if baseline is not None:
-        chosen = _distinct([*chosen, baseline])
+        chosen = distinct([*chosen, baseline])
     if not there:
         recipe = study.recipe.model_copy(
             update={
@@ -134,7 +134,7 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
     return studies.load(store, name)
 
 
-def _distinct(found: list[TrialView]) -> list[TrialView]:
+def distinct(found: list[TrialView]) -> list[TrialView]:
     """Return trials without those that differ from an earlier one in nothing but their seed."""
     kept: dict[str, TrialView] = {}
     for trial in found:

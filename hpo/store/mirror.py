@@ -35,7 +35,8 @@ class Mirror(BaseStorage):
         """`record` takes what is to be written to the store."""
         self.study_id = study_id
         self.study_name = study_name
-        self._record = record
+        self._write = record
+        self._held: Changes | None = None
         self._trials: dict[int, FrozenTrial] = {}
         self._own: set[int] = set()
         self._newest = -1
@@ -72,6 +73,25 @@ class Mirror(BaseStorage):
             self._own.discard(trial_id)
             self._trials.pop(trial_id, None)
             self._newest = min(self._newest, trial_id - 1)
+
+    def hold(self) -> None:
+        """Keep back what is written from now on, until `let_go`."""
+        self._held = Changes()
+
+    def let_go(self, undo: FrozenTrial | None = None) -> None:
+        """Write what was kept back; with `undo`, drop it instead and put the trial back as it was."""
+        held, self._held = self._held, None
+        if undo is not None:
+            with self._lock:
+                self._trials[undo._trial_id] = undo
+        elif held is not None:
+            self._write(held)
+
+    def _record(self, changes: Changes) -> None:
+        if self._held is not None:
+            self._held.merge(changes)
+        else:
+            self._write(changes)
 
     def _change(self, trial_id: int, **fields: Any) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 """Samplers and pruners: Optuna's own, seeded so that a trial's draw does not depend on who draws it."""
 
+import copy
 import hashlib
 import warnings
 
@@ -16,6 +17,10 @@ from hpo.store.mirror import Mirror
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+ATTEMPTS = 20
+"""So often a sampler is asked for something new; then a duplicate is trained, on a seed of its own."""
 
 
 def derived_seed(seed: int, purpose: str, number: int) -> int:
@@ -63,10 +68,26 @@ class Search:
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:
         """Draw a trial's config. It follows from the study's seed, the trial's number and what is known."""
-        self.sampler.reseed(derived_seed(self.recipe.seed, "draw", number))
-        self.study._thread_local.cached_all_trials = None  # it is filled by the sampler and outlives a trial
-        trial = Trial(self.study, trial_id)
-        return self.space.draw(trial, seed=derived_seed(self.recipe.seed, "train", number))
+        before = copy.deepcopy(self.mirror.get_trial(trial_id))  # Optuna's Trial changes the one it is given
+        again = self.recipe.duplicates == "ask_again" and "fixed_params" not in before.system_attrs
+        for attempt in range(ATTEMPTS if again else 1):
+            purpose = f"draw/{attempt}" if attempt else "draw"
+            self.sampler.reseed(derived_seed(self.recipe.seed, purpose, number))
+            self.study._thread_local.cached_all_trials = None  # it is filled by the sampler and outlives a trial
+            self.mirror.hold()
+            config = self.space.draw(Trial(self.study, trial_id), derived_seed(self.recipe.seed, "train", number))
+            if again and attempt < ATTEMPTS - 1 and self._is_known(trial_id):
+                self.mirror.let_go(undo=copy.deepcopy(before))
+                continue
+            self.mirror.let_go()
+            break
+        return config
+
+    def _is_known(self, trial_id: int) -> bool:
+        """Say whether another trial has the same parameters; what failed is drawn again in any case."""
+        params = self.mirror.get_trial(trial_id).params
+        others = self.mirror.get_all_trials(self.mirror.study_id, deepcopy=False)
+        return any(other.params == params for other in others if other._trial_id != trial_id)
 
     def should_prune(self, trial_id: int) -> bool:
         """Say whether the pruner ends a trial after its latest report."""

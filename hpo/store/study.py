@@ -104,6 +104,19 @@ def create(
     return True
 
 
+def enqueue(store: Store, study: Study, listed: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Have trials with given draws run before any others: pairs of draws and user attributes."""
+    with store.write() as connection:
+        store.lock_study(connection, study.study_id)
+        for draws, attrs in listed:
+            trial_id, _ = insert_trial(store, connection, study.study_id, "WAITING")
+            changes = Changes(
+                user_attrs={(trial_id, key): json.dumps(value) for key, value in attrs.items()},
+                system_attrs={(trial_id, "fixed_params"): json.dumps(draws)},
+            )
+            write(store, connection, changes)
+
+
 def insert_study(store: Store, connection: Connection, name: str) -> int:
     """Add an empty study that maximizes one value; return its id. Raises: IntegrityError if the name is taken."""
     values: dict[str, Any] = {"study_name": name}

@@ -195,7 +195,7 @@ def test_many_processes_share_a_store(field: Field):
 
 def test_kills_cost_nothing_but_time(field: Field):
     """kill -9, again and again: the budget stays exact, nothing stays RUNNING, no curve has a scar."""
-    trials, epochs, kills, pause = (60, 20, 30, 0.2) if FULL else (10, 10, 4, 0.05)
+    trials, epochs, kills, pause = (60, 20, 30, 0.25) if FULL else (10, 10, 4, 0.05)
     field.make(trials, epochs, pruner="none" if FULL else "successive_halving")
     chance = random.Random(1)
     running = [field.start("--epoch-seconds", str(pause)) for _ in range(4 if FULL else 3)]

@@ -1,0 +1,70 @@
+"""A config seen from another space: the draws that would give it there, or why nothing would."""
+
+import dataclasses
+from typing import Any
+
+from hpo.config import MLP, TrialConfig
+from hpo.ranges import Fixed, extremes, values_of
+from hpo.space import CNNSpace, MLPSpace, SearchSpace
+
+NOT_COMPARED = ("data", "split", "epochs", "precision", "seed", "accumulation", "format")
+"""Of a config: what the new space decides."""
+
+
+def draws_for(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
+    """Return the draws with which a space gives a config, but for its data, split and epochs.
+
+    Raises: ValueError that names the first thing that does not fit.
+    """
+    own = space.mlp if isinstance(config.model, MLP) else space.cnn
+    if own is None:
+        raise ValueError(f"its family is {config.model.family}, the space's is {'cnn' if space.cnn else 'mlp'}")
+    fixed = Fixed(_network(config, own) | _rest(space, config))
+    found = space.draw(fixed, seed=0)
+    expected, got = config.to_dict(), found.to_dict()
+    for part in expected.keys() - set(NOT_COMPARED):
+        if expected[part] != got[part]:
+            raise ValueError(_difference(part, expected[part], got[part]))
+    return {name: fixed.values[name] for name in fixed.used}
+
+
+def _difference(part: str, expected: Any, got: Any) -> str:
+    if isinstance(expected, dict) and isinstance(got, dict):
+        for key in expected.keys() | got.keys():
+            if expected.get(key) != got.get(key):
+                return _difference(f"{part}.{key}", expected.get(key), got.get(key))
+    return f"{part}: is {expected}, the space gives {got}"
+
+
+def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
+    model = config.model
+    family, width_name = model.family, "width" if isinstance(model, MLP) else "channels"
+    sizes = model.widths if isinstance(model, MLP) else model.channels
+    draws: dict[str, Any] = {f"{family}.depth": len(sizes)}
+    for i, (size, rate) in enumerate(zip(sizes, model.dropout, strict=True)):
+        draws |= {f"{family}.{i}.{width_name}": size, f"{family}.{i}.dropout": rate}
+    draws |= {f"{family}.{width_name}": sizes[0], f"{family}.dropout": model.dropout[0]}
+    single = {f.name for f in dataclasses.fields(model)} - {"widths", "channels", "dropout", "family"}
+    draws |= {f"{family}.{name}": getattr(model, name) for name in single}
+    name, ratio = ("taper", own.taper) if isinstance(own, MLPSpace) else ("growth", own.growth)
+    if ratio is not None:
+        unit = getattr(own.width if isinstance(own, MLPSpace) else own.channels, "step", 1)
+        options = (
+            values_of(ratio) if not hasattr(ratio, "low") else [sizes[1] / sizes[0] if len(sizes) > 1 else ratio.low]
+        )
+        fitting = [
+            r for r in options if all(max(unit, round(sizes[0] * r**i / unit) * unit) == s for i, s in enumerate(sizes))
+        ]
+        draws[f"{family}.{name}"] = fitting[0] if fitting else options[0]
+    return draws
+
+
+def _rest(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
+    optimizer, schedule = dataclasses.asdict(config.optimizer), dataclasses.asdict(config.schedule)
+    draws: dict[str, Any] = {"batch_size": config.batch_size}
+    for key, value in optimizer.items():
+        draws |= {f"optimizer.{key}": value, f"optimizer.{optimizer['name']}.{key}": value}
+    draws |= {f"schedule.{key}": value for key, value in schedule.items()}
+    allowed = extremes(space.epochs)
+    draws["epochs"] = config.epochs if config.epochs in allowed else max(allowed)
+    return draws

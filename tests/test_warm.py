@@ -1,0 +1,112 @@
+"""Warm starts, and draws that were drawn before."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpo import space as spaces
+from hpo.config import TrialConfig
+from hpo.ranges import AtRandom
+from hpo.results.warm import warm_start
+from hpo.space import SearchSpace
+from hpo.store.connect import Store
+from hpo.store.study import Study
+from hpo.transfer import NOT_COMPARED, draws_for
+from tests.conftest import small_space
+from tests.fakes import FakeEngine
+from tests.test_loop import trials_of, work
+
+MakeStudy = Callable[..., Study]
+
+
+@pytest.mark.parametrize("name", ["ann_fashion", "cnn_fashion", "ann_digits", "ann_breast_cancer"])
+def test_every_config_of_a_space_fits_that_space(name: str):
+    space = spaces.load(name)
+    for i in range(100):
+        suggester = AtRandom(i)
+        config = space.draw(suggester, seed=i)
+        draws = draws_for(space, config)
+        assert space.draw(FixedTrialLike(draws), seed=i) == config
+
+
+class FixedTrialLike:
+    def __init__(self, draws: dict[str, object]) -> None:
+        self.draws = draws
+
+    def suggest_int(self, name: str, low: int, high: int, **_: object) -> int:
+        return self.draws[name]  # type: ignore[return-value]
+
+    def suggest_float(self, name: str, low: float, high: float, **_: object) -> float:
+        return self.draws[name]  # type: ignore[return-value]
+
+    def suggest_categorical(self, name: str, choices: object) -> object:
+        return self.draws[name]
+
+
+def comparable(config: TrialConfig) -> dict[str, object]:
+    return {k: v for k, v in config.to_dict().items() if k not in NOT_COMPARED}
+
+
+def test_what_does_not_fit_says_why():
+    config = small_space().draw(AtRandom(3), seed=0)
+    depth = len(config.model.dropout)
+    narrow = small_space(mlp={"depth": depth, "width": {"low": 72, "high": 80}})
+    with pytest.raises(ValueError, match=r"mlp\.0\.width: must lie in 72\.\.80"):
+        draws_for(narrow, config)
+    with pytest.raises(ValueError, match="its family is mlp, the space's is cnn"):
+        draws_for(spaces.load("cnn_fashion"), config)
+    normed = small_space(mlp={"depth": depth, "width": {"low": 8, "high": 64, "step": 8}, "norm": "batch"})
+    with pytest.raises(ValueError, match=r"model\.norm: is none, the space gives batch"):
+        draws_for(normed, config)
+
+
+def test_the_best_of_an_earlier_study_is_tried_first(store: Store, make_study: MakeStudy, tmp_path: Path):
+    earlier = make_study("earlier", trials=12)
+    work(store, earlier, FakeEngine(), tmp_path)
+    wider = {"mlp": {"depth": {"low": 1, "high": 4}, "width": {"low": 8, "high": 128, "step": 8}}}
+    later = make_study("later", trials=8, space=wider, seed=5)
+    said = warm_start(store, later, "earlier")
+    assert len(said) == 5 and all(reason == "" for _, _, reason in said)
+    assert warm_start(store, later, "earlier") == [], "not twice"
+    work(store, later, FakeEngine(), tmp_path)
+    source = {t.number: t for t in trials_of(store, earlier)}
+    found = trials_of(store, later)
+    assert len(found) == 8
+    for trial, (number, _, _) in zip(found, said, strict=False):
+        assert trial.user_attrs["warm_from"]["trial"] == number
+        one, other = (TrialConfig.from_dict(t.user_attrs["config"], "t") for t in (trial, source[number]))
+        assert comparable(one) == comparable(other)
+
+
+def tiny_space() -> dict[str, object]:
+    """Six configurations in all."""
+    return {
+        "mlp": {"depth": 1, "width": {"low": 8, "high": 24, "step": 8}},
+        "optimizer": {"name": {"choices": ["sgd", "adam"]}, "lr": 0.01},
+    }
+
+
+def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=9, space=tiny_space())
+    work(store, study, FakeEngine(), tmp_path)
+    found = trials_of(store, study)
+    drawn = [tuple(sorted(t.params.items())) for t in found]
+    assert len(set(drawn[:6])) == 6, "all six first"
+    assert len(set(drawn)) == 6 and len({t.user_attrs["config"]["seed"] for t in found}) == 9, "then other seeds"
+    for trial in found:  # nothing is left of draws that were given up
+        config = TrialConfig.from_dict(trial.user_attrs["config"], "t")
+        space: SearchSpace = study.space
+        assert space.draw(FixedTrialLike(dict(trial.params)), config.seed) == config
+
+
+def test_a_recipe_may_allow_duplicates(store: Store, tmp_path: Path):
+    from hpo.recipe import Budget, Pruner, StudyRecipe
+    from hpo.store import study as studies
+
+    recipe = StudyRecipe(budget=Budget(trials=12), pruner=Pruner(name="none"), duplicates="new_seed")
+    studies.create(store, "s", "small", small_space(**tiny_space()), recipe, "f" * 64)
+    study = studies.load(store, "s")
+    work(store, study, FakeEngine(), tmp_path)
+    drawn = [tuple(sorted(t.params.items())) for t in trials_of(store, study)]
+    assert len(set(drawn[:6])) < 6
