@@ -49,7 +49,7 @@ def test_run_resume_export_train(store_url: str, environment: Environment, tmp_p
 
     over = hpo(*run, folder=tmp_path, environment=environment)
     assert "study ann_digits is over: all 6 trials are finished." in over.stderr
-    assert "  hpo run --study ann_digits --trials 12" in over.stderr
+    assert "For more: hpo run --study ann_digits --trials 12" in over.stderr
     assert over.stdout == first.stdout
     hpo("run", "--study", "ann_digits", "--trials", "8", folder=tmp_path, environment=environment)
     assert len(trials_of(environment, "ann_digits")) == 8

@@ -84,15 +84,16 @@ def storage_option(url: URL) -> str:
 
 
 def next_commands(url: URL, study: StudyView) -> str:
-    """Return what to do after a run: how far it came, and three commands to go on with."""
+    """Return what to do after a run: how far it came, how to go further, and three commands to go on with."""
     option = storage_option(url)
     if study.over is not None:
         state, more = f"is over: {study.over.reason}", f" {study.over.extension}"
     else:
         state, more = f"is stopped: {study.finished} trials done", ""
     return (
-        f"\nstudy {study.name} {state}. To go on:\n"
-        f"  hpo run --study {study.name}{more.rstrip()}{option}\n"
+        f"\nstudy {study.name} {state}. For more: hpo run --study {study.name}{more.rstrip()}{option}\n"
+        f"To keep the winner:\n"
+        f"  hpo confirm {study.name}{option}\n"
         f"  hpo export {study.name} -o best.toml{option}\n"
         f"  hpo train best.toml -o best"
     )
