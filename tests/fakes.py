@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpo.config import TrialConfig
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
@@ -101,6 +102,9 @@ class FakeEngine:
 
     def examine(self, key: int) -> Examination:
         return Examination(train_accuracy=0.9, train_loss=0.3)
+
+    def predict(self, key: int) -> NDArray[np.float32]:
+        return np.full((4, 2), 0.5, dtype=np.float32)
 
     def evict(self, key: int) -> None:
         del self.trials[key]

@@ -24,6 +24,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 app.command("run")(run.run)
 app.command("init")(run.init)
+app.command("watch")(run.watch)
 app.command("worker")(run.worker)
 app.command("dashboard")(dashboard.dashboard)
 app.command("confirm")(confirm.confirm)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Device, Storage, at_least_one, out, print_json, talk
+from hpo.cli.options import AsJson, Device, Storage, StudyName, at_least_one, out, print_json, talk
 from hpo.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def confirm(
-    study: Annotated[str, typer.Argument(help="A study of `hpo studies list`.")],
+    study: StudyName,
     top: Annotated[int, typer.Option(metavar="K", help="How many of the best configurations.")] = 5,
     seeds: Annotated[int, typer.Option(metavar="N", help="Fresh seeds for each of them; at least 2.")] = 5,
     workers: Annotated[

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.options import AsJson, out, print_json, talk
+from hpo.cli.options import AsJson, complete_data, out, print_json, talk
 
 app = typer.Typer(help="Data sets: what is known, what is here.", no_args_is_help=True)
 
@@ -43,7 +43,9 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def fetch(name: Annotated[str, typer.Argument(help="A data set of `hpo data list`.")]) -> None:
+def fetch(
+    name: Annotated[str, typer.Argument(help="A data set of `hpo data list`.", autocompletion=complete_data)],
+) -> None:
     """Bring a data set into the cache, verified; replaces damaged files."""
     from hpo import data
 

@@ -6,19 +6,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpo.cli.options import AsJson, Storage, out, print_json, talk
+from hpo.cli.options import AsJson, Storage, StudyName, out, print_json, talk
 from hpo.errors import HpoError, UsageError
 
 trials = typer.Typer(help="Single trials of a study.", no_args_is_help=True)
 
-Study = Annotated[str, typer.Argument(help="A study of `hpo studies list`.")]
 Number = Annotated[int, typer.Argument(help="The trial's number.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def delete(study: Study, yes: Yes = False, storage: Storage = None) -> None:
+def delete(study: StudyName, yes: Yes = False, storage: Storage = None) -> None:
     """Delete a study, its trials and its files."""
-    from hpo.runner.artifacts import configured_root
+    from hpo.runner.artifacts import configured_root, dashboard_folder
     from hpo.store import managing, reading
     from hpo.store.connect import open_store
     from hpo.store.study import id_of
@@ -36,13 +35,15 @@ def delete(study: Study, yes: Yes = False, storage: Storage = None) -> None:
     root = configured_root(store.url)
     if uid is not None and "://" not in root:
         shutil.rmtree(Path(root) / uid, ignore_errors=True)
+        for picture in dashboard_folder(store.url).glob(f"{uid}-*"):
+            picture.unlink(missing_ok=True)
     elif uid is not None:
         talk().print(f"its files are still in {root.rstrip('/')}/{uid}/")
     talk().print(f"deleted study {study}")
 
 
 def rename(
-    study: Study,
+    study: StudyName,
     new_name: Annotated[str, typer.Argument(help="The new name.")],
     storage: Storage = None,
 ) -> None:
@@ -56,7 +57,7 @@ def rename(
 
 
 def copy(
-    study: Study,
+    study: StudyName,
     to: Annotated[str | None, typer.Option(metavar="URL", help="The store to copy to. [default: the same]")] = None,
     name: Annotated[str | None, typer.Option(help="The copy's name. [default: the same]")] = None,
     storage: Storage = None,
@@ -83,7 +84,7 @@ def copy(
 
 
 def retry(
-    study: Study,
+    study: StudyName,
     kind: Annotated[
         Literal["error", "oom", "lost"] | None, typer.Option(help="Only what failed this way. [default: all]")
     ] = None,
@@ -102,7 +103,7 @@ def retry(
 
 
 @trials.command()
-def show(study: Study, number: Number, storage: Storage = None, as_json: AsJson = False) -> None:
+def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show a trial: its configuration, its curve and how it ended."""
     from hpo.cli.tables import configuration, trial_json
     from hpo.cli.view import sparkline
@@ -135,7 +136,7 @@ def show(study: Study, number: Number, storage: Storage = None, as_json: AsJson 
 
 @trials.command()
 def void(
-    study: Study,
+    study: StudyName,
     number: Number,
     why: Annotated[str, typer.Option(help="The reason; it is kept with the trial.")],
     storage: Storage = None,

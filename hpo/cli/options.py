@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.errors import UsageError
+from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from hpo.documents import Kind
 
 Storage = Annotated[
     str | None,
@@ -18,6 +20,50 @@ Storage = Annotated[
         help="Where studies are kept: sqlite:///FILE or postgresql://... "
         "[default: $HPO_STORAGE, else sqlite:///runs/studies.db]",
     ),
+]
+
+
+def _named(kind: "Kind") -> list[str]:
+    from hpo import documents
+
+    return sorted(documents.known(kind))
+
+
+def complete_space(incomplete: str) -> list[str]:
+    """Return the spaces that a half-typed name may become."""
+    return [name for name in _named("space") if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return the recipes that a half-typed name may become."""
+    return [name for name in _named("recipe") if name.startswith(incomplete)]
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Return the data sets that a half-typed name may become."""
+    from hpo.data.registry import known
+
+    return [name for name in known() if name.startswith(incomplete)]
+
+
+def complete_study(incomplete: str) -> list[str]:
+    """Return the studies of the configured store that a half-typed name may become; none if it cannot be read."""
+    from hpo.store.connect import exists, open_store
+    from hpo.store.study import names
+    from hpo.store.url import configured
+
+    try:
+        url = configured(None)
+        if not exists(url):
+            return []
+        with open_store(url).read() as connection:
+            return [name for name in names(connection) if name.startswith(incomplete)]
+    except (HpoError, OSError):
+        return []
+
+
+StudyName = Annotated[
+    str, typer.Argument(help="A study of `hpo studies list`.", metavar="STUDY", autocompletion=complete_study)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 PIPED_WIDTH = 240

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.options import Storage, talk
+from hpo.cli.options import Storage, StudyName, talk
 from hpo.errors import HpoError
 
 
 def report(
-    study: Annotated[str, typer.Argument(help="A study of `hpo studies list`.")],
+    study: StudyName,
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("report.html"),
     storage: Storage = None,
 ) -> None:

@@ -1,12 +1,24 @@
 """`hpo run`, `hpo worker`, `hpo init`: searching."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import Device, Storage, at_least_one, out, talk
+from hpo.cli.options import (
+    Device,
+    Storage,
+    StudyName,
+    at_least_one,
+    complete_recipe,
+    complete_space,
+    complete_study,
+    out,
+    talk,
+)
 from hpo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,10 +26,19 @@ if TYPE_CHECKING:
     from hpo.store.study import Study
 
 
-SpaceOption = Annotated[str | None, typer.Option(help="Where to look: a name of `hpo spaces list` or a .toml file.")]
-StudyOption = Annotated[str | None, typer.Option(help="The study's name. [default: the space's]")]
+SpaceOption = Annotated[
+    str | None,
+    typer.Option(help="Where to look: a name of `hpo spaces list` or a .toml file.", autocompletion=complete_space),
+]
+StudyOption = Annotated[
+    str | None, typer.Option(help="The study's name. [default: the space's]", autocompletion=complete_study)
+]
 RecipeOption = Annotated[
-    str | None, typer.Option(help="How to look: a name of `hpo recipes list` or a .toml file. [default: default]")
+    str | None,
+    typer.Option(
+        help="How to look: a name of `hpo recipes list` or a .toml file. [default: default]",
+        autocompletion=complete_recipe,
+    ),
 ]
 TrialsOption = Annotated[
     int | None, typer.Option(metavar="N", help="The study's total of finished trials, over all runs and workers.")
@@ -46,6 +67,9 @@ def run(
     warm_from: Annotated[
         str | None, typer.Option(metavar="STUDY,...", help="Try first what was best in earlier studies, where it fits.")
     ] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Show it in a browser too, at localhost:8080.")
+    ] = False,
 ) -> None:
     """Search a space. Stop with Ctrl-C; the same command goes on where it was."""
     from hpo.recipe import parse_timeout
@@ -70,7 +94,28 @@ def run(
     store, found, _ = prepare(space, study, recipe, seed, storage, {k: v for k, v in limits.items() if v is not None})
     if warm_from is not None:
         warm_start(store, found, warm_from)
-    search(store, found, devices)
+    with watched(store, dashboard):
+        search(store, found, devices)
+
+
+@contextlib.contextmanager
+def watched(store: "Store", wanted: bool) -> Iterator[None]:
+    """Keep a dashboard of a store running, in a process of its own, if it is wanted."""
+    if not wanted:
+        yield
+        return
+    import subprocess
+
+    from hpo.store.url import complete
+
+    command = [sys.executable, "-m", "hpo", "dashboard"]
+    # Its own process group: Ctrl-C is for the search, which ends it in its time.
+    process = subprocess.Popen(command, env=os.environ | {"HPO_STORAGE": complete(store.url)}, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
 
 
 def warm_start(store: "Store", study: "Study", names: str) -> None:
@@ -137,8 +182,29 @@ def run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str
     return supervisor.failure, stop.is_set()
 
 
+def watch(study: StudyName, storage: Storage = None) -> None:
+    """Look on while a study is worked on, from any terminal; changes nothing. Ctrl-C ends."""
+    from hpo.cli.tables import leaderboard
+    from hpo.cli.view import View
+    from hpo.store import reading
+    from hpo.store import study as studies
+    from hpo.store.connect import open_store
+    from hpo.store.url import configured
+
+    store = open_store(configured(storage))
+    found = studies.load(store, study)
+    with contextlib.suppress(KeyboardInterrupt), View(store, found, talk()) as view:
+        while view.picture is None or view.picture.study.over is None:
+            view.update()
+    with store.read() as connection:
+        state = reading.study(connection, found.study_id)
+        out().print(leaderboard(connection, found.study_id, top=10))
+    why = f"over: {state.over.reason}" if state.over else f"{state.finished} trials finished so far"
+    talk().print(f"study {study}: {why}")
+
+
 def worker(
-    study: Annotated[str, typer.Option(help="The study to work on.")],
+    study: Annotated[str, typer.Option(help="The study to work on.", autocompletion=complete_study)],
     device: Device = "auto",
     storage: Storage = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,

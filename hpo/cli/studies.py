@@ -4,11 +4,9 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.options import AsJson, Storage, at_least_one, out, print_json, talk
+from hpo.cli.options import AsJson, Storage, StudyName, at_least_one, out, print_json, talk
 
 app = typer.Typer(help="Studies: what is there, what they found.", no_args_is_help=True)
-
-Study = Annotated[str, typer.Argument(help="A study of `hpo studies list`.")]
 
 
 @app.command("list")
@@ -47,13 +45,14 @@ def list_(storage: Storage = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(
-    study: Study,
+    study: StudyName,
     top: Annotated[int, typer.Option(metavar="N", help="How many of the best trials.")] = 10,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a study: progress, the best trials, the baseline, failures."""
     from hpo.cli.tables import leaderboard, study_json, trial_json
+    from hpo.cli.view import sparkline
     from hpo.store import reading
     from hpo.store.connect import open_store
     from hpo.store.study import id_of
@@ -81,4 +80,9 @@ def show(
             console.print("faults: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())))
         if found.over is not None:
             console.print(f"over: {found.over.reason}")
+        history = reading.best_so_far(connection, study_id)
+        if history:
+            step = max(1, -(-len(history) // 60))
+            drawn = sparkline(history[::step] + history[-1:])
+            console.print(f"best so far: {history[0]:.4f} [cyan]{drawn}[/cyan] {history[-1]:.4f}")
         console.print(leaderboard(connection, study_id, top))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Device, Storage, at_least_one, out, print_json, talk
+from hpo.cli.options import AsJson, Device, Storage, StudyName, at_least_one, out, print_json, talk
 from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    study: Annotated[str, typer.Argument(help="A study of `hpo studies list`.")],
+    study: StudyName,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write. [default: stdout]")] = None,
     format_: Annotated[str, typer.Option("--format", help="toml, json or yaml.")] = "toml",
     as_: Annotated[

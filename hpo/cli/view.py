@@ -123,8 +123,13 @@ class View:
         if picture is None:
             return Text(self.note or "...")
         study, width = picture.study, self.console.width
-        parts: list[RenderableType] = [self._header(study), self._progress(study), self._best(picture)]
-        rows = max(3, self.console.height - 12)
+        parts: list[RenderableType] = [
+            self._header(study),
+            self._progress(study),
+            self._best(picture),
+            self._workers(study),
+        ]
+        rows = max(3, self.console.height - 13)
         if picture.running:
             parts.append(self._running(picture.running[: rows - 2]))
         else:
@@ -140,9 +145,22 @@ class View:
 
     def _header(self, study: StudyView) -> Text:
         space = study.attrs.get("space", {})
-        workers = f"{len(study.workers)} worker{'' if len(study.workers) == 1 else 's'}"
         text = Text.assemble((study.name, "bold"), f"  {space.get('title') or study.attrs.get('space_name', '')}")
-        return text.append(f"  {shown(self.store.url)}  {workers}", style="dim")
+        return text.append(f"  {space.get('data', '')} in {shown(self.store.url)}", style="dim")
+
+    def _workers(self, study: StudyView) -> Text:
+        """Who is at work, on what, with how much memory."""
+        hosts: dict[str, list[str]] = {}
+        for worker in study.workers:
+            vitals = [str(worker.get("device", "?"))]
+            if "memory_mb" in worker:
+                vitals.append(f"{worker['memory_mb']:,} MB")
+            if "gpu_percent" in worker:
+                vitals.append(f"GPU {worker['gpu_percent']} %")
+            hosts.setdefault(str(worker.get("host", "?")), []).append(" ".join(vitals))
+        count = len(study.workers)
+        listed = "; ".join(f"{host}: {', '.join(sorted(found))}" for host, found in sorted(hosts.items()))
+        return Text(f"{count} worker{'' if count == 1 else 's'}  {listed}", style="dim")
 
     def _progress(self, study: StudyView) -> Table:
         budget, counts = study.budget, study.counts

@@ -11,12 +11,11 @@ import tomlkit
 import torch
 from torch import Tensor, nn
 
-from hpo import documents
+from hpo import documents, pictures
 from hpo.config import TrialConfig
 from hpo.data import DataInfo
 from hpo.errors import DocumentError, TrainingError, UsageError
 from hpo.models import build_model
-from hpo.results import pictures
 from hpo.results.export import Export, to_toml
 from hpo.results.retrain import Trained
 from hpo.runner.artifacts import Folder

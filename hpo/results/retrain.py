@@ -18,7 +18,7 @@ from hpo.runner.artifacts import Folder
 from hpo.training import checkpoints
 from hpo.training.contract import Checkpoint, EpochResult, Fault
 from hpo.training.dataset import ResidentData, resident, standardized
-from hpo.training.run import EVALUATION_ROWS, Run
+from hpo.training.run import Run
 
 OnEpoch = Callable[[EpochResult], None]
 SAVE_SECONDS = 10.0
@@ -109,13 +109,6 @@ def _everything(parts: Parts, device: torch.device) -> ResidentData:
     )
 
 
-@torch.inference_mode()
 def probabilities(trained: Trained, rows: Inputs) -> NDArray[np.float32]:
     """Return a network's probabilities: float32 [rows, classes]."""
-    run = trained.run
-    run.model.eval()
-    x = standardized(rows, trained.parts, run.device)
-    with run.autocast():
-        logits = torch.cat([run.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
-    found: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
-    return found
+    return trained.run.probabilities(standardized(rows, trained.parts, trained.run.device))

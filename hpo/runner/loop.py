@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hpo.runner.illustrating import Illustrator
 from hpo.runner.keeping import Keeper
+from hpo.runner.note import NoteKeeper
+from hpo.runner.vitals import vitals
 from hpo.store.claims import Wait
 from hpo.store.limits import Over
 from hpo.store.session import Assignment, Session
@@ -37,9 +40,16 @@ class Loop:
     """Works on a study until it is over or someone says stop."""
 
     def __init__(
-        self, session: Session, engine: Engine, keeper: Keeper, stopping: Callable[[], bool] = lambda: False
+        self,
+        session: Session,
+        engine: Engine,
+        keeper: Keeper,
+        stopping: Callable[[], bool] = lambda: False,
+        illustrator: Illustrator | None = None,
     ) -> None:
         """`stopping` is asked between epochs."""
+        self.illustrator = illustrator
+        self.notes = NoteKeeper(session.store, session.study, session.worker_id, session.importances)
         self.session, self.engine, self.keeper, self.stopping = session, engine, keeper, stopping
         self.live: dict[int, Live] = {}
         self.training_seconds = 0.0
@@ -66,6 +76,9 @@ class Loop:
                 time.sleep(IDLE_SECONDS)
         for key in list(self.live):
             self._hand_back(key)
+        if self._over is not None:
+            self.session.flush()
+            self.notes.write_if_due(at_once=True)
         return self._over
 
     def _look(self) -> None:
@@ -74,6 +87,8 @@ class Loop:
         for number in self.session.reap():
             _log.warning("trial %d: its worker is gone; it goes on under a new number", number)
         self._over = self.session.over()
+        self.notes.write_if_due()
+        self.session.describe_worker(vitals())
         self._looked = time.monotonic()
 
     def _fill(self) -> bool:
@@ -125,11 +140,13 @@ class Loop:
         self.session.report(key, result.epoch, result.validation_accuracy)
         if result.epoch >= live.assignment.config.epochs:
             self._describe(key)
+            self._illustrate(key, complete=True)
             self.session.complete(key, result.validation_accuracy)
             self._drop(key, complete=True)
             self._failures = None
         elif self.session.should_prune(key):
             self._describe(key)
+            self._illustrate(key, complete=False)
             self.session.prune(key)
             self._drop(key)
             self._failures = None
@@ -182,11 +199,28 @@ class Loop:
         self.session.set_attrs(key, {"train_accuracy": examined.train_accuracy, "overfitting_gap": gap})
 
     def _note_course(self, key: int) -> None:
-        history = self.live[key].history
-        figures = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss", "seconds")
-        curves = {name: [round(getattr(result, name), 6) for result in history] for name in figures}
+        history, curves = self.live[key].history, self._curves(key)
         seconds = round(sum(result.seconds for result in history), 3)
         self.session.set_attrs(key, {"epochs": len(history), "seconds": seconds, "curves": curves})
+
+    def _curves(self, key: int) -> dict[str, list[float]]:
+        history = self.live[key].history
+        figures = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss", "seconds")
+        return {name: [round(getattr(result, name), 6) for result in history] for name in figures}
+
+    def _illustrate(self, key: int, complete: bool) -> None:
+        """Have pictures drawn of a trial that ends: its curves and, if it is the best so far, what it gets wrong."""
+        if self.illustrator is None:
+            return
+        shown = self.illustrator.curves(key, self._curves(key))
+        if complete:
+            best = self.session.best_value()
+            if best is None or self.live[key].history[-1].validation_accuracy > best:
+                start = time.perf_counter()
+                probabilities = self.engine.predict(key)
+                self.training_seconds += time.perf_counter() - start
+                shown |= self.illustrator.judgement(key, probabilities)
+        self.session.set_system_attrs(key, shown)
 
     def _hand_back(self, key: int) -> None:
         live = self.live.pop(key)

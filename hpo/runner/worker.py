@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hpo import data
-from hpo.runner.artifacts import study_files
+from hpo.runner.artifacts import dashboard_folder, study_files
+from hpo.runner.illustrating import Illustrator, Validation
 from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
 from hpo.store.connect import Store
@@ -29,6 +30,7 @@ def work(
     keeper: Keeper,
     about: dict[str, Any],
     stopping: threading.Event | None = None,
+    illustrator: Illustrator | None = None,
 ) -> Over | None:
     """Work on a study; return why it is over, or None if told to stop. Raises: StoreError.
 
@@ -42,7 +44,7 @@ def work(
         loop = None
         try:
             with session:
-                loop = Loop(session, engine, keeper, stop.is_set)
+                loop = Loop(session, engine, keeper, stop.is_set, illustrator)
                 return loop.run()
         except WorkerLost:
             _log.warning("this worker had been given up, its trials taken over; it begins anew")
@@ -68,8 +70,15 @@ def train_study(store: Store, study: Study, device: str, stop: threading.Event, 
     engine = make_engine(study.recipe.engine, device)
     about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
     keeper = Keeper(study_files(store.url, study), study.recipe.checkpoints)
-    over = work(store, study, engine, keeper, about, stop)
+    with Illustrator(dashboard_folder(store.url), study.uid, lambda: _validation(study)) as illustrator:
+        over = work(store, study, engine, keeper, about, stop, illustrator)
     _log.info("done: %s", over.reason if over else "told to stop")
+
+
+def _validation(study: Study) -> Validation:
+    info = data.info(study.space.data)
+    rows = data.load_parts(info, study.space.split).validation
+    return Validation(rows.x, rows.y, info.classes)
 
 
 def stop_on_signals(second: Callable[[], None]) -> threading.Event:

@@ -106,6 +106,21 @@ def running_trials(connection: Connection, study_id: int) -> list[TrialView]:
     return _views(connection, list(connection.execute(query.order_by(columns.number)).scalars()))
 
 
+def best_so_far(connection: Connection, study_id: int) -> list[float]:
+    """Return the best value of the complete trials after each finished trial, in the order they finished."""
+    columns, values = schema.trials.c, schema.trial_values.c
+    query = (
+        sa.select(columns.state, values.value)
+        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state.in_(schema.FINISHED))
+        .order_by(columns.datetime_complete, columns.number)
+    )
+    best, found = float("-inf"), []
+    for state, value in connection.execute(query).fetchall():
+        best = max(best, value) if state == "COMPLETE" else best
+        found.append(best)
+    return [value for value in found if value > float("-inf")]
+
+
 def last_ended(connection: Connection, study_id: int, count: int) -> list[TrialView]:
     """Return the trials that ended last, the latest first; without those that went on elsewhere."""
     columns, attrs = schema.trials.c, schema.trial_user_attributes.c

@@ -23,6 +23,10 @@ ATTEMPTS = 20
 """So often a sampler is asked for something new; then a duplicate is trained, on a seed of its own."""
 
 
+ENOUGH_TO_RANK = 8
+"""Complete trials without which importances say nothing."""
+
+
 def derived_seed(seed: int, purpose: str, number: int) -> int:
     """Return a seed in 0..2**31-1 that follows from a study's seed, a purpose and a trial's number."""
     text = f"{seed}/{purpose}/{number}".encode()
@@ -92,6 +96,18 @@ class Search:
     def should_prune(self, trial_id: int) -> bool:
         """Say whether the pruner ends a trial after its latest report."""
         return bool(self.study.pruner.prune(self.study, self.mirror.get_trial(trial_id)))
+
+    def importances(self) -> dict[str, float]:
+        """Return how much each parameter that all complete trials have matters (PED-ANOVA); empty for few trials."""
+        complete = self.mirror.get_all_trials(self.mirror.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(complete) < ENOUGH_TO_RANK:
+            return {}
+        try:
+            return optuna.importance.get_param_importances(
+                self.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+            )
+        except (ValueError, RuntimeError):  # no parameter that all have, or values without any spread
+            return {}
 
     def tell(self, trial_id: int, state: TrialState, value: float | None) -> None:
         """End a trial."""

@@ -212,12 +212,34 @@ class Session:
         if finished == 0:
             studies.stop(self.store, self.study, reason)
 
+    def best_value(self) -> float | None:
+        """Return the best value of the complete trials."""
+        complete = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+        return max((trial.value for trial in complete if trial.value is not None), default=None)
+
+    def describe_worker(self, facts: dict[str, Any]) -> None:
+        """Let others know more of this worker: it goes with the next beat."""
+        self._outbox.state |= facts
+
+    def flush(self) -> None:
+        """Write what is still to be written. Raises: WorkerLost, StoreError."""
+        self._transact(lambda connection: None)
+
     def best_roots(self, count: int) -> tuple[list[int], list[int]]:
         """Return the roots of the best complete trials, best first, and of the one that comes after them."""
         complete = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
         ranked = heapq.nsmallest(count + 1, complete, key=lambda t: (-(t.value or 0.0), t.number))
         roots = [root_of(trial) for trial in ranked]
         return roots[:count], roots[count:]
+
+    def importances(self) -> dict[str, float]:
+        """Return how much each parameter matters, the most important first."""
+        return self._search.importances()
+
+    def set_system_attrs(self, trial_id: int, attrs: dict[str, str]) -> None:
+        """Note something about a trial for Optuna and its dashboard."""
+        for key, value in attrs.items():
+            self._mirror.set_trial_system_attr(trial_id, key, value)
 
     def unfinished_roots(self) -> set[int]:
         """Return the roots of the trials that somebody runs or will go on with."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hpo.config import TrialConfig
@@ -103,6 +104,10 @@ class Engine(Protocol):
 
     def examine(self, key: int) -> Examination:
         """Look closer at a trial after its last completed epoch."""
+        ...
+
+    def predict(self, key: int) -> NDArray[np.float32]:
+        """Return a trial's probabilities on the validation rows after its last epoch: [rows, classes]."""
         ...
 
     def evict(self, key: int) -> None:

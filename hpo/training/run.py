@@ -4,8 +4,10 @@ import math
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import TrialConfig
@@ -129,6 +131,15 @@ class Run:
         with self.autocast():
             logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
         return _score(logits, y)
+
+    @torch.inference_mode()
+    def probabilities(self, x: Tensor) -> NDArray[np.float32]:
+        """Return the network's probabilities: [rows, classes]."""
+        self.model.eval()
+        with self.autocast():
+            logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
+        found: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
+        return found
 
     def examine(self) -> Examination:
         """Evaluate on as many training rows as there are validation rows, the first ones."""

@@ -2,7 +2,9 @@
 
 import gc
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hpo.config import Split, TrialConfig
 from hpo.data import info, load_parts
@@ -59,6 +61,10 @@ class SoloEngine:
 
     def examine(self, key: int) -> Examination:
         return self._of(key).examine()
+
+    def predict(self, key: int) -> NDArray[np.float32]:
+        run = self._of(key)
+        return run.probabilities(run.data.validation_x)
 
     def evict(self, key: int) -> None:
         assert key == self._key

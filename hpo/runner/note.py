@@ -1,0 +1,90 @@
+"""The note that optuna-dashboard shows of a study, kept current by its workers."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.config import TrialConfig
+from hpo.store import reading, schema
+from hpo.store.connect import Store
+from hpo.store.notes import write_note
+from hpo.store.study import Study
+
+NOTE_SECONDS = 15.0
+_log = logging.getLogger(__name__)
+
+
+class NoteKeeper:
+    """Writes a study's note now and then; of several workers only the first does, until the study's end."""
+
+    def __init__(self, store: Store, study: Study, worker_id: str, importances: Callable[[], dict[str, float]]) -> None:
+        self.store, self.study, self.worker_id, self.importances = store, study, worker_id, importances
+        self._written = time.monotonic()
+
+    def write_if_due(self, at_once: bool = False) -> None:
+        """Write the note if it is time; a store that does not answer costs nothing."""
+        if not at_once and time.monotonic() - self._written < NOTE_SECONDS:
+            return
+        self._written = time.monotonic()
+        try:
+            with self.store.read() as connection:
+                if not at_once and not self._is_first(connection):
+                    return
+                text = note(connection, self.study, self.importances())
+            write_note(self.store, self.study.study_id, text)
+        except SQLAlchemyError as error:
+            _log.debug("the study's note was not written: %s", error)
+
+    def _is_first(self, connection: Connection) -> bool:
+        workers = schema.hpo_workers.c
+        first = sa.select(sa.func.min(workers.worker_id)).where(workers.study_id == self.study.study_id)
+        return bool(connection.execute(first).scalar() == self.worker_id)
+
+
+def note(connection: Connection, study: Study, importances: dict[str, float]) -> str:
+    """Return a study's note as Markdown."""
+    state = reading.study(connection, study.study_id)
+    best = reading.best_trials(connection, study.study_id, 1)
+    baseline = reading.baseline_trial(connection, study.study_id)
+    counts = state.counts
+    total = f" of {state.budget.trials}" if state.budget else ""
+    lines = [
+        f"## {study.space.title or study.space_name}",
+        "",
+        f"Space `{study.space_name}` on `{study.space.data}` (data {study.fingerprint[:16]}), "
+        f"sampler {study.recipe.sampler.name}, pruner {study.recipe.pruner.name}.",
+        "",
+        f"**{state.finished}{total} trials finished**, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed."
+        + (f" Over: {state.over.reason}." if state.over else ""),
+        "",
+    ]
+    if best:
+        config = TrialConfig.from_dict(best[0].attrs["config"], "best")
+        lines += [f"**Best: {best[0].value:.4f}**, trial {best[0].number}: {config.summary()}", ""]
+    if baseline is not None and baseline.value is not None:
+        gain = (
+            f" The best is {100 * (best[0].value - baseline.value):+.2f} points from it."
+            if best and best[0].value
+            else ""
+        )
+        lines += [f"Baseline ({baseline.attrs['baseline']}): {baseline.value:.4f}.{gain}", ""]
+    if importances:
+        lines += ["| parameter | importance |", "|---|---|"]
+        lines += [f"| {name} | {value:.2f} |" for name, value in list(importances.items())[:8]]
+        lines.append("")
+    lines += [
+        "To go on:",
+        "",
+        "```",
+        f"hpo confirm {study.name}",
+        f"hpo export {study.name} -o best.toml",
+        "hpo train best.toml -o best",
+        "```",
+        "",
+        "*Written by hpo; what you write here is replaced while workers are at it.*",
+    ]
+    return "\n".join(lines)
