@@ -1,0 +1,111 @@
+"""What people see: the dashboard of a real study, in a real browser."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Error, Page
+
+from tests.browser import open_page
+
+USER, PASSWORD = "ann", "only-for-this-test"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A small real study, trained by the command itself."""
+    folder = tmp_path_factory.mktemp("seen")
+    environment = {**os.environ, "HPO_STORAGE": f"sqlite:///{folder}/studies.db"}
+    run = ["run", "--space", "ann_digits", "--trials", "14", "--workers", "2", "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "hpo", *run], env=environment, check=True, capture_output=True)
+    return environment
+
+
+class Server:
+    """`hpo dashboard`, in a process of its own."""
+
+    def __init__(self, environment: dict[str, str], *options: str) -> None:
+        command = [sys.executable, "-m", "hpo", "dashboard", "--port", "0", *options]
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.address = self.process.stderr.readline().partition("is shown at ")[2].split("/dashboard")[0]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def server(environment: dict[str, str]) -> Iterator[Server]:
+    running = Server(environment, "--read-only")
+    yield running
+    running.stop()
+
+
+def visit(page: Page, address: str, selector: str) -> Image.Image:
+    """Open a page, wait for what it shall show, and return a picture of it that is not a blank sheet."""
+    page.goto(address)
+    page.wait_for_selector(selector, timeout=30_000)
+    time.sleep(1)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+    kept = os.environ.get("HPO_SCREENSHOTS")
+    if kept:
+        picture.save(Path(kept) / f"dashboard-{address.rpartition('/')[2].partition('?')[0] or 'list'}.png")
+    return picture
+
+
+def test_the_dashboard_shows_a_real_study(server: Server):
+    with open_page(1400, 1000) as page:
+        visit(page, f"{server.address}/dashboard", "text=ann_digits")
+        visit(page, f"{server.address}/dashboard/studies/1", ".main-svg")
+        assert page.locator(".main-svg").count() >= 2, "plots are drawn"
+        visit(page, f"{server.address}/dashboard/studies/1/note", "text=trials finished")
+        note = page.inner_text("body")
+        assert "14 of 14 trials finished" in note and "Baseline (64-32" in note and "hpo confirm ann_digits" in note
+
+
+def test_a_good_trial_shows_its_pictures(server: Server):
+    with open_page(1400, 1600) as page:
+        visit(page, f"{server.address}/dashboard/studies/1/trials?numbers=0", "text=Artifacts")
+        page.wait_for_selector("img[src*='/artifacts/']", timeout=30_000)
+        sources = page.eval_on_selector_all("img[src*='/artifacts/']", "all => all.map(i => i.src)")
+        sizes = page.eval_on_selector_all("img[src*='/artifacts/']", "all => all.map(i => i.naturalWidth)")
+        assert len(set(sources)) == 3 and all(width > 200 for width in sizes)
+        text = page.inner_text("body")
+        for what in ("learning_curve.png", "confusion.png", "wrong_images.png", "overfitting_gap", "parameters"):
+            assert what in text
+    for source in sources:
+        with urllib.request.urlopen(source) as answer:
+            assert answer.headers["Content-Type"] == "image/png"
+            assert "sandbox" in answer.headers["Content-Security-Policy"]
+
+
+def test_read_only_refuses_to_delete(server: Server):
+    request = urllib.request.Request(f"{server.address}/api/studies/1", method="DELETE")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request)
+    with urllib.request.urlopen(f"{server.address}/api/studies/1") as answer:
+        assert answer.status == 200
+
+
+def test_a_browser_gets_in_with_the_password_alone(environment: dict[str, str]):
+    running = Server(environment | {"HPO_DASHBOARD_AUTH": f"{USER}:{PASSWORD}"})
+    try:
+        for login in (None, (USER, "wrong")):
+            with open_page(login=login) as page, pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
+                page.goto(f"{running.address}/dashboard")
+        with open_page(login=(USER, PASSWORD)) as page:
+            page.goto(f"{running.address}/dashboard")
+            page.wait_for_selector("text=ann_digits", timeout=30_000)
+    finally:
+        running.stop()
