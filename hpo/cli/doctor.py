@@ -4,14 +4,52 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.options import AsJson, Device, out, print_json, talk
+from hpo.cli.options import AsJson, Device, Storage, complete_space, out, print_json, talk
 
-app = typer.Typer(help="Checks and proofs on this machine.", no_args_is_help=True)
+app = typer.Typer(help="What a helpful colleague checks first; with `resume`, a proof.")
 
 
-@app.callback()
-def _doctor() -> None:
-    pass
+@app.callback(invoke_without_command=True)
+def doctor(
+    context: typer.Context,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Also this space: its data, and whether its networks run and learn.", autocompletion=complete_space
+        ),
+    ] = None,
+    device: Device = "auto",
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, devices, the store, data and disk; with --space, whether its networks run and learn."""
+    if context.invoked_subcommand is not None:
+        return
+    import dataclasses
+    import itertools
+
+    from hpo.doctor import machine
+    from hpo.doctor import space as spaces_doctor
+
+    findings = machine.examine(storage)
+    if space is not None:
+        from hpo import space as spaces
+        from hpo.training.devices import choose_device
+
+        findings = itertools.chain(findings, spaces_doctor.examine(spaces.load(space), choose_device(device)))
+    found = []
+    colors = {"ok": "green", "warning": "yellow", "failure": "red"}
+    console = out()
+    for finding in findings:
+        found.append(finding)
+        if not as_json:
+            remedy = f" [dim]{finding.remedy}[/dim]" if finding.remedy else ""
+            color = colors[finding.status]
+            console.print(f"[{color}]{finding.status:8}[/{color}] {finding.check:9} {finding.text}.{remedy}")
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in found])
+    if any(finding.status == "failure" for finding in found):
+        raise typer.Exit(1)
 
 
 @app.command()
