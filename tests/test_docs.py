@@ -1,0 +1,85 @@
+"""The documentation is true: the reference is current, and every command works as printed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/tutorial.md", "docs/guides.md")
+
+# Commands of the pages that are not run here, each for a reason.
+ELSEWHERE = {
+    "make ": "it is what runs the tests",
+    "pip ": "installing is what CI begins with",
+    "hpo dashboard": "it serves until it is stopped: test_browser",
+    "hpo watch": "test_terminal",
+    "hpo predict best photo.png": "test_results, with images of the right size",
+    "hpo studies copy ann_fashion --to postgresql": "test_managing, with a real Postgres",
+    "hpo trials void first_try 17": "there are not so many trials: test_managing",
+}
+
+
+def test_the_reference_is_current():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from make_reference import reference
+    finally:
+        sys.path.pop(0)
+    assert (ROOT / "docs" / "reference.md").read_text() == reference(), "run: python docs/make_reference.py"
+
+
+def commands(page: str) -> list[str]:
+    """Return the lines of a page's shell blocks, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_works_as_printed(page: str, tmp_path: Path):
+    """In the order of the page; on digits in the place of Fashion-MNIST, and fewer trials, for the time it takes."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
+    environment.pop("HPO_STORAGE", None)
+    ran = 0
+    for line in commands(page):
+        if any(line.startswith(prefix) for prefix in ELSEWHERE):
+            continue
+        command = line.replace("ann_fashion", "ann_digits")
+        if command.startswith("hpo run") and "--trials" not in command and "--recipe" not in command:
+            command += " --trials 6"
+        if command.startswith("hpo confirm"):
+            command += " --top 2 --seeds 2"
+        if command.startswith("hpo studies delete"):
+            command += " --yes"
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        ran += 1
+    assert ran >= 5
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/design.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_every_command_is_told_in_the_readme_or_a_guide():
+    from typer.main import get_command
+
+    from hpo.cli.app import app
+
+    told = "\n".join((ROOT / page).read_text() for page in PAGES)
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        assert re.search(rf"`?hpo {re.escape(name)}\b", told), name
+
+
+def test_shell_lines_are_well_formed():
+    for page in PAGES:
+        for line in commands(page):
+            shlex.split(line)
