@@ -20,6 +20,7 @@ import torch
 from hpo import data, recipe, space
 from hpo.recipe import Budget
 from hpo.runner.artifacts import Folder
+from hpo.runner.illustrating import Illustrator, Validation
 from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
 from hpo.runner.worker import make_engine
@@ -47,10 +48,14 @@ def main() -> None:
         study = studies.load(store, name)
         engine = make_engine("solo", "cpu")
         with Session(store, study, {"device": "cpu"}) as session:
-            loop = Loop(session, engine, Keeper(Folder(Path(folder)), study.recipe.checkpoints))
-            start = time.perf_counter()
-            loop.run()
-            wall = time.perf_counter() - start
+            rows = data.load_parts(info, found.split).validation
+            pictures = Illustrator(Path(folder) / "p", study.uid, lambda: Validation(rows.x, rows.y, info.classes))
+            with pictures:
+                keeper = Keeper(Folder(Path(folder)), study.recipe.checkpoints)
+                loop = Loop(session, engine, keeper, illustrator=pictures)
+                start = time.perf_counter()
+                loop.run()
+                wall = time.perf_counter() - start
     share = 1 - loop.training_seconds / wall
     report = {
         "date": date.today().isoformat(),
