@@ -6,9 +6,10 @@ thing that training knows. Kinds of optimizer, schedule and network are told apa
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from hpo import documents
 from hpo.errors import DocumentError, ModelError
@@ -28,6 +29,8 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 _STRICT = ConfigDict(extra="forbid")
+_FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""Within a space a document has become Python's types already, and strictness takes no list for a tuple."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,70 @@ class Split:
 
 
 @dataclass(frozen=True)
+class OwnData:
+    """Data of the user's own: a table, arrays, or a folder of images. Paths are best given whole."""
+
+    __pydantic_config__ = _STRICT
+    csv: str | None = None
+    """A CSV file with a header line, or a Parquet file; texts are categories, missing numbers become the median."""
+    npz: str | None = None
+    """Arrays x [N, F], [N, H, W] or [N, C, H, W] and y [N], whole numbers from 0; x_test and y_test if there are."""
+    image_folder: str | None = None
+    """A folder with one folder of images per class, or with two of those, train and test."""
+    target: str | None = None
+    """Column of a table that holds the class."""
+    ignore: Annotated[tuple[str, ...], _FROM_LIST] = ()
+    """Columns of a table to leave out."""
+    shape: Annotated[tuple[Count, ...], _FROM_LIST] | None = None
+    """What an npz file's rows are reshaped to, as [3, 32, 32]."""
+    size: Count = 32
+    """Width and height that images of a folder are scaled to."""
+    grey: bool = False
+    """Take images of a folder as grey ones."""
+    skip_broken: bool = False
+    """Leave out images that cannot be decoded."""
+    test: str | None = None
+    """File or folder of the same kind with the test rows."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Without test rows of its own: the part that is cut off for them, by class and a fixed seed."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("csv", "npz", "image_folder") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of csv, npz and image_folder is required, got {', '.join(given) or 'none'}.")
+        if self.csv is not None and self.target is None:
+            raise ValueError("target is required with csv: the column that holds the class. Add it.")
+
+    @property
+    def kind(self) -> Literal["csv", "npz", "image_folder"]:
+        """Which of the three it is."""
+        return "csv" if self.csv is not None else ("npz" if self.npz is not None else "image_folder")
+
+    @property
+    def path(self) -> str:
+        """The file or folder."""
+        return str(getattr(self, self.kind))
+
+    @property
+    def name(self) -> str:
+        """The file's or folder's name, without its suffix."""
+        return Path(self.path).stem
+
+
+def _data_form(value: Any) -> str:
+    return "own" if isinstance(value, dict | OwnData) else "name"
+
+
+DataSource = Annotated[Annotated[str, Tag("name")] | Annotated[OwnData, Tag("own")], Discriminator(_data_form)]
+"""A known data set by its name, or one's own."""
+
+
+@dataclass(frozen=True)
 class TrialConfig:
     """A complete training run: data, split, network, optimizer, schedule, and the seed all chance follows."""
 
     __pydantic_config__ = _STRICT
-    data: str
+    data: DataSource
     model: Annotated[Network, Field(discriminator="family")]
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
     batch_size: Count

@@ -15,6 +15,7 @@ from hpo.config import (
     OPTIMIZERS,
     SCHEDULES,
     Activation,
+    DataSource,
     Head,
     Network,
     Norm,
@@ -229,7 +230,8 @@ class SearchSpace(Section):
     """A data set, one family of networks, and the ranges of everything that is searched."""
 
     title: str = ""
-    data: str
+    data: DataSource | None = None
+    """A name of `hpo data list`, or data of your own; without it `hpo run` wants --data."""
     split: Split = Field(default_factory=Split)
     epochs: Size
     batch_size: Size
@@ -263,7 +265,7 @@ class SearchSpace(Section):
             assert self.cnn is not None
             network = self.cnn.draw(suggester)
         return TrialConfig(
-            data=self.data,
+            data=self.data if self.data is not None else "",
             split=self.split,
             model=network,
             optimizer=self.optimizer.draw(suggester),

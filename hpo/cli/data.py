@@ -1,10 +1,13 @@
 """`hpo data`: data sets."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpo.cli.options import AsJson, complete_data, out, print_json, talk
+
+if TYPE_CHECKING:
+    from hpo.config import OwnData
 
 app = typer.Typer(help="Data sets: what is known, what is here.", no_args_is_help=True)
 
@@ -53,7 +56,7 @@ def fetch(
     talk().print(f"{name}: ready (from {source}) in {data.cache_folder() / name}")
 
 
-def fetch_with_progress(name: str) -> str:
+def fetch_with_progress(name: "str | OwnData | None") -> str:
     """Fetch a data set, showing how much has come; return its source."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
@@ -64,9 +67,9 @@ def fetch_with_progress(name: str) -> str:
         return data.fetch(info)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=talk(), transient=True) as progress:
-        task = progress.add_task(name, total=None)
+        task = progress.add_task(info.name, total=None)
 
         def report(source: str, size: int) -> None:
-            progress.update(task, description=f"{name} from {source}", completed=size)
+            progress.update(task, description=f"{info.name} from {source}", completed=size)
 
         return data.fetch(info, report)

@@ -1,5 +1,6 @@
 """From the options of `hpo run` to an open study: made, or resumed as what it was."""
 
+from pathlib import Path
 from typing import Any
 
 from hpo import data
@@ -7,7 +8,8 @@ from hpo import recipe as recipes
 from hpo import space as spaces
 from hpo.cli.data import fetch_with_progress
 from hpo.cli.options import talk
-from hpo.errors import StudyError, suggestion
+from hpo.config import OwnData
+from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget
 from hpo.store import study as studies
 from hpo.store.connect import Store, exists, open_store
@@ -22,14 +24,18 @@ def prepare(
     seed: int | None,
     storage: str | None,
     limits: dict[str, Any],
+    own: OwnData | None = None,
 ) -> tuple[Store, Study, bool]:
     """Open the study that the options name, or make it (then the last of the answer is True).
 
-    Nothing is made unless everything is right. Raises: HpoError for whatever is wrong.
+    `own` takes the place of the space's data. Nothing is made unless everything is right.
+    Raises: HpoError for whatever is wrong.
     """
     space = spaces.load(space_name) if space_name is not None else None
+    if space is not None and own is not None:
+        space = space.model_copy(update={"data": own})
     recipe = recipes.load(recipe_name) if recipe_name is not None else None
-    if space is not None:
+    if space is not None and space.data is not None:
         space.check_inputs(data.info(space.data).input_shape, str(space_name))
     document = str(space_name).removesuffix(".toml").rpartition("/")[2]
     name = studies.check_name(study_name or document)
@@ -50,6 +56,7 @@ def prepare(
         recipe = recipe.model_copy(update={"seed": seed})
     budget = Budget.model_validate(recipe.budget.model_dump() | limits)
     recipe = recipe.model_copy(update={"budget": budget})
+    space.check_inputs(data.info(space.data).input_shape, str(space_name))
     fetch_with_progress(space.data)
     fingerprint = data.fingerprint(data.info(space.data), space.split)
     if store is None:
@@ -60,6 +67,26 @@ def prepare(
         return store, _resume(store, name, space, recipe, seed, limits), False
     talk().print(f'made study "{name}": up to {budget.trials} trials of {space.title or document}')
     return store, studies.load(store, name), True
+
+
+def own_data(path: str | None, target: str | None) -> OwnData | None:
+    """Return the data that --data and --target name. Raises: UsageError."""
+    if path is None:
+        if target is not None:
+            raise UsageError("--target: goes with --data, which is missing. Add it.")
+        return None
+    whole = Path(path).absolute()
+    if not whole.exists():
+        raise UsageError(f"--data: {path}: no such file or folder.")
+    if whole.is_dir():
+        return OwnData(image_folder=str(whole))
+    if whole.suffix == ".npz":
+        return OwnData(npz=str(whole))
+    if whole.suffix not in (".csv", ".parquet", ".pq"):
+        raise UsageError(f"--data: must be a .csv, .parquet or .npz file or a folder of images, got {path}.")
+    if target is None:
+        raise UsageError(f"--target: is required with {whole.name}: the column that holds the class.")
+    return OwnData(csv=str(whole), target=target)
 
 
 def _names(store: Store) -> list[str]:
@@ -76,6 +103,8 @@ def _resume(
     limits: dict[str, Any],
 ) -> Study:
     study = studies.load(store, name)
+    if space is not None and space.data is None:
+        space = space.model_copy(update={"data": study.space.data})
     studies.check_same(study, space, recipe, seed)
     fetch_with_progress(study.space.data)
     studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))

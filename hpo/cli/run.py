@@ -40,6 +40,11 @@ RecipeOption = Annotated[
         autocompletion=complete_recipe,
     ),
 ]
+DataOption = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Your own data: a .csv, .parquet or .npz file, or a folder of images."),
+]
+TargetOption = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of a table that holds the class.")]
 TrialsOption = Annotated[
     int | None, typer.Option(metavar="N", help="The study's total of finished trials, over all runs and workers.")
 ]
@@ -53,7 +58,14 @@ def run(
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="The study's total of searching time: 90s, 30m, 1h30m.")
     ] = None,
-    target: Annotated[float | None, typer.Option(help="Stop when a trial reaches this validation accuracy.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Stop when a trial reaches this validation accuracy; and with a table as --data, "
+            "the column that holds the class. May be given twice.",
+        ),
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(metavar="N", help="Stop when the best has not improved for N finished trials.")
     ] = None,
@@ -67,6 +79,7 @@ def run(
     warm_from: Annotated[
         str | None, typer.Option(metavar="STUDY,...", help="Try first what was best in earlier studies, where it fits.")
     ] = None,
+    data: DataOption = None,
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Show it in a browser too, at localhost:8080.")
     ] = False,
@@ -76,10 +89,11 @@ def run(
 
     if space is None and study is None:
         raise UsageError("run: a space or a study is required, got neither. For example: hpo run --space ann_fashion")
+    goal, column = _targets(target)
     limits: dict[str, Any] = {
         "trials": at_least_one("--trials", trials),
         "timeout": None if timeout is None else parse_timeout(timeout),
-        "target": target,
+        "target": goal,
         "patience": at_least_one("--patience", patience),
         "max_failures": at_least_one("--max-failures", max_failures),
     }
@@ -87,15 +101,33 @@ def run(
     if seed is not None and seed < 0:
         raise UsageError(f"--seed: must be at least 0, got {seed}.")
 
-    from hpo.cli.prepare import prepare
+    from hpo.cli.prepare import own_data, prepare
     from hpo.runner.devices import devices_for
 
     devices = devices_for(device, workers)
-    store, found, _ = prepare(space, study, recipe, seed, storage, {k: v for k, v in limits.items() if v is not None})
+    given = {k: v for k, v in limits.items() if v is not None}
+    store, found, _ = prepare(space, study, recipe, seed, storage, given, own_data(data, column))
     if warm_from is not None:
         warm_start(store, found, warm_from)
     with watched(store, dashboard):
         search(store, found, devices)
+
+
+def _targets(given: list[str] | None) -> tuple[float | None, str | None]:
+    """Return the accuracy and the column that --target names. Raises: UsageError."""
+    goal, column = None, None
+    for text in given or ():
+        try:
+            value = float(text)
+        except ValueError:
+            if column is not None:
+                raise UsageError(f'--target: one column can hold the class, got "{column}" and "{text}".') from None
+            column = text
+            continue
+        if goal is not None:
+            raise UsageError(f"--target: one accuracy can be the target, got {goal:g} and {value:g}.")
+        goal = value
+    return goal, column
 
 
 @contextlib.contextmanager
@@ -231,6 +263,8 @@ def init(
     study: StudyOption = None,
     recipe: RecipeOption = None,
     trials: TrialsOption = None,
+    data: DataOption = None,
+    target: TargetOption = None,
     storage: Storage = None,
 ) -> None:
     """Make a store: the file, if it is SQLite, and the tables; with --space also a study for workers to join.
@@ -244,9 +278,10 @@ def init(
     if space is None and (study, recipe, trials) != (None, None, None):
         raise UsageError("init: --study, --recipe and --trials go with --space. Add it.")
     if space is not None:
-        from hpo.cli.prepare import prepare
+        from hpo.cli.prepare import own_data, prepare
 
-        _, found, made = prepare(space, study, recipe, None, storage, {"trials": trials} if trials else {})
+        limits = {"trials": trials} if trials else {}
+        _, found, made = prepare(space, study, recipe, None, storage, limits, own_data(data, target))
         if not made:
             talk().print(f'study "{found.name}" was there')
         return

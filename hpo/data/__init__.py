@@ -1,11 +1,13 @@
 """Data sets: known by name, fetched, verified, split. Arrays only: nothing here needs torch."""
 
 from hpo.data.cache import cache_folder, fetch, state
-from hpo.data.loading import Inputs, Parts, fingerprint, load_parts, load_test
-from hpo.data.registry import DataInfo, info, known
+from hpo.data.encoding import Encoding
+from hpo.data.loading import Inputs, Parts, fingerprint, info, load_parts, load_test
+from hpo.data.registry import DataInfo, known
 
 __all__ = [
     "DataInfo",
+    "Encoding",
     "Inputs",
     "Parts",
     "cache_folder",

@@ -64,7 +64,7 @@ def fetch(data: DataInfo, report: Report = lambda source, size: None) -> str:
     Raises: DataError if no source gave it, with every source's reason.
     """
     if state(data) == "ready":
-        return "cache" if data.files else "scikit-learn"
+        return "cache" if data.files else (data.own.path if data.own else "scikit-learn")
     folder = cache_folder() / data.name
     try:
         folder.mkdir(parents=True, exist_ok=True)

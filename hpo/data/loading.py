@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.config import Split
+from hpo.config import OwnData, Split
+from hpo.data import own
 from hpo.data.cache import path_of, verify
-from hpo.data.registry import DataFile, DataInfo
+from hpo.data.encoding import Encoding
+from hpo.data.own import Rows
+from hpo.data.registry import DataFile, DataInfo, known_info
 from hpo.errors import DataError
 
 Array = NDArray[np.generic]
@@ -37,12 +40,25 @@ class Parts:
     std: NDArray[np.float32]
     """The same, with 1 where a column never changes."""
     fingerprint: str
+    encoding: Encoding | None = None
+    """How the columns of a table of the user's own became numbers."""
+
+
+def info(source: str | OwnData | None) -> DataInfo:
+    """Return what is known of a data set, the user's own included.
+
+    Raises: UsageError for an unknown name or a missing file, DataError for what is wrong in a file.
+    """
+    return own.describe(source) if isinstance(source, OwnData) else known_info(source)
 
 
 def load_parts(data: DataInfo, split: Split) -> Parts:
     """Read the training split and cut it. Raises: DataError for missing or damaged files."""
-    everything = _read(data, test=False)
+    everything, encoding = _read(data, test=False), None
     train_rows, validation_rows = _cut(everything.y, split, data.name)
+    if isinstance(everything, Rows):
+        encoding = Encoding.fit(everything.x.iloc[train_rows], everything.x)
+        everything = Inputs(encoding.apply(everything.x, data.name), everything.y)
     train = Inputs(everything.x[train_rows], everything.y[train_rows])
     scaled_axes = (0, 2, 3) if data.kind == "images" else (0,)
     mean = train.x.mean(axis=scaled_axes, dtype=np.float64) / data.scale
@@ -54,12 +70,20 @@ def load_parts(data: DataInfo, split: Split) -> Parts:
         mean=mean.astype(np.float32),
         std=np.where(std > 0, std, 1.0).astype(np.float32),
         fingerprint=_digest(data, everything, validation_rows),
+        encoding=encoding,
     )
 
 
-def load_test(data: DataInfo) -> Inputs:
-    """Read the test split: once, after the search. Raises: DataError for missing or damaged files."""
-    return _read(data, test=True)
+def load_test(data: DataInfo, encoding: Encoding | None = None) -> Inputs:
+    """Read the test split: once, after the search; a table by the encoding of its training rows.
+
+    Raises: DataError for missing or damaged files.
+    """
+    rows = _read(data, test=True)
+    if isinstance(rows, Rows):
+        assert encoding is not None, "a table is read by the encoding of its training rows"
+        return Inputs(encoding.apply(rows.x, data.name), rows.y)
+    return rows
 
 
 def fingerprint(data: DataInfo, split: Split) -> str:
@@ -68,13 +92,16 @@ def fingerprint(data: DataInfo, split: Split) -> str:
     return _digest(data, everything, _cut(everything.y, split, data.name)[1])
 
 
-def _digest(data: DataInfo, everything: Inputs, validation_rows: NDArray[np.int64]) -> str:
+def _digest(data: DataInfo, everything: Inputs | Rows, validation_rows: NDArray[np.int64]) -> str:
     digest = hashlib.sha256()
-    if data.files:  # whose checksums were verified on reading; those of the test files count too
+    if data.own is not None:
+        digest.update(own.read(data.own).digest.encode())
+    elif data.files:  # whose checksums were verified on reading; those of the test files count too
         for file in data.files:
             digest.update(file.sha256.encode())
     else:
-        for part in (everything, _read(data, test=True)):
+        for test in (False, True):
+            part = _bundled(data, test)
             digest.update(np.ascontiguousarray(part.x).tobytes())
             digest.update(part.y.tobytes())
     digest.update(np.sort(validation_rows).tobytes())
@@ -96,7 +123,11 @@ def _cut(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np
     return np.sort(train_rows), np.sort(validation_rows)
 
 
-def _read(data: DataInfo, test: bool) -> Inputs:
+def _read(data: DataInfo, test: bool) -> Inputs | Rows:
+    if data.own is not None:
+        content = own.read(data.own)
+        rows = content.test if test else content.train
+        return rows if data.own.kind == "csv" else Inputs(rows.x, rows.y)
     if not data.files:
         return _bundled(data, test)
     images, labels = data.files[2:] if test else data.files[:2]

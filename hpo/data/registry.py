@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hpo.config import OwnData
 from hpo.errors import UsageError, suggestion
 
 
@@ -36,6 +37,8 @@ class DataInfo:
     system_folder: str = ""
     """Where a system package installs it."""
     debian_package: str = ""
+    own: OwnData | None = None
+    """Where the user's own data is."""
 
 
 DATA_SETS = {
@@ -96,6 +99,14 @@ DATA_SETS = {
             scale=16.0,
         ),
         DataInfo(
+            name="wine",
+            title="scikit-learn's wine table: 13 measures of a wine, three growers",
+            kind="table",
+            input_shape=(13,),
+            classes=("class_0", "class_1", "class_2"),
+            rows=(142, 36),
+        ),
+        DataInfo(
             name="breast_cancer",
             title="scikit-learn's breast cancer table: 30 measures of a tumour, malignant or benign",
             kind="table",
@@ -112,8 +123,10 @@ def known() -> list[str]:
     return sorted(DATA_SETS)
 
 
-def info(name: str) -> DataInfo:
-    """Return what is known of a data set. Raises: UsageError for an unknown name."""
+def known_info(name: str | None) -> DataInfo:
+    """Return what is known of a data set. Raises: UsageError for an unknown name, or for none."""
+    if not name:
+        raise UsageError("data: is required by this space. Give your own: --data FILE_OR_FOLDER [--target COLUMN].")
     if name not in DATA_SETS:
         raise UsageError(f'No data set named "{name}". {suggestion(name, DATA_SETS)}')
     return DATA_SETS[name]

@@ -131,6 +131,8 @@ def to_toml(export: Export) -> str:
 def _table(path: str, content: dict[str, Any]) -> Table:
     table = tomlkit.table()
     for key, value in sorted(content.items(), key=lambda item: isinstance(item[1], dict)):
+        if value is None:  # TOML has no null: what is left out has its default
+            continue
         here = f"{path}.{key}"
         table.add(key, _table(here, value) if isinstance(value, dict) else value)
         if here in COMMENTS:

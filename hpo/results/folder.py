@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hpo import documents, pictures
 from hpo.config import TrialConfig
-from hpo.data import DataInfo
+from hpo.data import DataInfo, Encoding, Parts
 from hpo.errors import DocumentError, TrainingError, UsageError
 from hpo.models import build_model
 from hpo.results.export import Export, to_toml
@@ -39,6 +39,8 @@ class Classifier(nn.Module):
         self.input_shape = tuple(int(size) for size in inputs["shape"])
         self.classes = tuple(str(name) for name in inputs["classes"])
         self.scale = float(inputs["scale"])
+        self.encoding = Encoding.from_list(inputs["columns"]) if "columns" in inputs else None
+        """How a table of mixed columns becomes the numbers that the network takes."""
         shape = (1, -1, 1, 1) if self.kind == "images" else (1, -1)
         self.register_buffer("mean", torch.tensor(inputs["mean"], dtype=torch.float32).view(shape))
         self.register_buffer("std", torch.tensor(inputs["std"], dtype=torch.float32).view(shape))
@@ -55,7 +57,7 @@ def write(folder: Path, export: Export, trained: Trained, metrics: dict[str, Any
     weights = {name: value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
     try:
         files.write(WEIGHTS, safetensors.torch.save(weights))
-        files.write(CONFIG, (to_toml(export) + _inputs(parts.info, parts.mean.tolist(), parts.std.tolist())).encode())
+        files.write(CONFIG, (to_toml(export) + _inputs(parts)).encode())
         files.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
         files.write("learning_curve.png", pictures.learning_curve(metrics["curves"]))
         files.write("confusion_matrix.png", pictures.confusion(metrics["confusion"], parts.info.classes))
@@ -66,18 +68,25 @@ def write(folder: Path, export: Export, trained: Trained, metrics: dict[str, Any
         raise TrainingError(f"{folder}: cannot be written: {error.strerror}. Choose another -o.") from error
 
 
-def _inputs(info: DataInfo, mean: list[float], std: list[float]) -> str:
-    table = tomlkit.table()
+def _inputs(parts: Parts) -> str:
+    info, table = parts.info, tomlkit.table()
     table.comment("what the network takes: (x / scale - mean) / std")
     for key, value in {
         "kind": info.kind,
         "shape": list(info.input_shape),
         "classes": list(info.classes),
         "scale": info.scale,
-        "mean": mean,
-        "std": std,
+        "mean": parts.mean.tolist(),
+        "std": parts.std.tolist(),
     }.items():
         table.add(key, value)
+    if parts.encoding is not None:
+        columns = tomlkit.aot()
+        for column in parts.encoding.to_list():
+            row = tomlkit.table()
+            row.update(column)
+            columns.append(row)
+        table.add("columns", columns)
     document = tomlkit.document()
     document.add("inputs", table)
     return "\n" + tomlkit.dumps(document)

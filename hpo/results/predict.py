@@ -98,7 +98,11 @@ def _csv(path: Path, classifier: Classifier) -> NDArray[np.float32]:
     import pandas as pd
 
     try:
-        x = pd.read_csv(path).to_numpy(dtype=np.float32)
+        frame = pd.read_csv(path)
+        if classifier.encoding is not None:
+            frame.columns = [str(column) for column in frame.columns]
+            return classifier.encoding.apply(frame, str(path))
+        x = frame.to_numpy(dtype=np.float32)
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: must be a table of numbers with a header line, got {reason}.") from error

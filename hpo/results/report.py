@@ -16,6 +16,7 @@ from hpo import documents
 from hpo.config import TrialConfig
 from hpo.results import charts, confirmation
 from hpo.results.confirmation import Confirmation
+from hpo.runner.note import data_name
 from hpo.store import reading, trials
 from hpo.store.connect import Store
 from hpo.store.limits import EXCUSED
@@ -131,7 +132,7 @@ def _sections(
 
 def _searched(study: Study) -> str:
     recipe = study.recipe
-    lines = [f"space {study.space_name}, data {study.space.data}"]
+    lines = [f"space {study.space_name}, data {data_name(study)}"]
     lines.append(f"sampler {recipe.sampler.name}, pruner {recipe.pruner.name}, seed {recipe.seed}")
     content = documents.dump(study.space)
     for key in ("title", "data", "baselines"):

@@ -47,7 +47,7 @@ def load_data(config: TrialConfig, fingerprint: str | None) -> Parts:
     parts = data.load_parts(info, config.split)
     if fingerprint is not None and parts.fingerprint != fingerprint:
         raise DataError(
-            f"{config.data}: must have fingerprint {fingerprint[:16]}..., got {parts.fingerprint[:16]}...: "
+            f"{info.name}: must have fingerprint {fingerprint[:16]}..., got {parts.fingerprint[:16]}...: "
             "the file was made from other data. Use the same data, or remove data_fingerprint from the file."
         )
     return parts

@@ -10,6 +10,7 @@ from torch import nn
 from hpo import data
 from hpo.config import SGD, Adam, AdamW, Cosine, OneCycle, RMSprop, SGDMomentum, TrialConfig
 from hpo.data.registry import DataInfo
+from hpo.errors import UsageError
 from hpo.models import build_model
 
 _SCRIPT = Template('''\
@@ -133,6 +134,8 @@ def load(folder):
 def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
     """Return a script that builds, trains and evaluates the network of a config, in the same way."""
     info = data.info(config.data)
+    if info.own is not None:
+        raise UsageError("--as script: is for the known data sets, got data of your own. Use hpo train and hpo.load.")
     with torch.device("meta"):
         model = build_model(config.model, info.input_shape, len(info.classes))
     loading, imports, needs = _loading(info)

@@ -17,7 +17,7 @@ def test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, 
     """
     kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.history[-1].validation_accuracy)
     info = kept.parts.info
-    rows = data.load_test(info)
+    rows = data.load_test(info, kept.parts.encoding)
     found = [scores(probabilities(t, rows), rows.y, info.classes) for t in trained]
     run, last = kept.run, kept.run.history[-1]
     metrics: dict[str, Any] = found[trained.index(kept)]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.config import TrialConfig
+from hpo.config import OwnData, TrialConfig
 from hpo.store import reading, schema
 from hpo.store.connect import Store
 from hpo.store.notes import write_note
@@ -45,6 +45,12 @@ class NoteKeeper:
         return bool(connection.execute(first).scalar() == self.worker_id)
 
 
+def data_name(study: Study) -> str:
+    """Return the name of a study's data."""
+    source = study.space.data
+    return source.name if isinstance(source, OwnData) else str(source)
+
+
 def note(connection: Connection, study: Study, importances: dict[str, float]) -> str:
     """Return a study's note as Markdown."""
     state = reading.study(connection, study.study_id)
@@ -55,7 +61,7 @@ def note(connection: Connection, study: Study, importances: dict[str, float]) ->
     lines = [
         f"## {study.space.title or study.space_name}",
         "",
-        f"Space `{study.space_name}` on `{study.space.data}` (data {study.fingerprint[:16]}), "
+        f"Space `{study.space_name}` on `{data_name(study)}` (data {study.fingerprint[:16]}), "
         f"sampler {study.recipe.sampler.name}, pruner {study.recipe.pruner.name}.",
         "",
         f"**{state.finished}{total} trials finished**, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed."

@@ -192,7 +192,7 @@ def check_data(study: Study, fingerprint: str) -> None:
     """Refuse data that differs from the study's. Raises: StudyError."""
     if fingerprint != study.fingerprint:
         raise StudyError(
-            f'Study "{study.name}": data set {study.space.data} must have fingerprint {study.fingerprint[:16]}..., '
+            f'Study "{study.name}": its data must have fingerprint {study.fingerprint[:16]}..., '
             f"got {fingerprint[:16]}...: its scores would not compare. Use the same data, or begin another study."
         )
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpo.config import Split, TrialConfig
+from hpo.config import OwnData, Split, TrialConfig
 from hpo.data import info, load_parts
 from hpo.errors import HpoError
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
@@ -20,7 +20,7 @@ class SoloEngine:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._data: dict[tuple[str, Split], ResidentData] = {}
+        self._data: dict[tuple[str | OwnData, Split], ResidentData] = {}
         self._key: int | None = None
         self._run: Run | None = None
 
