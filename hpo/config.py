@@ -27,6 +27,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 _STRICT = ConfigDict(extra="forbid")
 _FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -171,9 +172,50 @@ class OneCycle:
     name: Literal["one_cycle"] = "one_cycle"
 
 
+@dataclass(frozen=True)
+class Step:
+    """The training is cut into `parts` equal stretches; after each the learning rate is multiplied by `gamma`."""
+
+    __pydantic_config__ = _STRICT
+    parts: Annotated[int, Field(ge=2)] = 3
+    gamma: Share = 0.1
+    name: Literal["step"] = "step"
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """The learning rate falls by the same factor at each step, to `final` times itself at the last one."""
+
+    __pydantic_config__ = _STRICT
+    final: Share = 0.01
+    name: Literal["exponential"] = "exponential"
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """Linearly up during the first `warmup` part of all steps, then down along half a cosine to zero."""
+
+    __pydantic_config__ = _STRICT
+    warmup: Share = 0.05
+    name: Literal["warmup_cosine"] = "warmup_cosine"
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """The learning rate is multiplied by `gamma` whenever the validation loss has not improved for `patience` epochs.
+
+    An improvement is one of at least 1e-4 of the best, as in torch's ReduceLROnPlateau.
+    """
+
+    __pydantic_config__ = _STRICT
+    patience: Count = 3
+    gamma: Share = 0.3
+    name: Literal["plateau"] = "plateau"
+
+
 Network = MLP | CNN
 Optimizer = SGD | SGDMomentum | Adam | AdamW | RMSprop
-Schedule = Constant | Cosine | OneCycle
+Schedule = Constant | Cosine | OneCycle | Step | Exponential | WarmupCosine | Plateau
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": SGD,
@@ -182,7 +224,15 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
     "rmsprop": RMSprop,
 }
-SCHEDULES: dict[str, type[Schedule]] = {"none": Constant, "cosine": Cosine, "one_cycle": OneCycle}
+SCHEDULES: dict[str, type[Schedule]] = {
+    "none": Constant,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "step": Step,
+    "exponential": Exponential,
+    "warmup_cosine": WarmupCosine,
+    "plateau": Plateau,
+}
 
 
 @dataclass(frozen=True)
@@ -276,6 +326,14 @@ class TrialConfig:
     """Initial weights, data order and dropout follow from it."""
     schedule: Annotated[Schedule, Field(discriminator="name")] = field(default_factory=Constant)
     split: Split = field(default_factory=Split)
+    label_smoothing: Rate = 0.0
+    """Share of the target that is spread over all classes."""
+    clip_norm: Positive | None = None
+    """The gradient is scaled down to this norm where it is larger."""
+    patience: Count | None = None
+    """Training ends when the validation accuracy has not improved for so many epochs; None for all epochs."""
+    best_weights: bool = False
+    """At the end the network takes the weights of its best epoch; else it keeps those of the last."""
     accumulation: Count = 1
     """Parts that a batch is trained in, one after another: the same batch size in less memory. Batch norm sees
     the parts."""
@@ -311,6 +369,10 @@ class TrialConfig:
             f"dropout {dropout}" if dropout else "",
             f"{optimizer.name} lr {optimizer.lr:.3g} wd {optimizer.weight_decay:.2g}",
             self.schedule.name if self.schedule.name != "none" else "",
+            f"smoothing {self.label_smoothing:g}" if self.label_smoothing else "",
+            f"clip {self.clip_norm:g}" if self.clip_norm else "",
+            f"patience {self.patience}" if self.patience else "",
+            "best weights" if self.best_weights else "",
             f"batch {self.batch_size}" + (f" in {self.accumulation} parts" if self.accumulation > 1 else ""),
         ]
         return ", ".join(part for part in parts if part)

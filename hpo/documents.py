@@ -104,12 +104,12 @@ def dump(value: Any) -> dict[str, Any]:
     return content
 
 
-def differences(name: str, before: Any, now: Any) -> list[str]:
-    """Return one line for each field in which two dumped documents differ."""
+def differences(name: str, before: Any, now: Any, where: tuple[str, str] = ("in the study", "now")) -> list[str]:
+    """Return one line for each field in which two dumped documents differ; `where` says what each value is of."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(key for key in now if key not in before)]
-        return [line for k in keys for line in differences(f"{name}.{k}", before.get(k), now.get(k))]
-    return [] if before == now else [f"{name}: {json.dumps(before)} in the study, {json.dumps(now)} now"]
+        return [line for k in keys for line in differences(f"{name}.{k}", before.get(k), now.get(k), where)]
+    return [] if before == now else [f"{name}: {json.dumps(before)} {where[0]}, {json.dumps(now)} {where[1]}"]
 
 
 class Section(BaseModel):

@@ -47,10 +47,11 @@ from hpo.ranges import (
 )
 
 OptimizerName = Literal["sgd", "sgd_momentum", "adam", "adamw", "rmsprop"]
-ScheduleName = Literal["none", "cosine", "one_cycle"]
+ScheduleName = Literal["none", "cosine", "one_cycle", "step", "exponential", "warmup_cosine", "plateau"]
 
 Rate = Annotated[Number, within(0, 1, open_high=True)]
 Size = Annotated[Integer, within(1)]
+Share = Annotated[Number, within(0, 1, open_low=True, open_high=True)]
 
 
 class MLPSpace(Section):
@@ -193,7 +194,11 @@ class ScheduleSpace(Section):
 
     name: one_of(ScheduleName) = "none"  # type: ignore[valid-type]
     floor: Rate | None = None
-    warmup: Annotated[Number, within(0, 1, open_low=True, open_high=True)] | None = None
+    warmup: Share | None = None
+    final: Share | None = None
+    gamma: Share | None = None
+    parts: Annotated[Integer, within(2)] | None = None
+    patience: Size | None = None
 
     def draw(self, suggester: Suggester) -> Schedule:
         """Draw the schedule, then its own fields."""
@@ -236,6 +241,14 @@ class SearchSpace(Section):
     epochs: Size
     batch_size: Size
     precision: Precision = "auto"
+    label_smoothing: Rate = 0.0
+    """Share of the target that is spread over all classes."""
+    clip_norm: Annotated[Number, within(0, open_low=True)] | None = None
+    """The gradient is scaled down to this norm where it is larger."""
+    patience: Size | None = None
+    """Training ends when the validation accuracy has not improved for so many epochs."""
+    best_weights: Flag = False
+    """At the end the network takes the weights of its best epoch; else it keeps those of the last."""
     mlp: MLPSpace | None = None
     cnn: CNNSpace | None = None
     optimizer: OptimizerSpace
@@ -272,6 +285,10 @@ class SearchSpace(Section):
             schedule=self.schedule.draw(suggester),
             batch_size=pick(self.batch_size, "batch_size", suggester),
             epochs=pick(self.epochs, "epochs", suggester),
+            label_smoothing=pick(self.label_smoothing, "label_smoothing", suggester),
+            clip_norm=pick(self.clip_norm, "clip_norm", suggester),
+            patience=pick(self.patience, "patience", suggester),
+            best_weights=pick(self.best_weights, "best_weights", suggester),
             precision=self.precision,
             seed=seed,
         )

@@ -61,7 +61,8 @@ def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
 
 def _rest(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
     optimizer, schedule = dataclasses.asdict(config.optimizer), dataclasses.asdict(config.schedule)
-    draws: dict[str, Any] = {"batch_size": config.batch_size}
+    single = ("batch_size", "label_smoothing", "clip_norm", "patience", "best_weights")
+    draws: dict[str, Any] = {name: getattr(config, name) for name in single}
     for key, value in optimizer.items():
         draws |= {f"optimizer.{key}": value, f"optimizer.{optimizer['name']}.{key}": value}
     draws |= {f"schedule.{key}": value for key, value in schedule.items()}

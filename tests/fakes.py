@@ -91,7 +91,9 @@ class FakeEngine:
                 continue
             trial.state = next_state(trial.config, trial.state, epoch)
             value = value_of(trial.config, trial.state, epoch)
-            result = EpochResult(epoch, value, 1 - value, value + 0.01, 1 - value, self.epoch_seconds)
+            result = EpochResult(
+                epoch, value, 1 - value, value + 0.01, 1 - value, self.epoch_seconds, epoch >= trial.config.epochs
+            )
             trial.history.append(result)
             outcomes[key] = result
         return outcomes

@@ -72,6 +72,8 @@ OPTIONS = {
     ("spaces", "list"): "--json",
     ("spaces", "show"): "",
     ("spaces", "check"): "",
+    ("spaces", "new"): "--from",
+    ("spaces", "diff"): "",
     ("recipes", "list"): "--json",
     ("recipes", "show"): "",
     ("data", "list"): "--json",

@@ -18,7 +18,22 @@ import torch
 import hpo
 from hpo import data
 from hpo import space as spaces
-from hpo.config import CNN, MLP, SGD, AdamW, Cosine, OneCycle, RMSprop, TrialConfig
+from hpo.config import (
+    CNN,
+    MLP,
+    SGD,
+    AdamW,
+    Constant,
+    Cosine,
+    Exponential,
+    OneCycle,
+    Plateau,
+    RMSprop,
+    Schedule,
+    Step,
+    TrialConfig,
+    WarmupCosine,
+)
 from hpo.errors import DocumentError, HpoError, StudyError
 from hpo.models import build_model, parameter_count
 from hpo.ranges import AtRandom
@@ -345,21 +360,43 @@ def test_a_script_builds_the_same_network():
         torch.testing.assert_close(net.eval()(x), ours.eval()(x))
 
 
-@pytest.mark.parametrize("schedule", [Cosine(floor=0.1), Cosine(), OneCycle()])
-def test_a_script_has_the_same_learning_rates(schedule: Cosine | OneCycle):
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Constant(),
+        Cosine(floor=0.1),
+        Cosine(),
+        OneCycle(),
+        Step(),
+        Exponential(),
+        WarmupCosine(warmup=0.2),
+        Plateau(patience=2),
+    ],
+)
+def test_a_script_has_the_same_learning_rates(schedule: Schedule):
     from hpo.training.schedules import lr_factor
 
     config = dataclasses.replace(MLP_CONFIG, schedule=schedule)
     namespace: dict[str, object] = {"__name__": "script"}
     exec(compile(to_script(config, {}), "script", "exec"), namespace)
     for step in range(100):
-        expected = 0.01 * lr_factor(schedule, step, 100)
-        assert namespace["learning_rate"](step, 100) == pytest.approx(expected, rel=1e-9)  # type: ignore[operator]
+        losses = [1.0, 0.9, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0, 1.01, 1.02][: step // 10]
+        expected = 0.01 * lr_factor(schedule, step, 100, losses)
+        assert namespace["learning_rate"](step, 100, losses) == pytest.approx(expected, rel=1e-9)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.1), RMSprop(lr=1e-3, weight_decay=1e-4), AdamW(lr=0.01)])
 def test_a_script_runs_where_hpo_is_not(tmp_path: Path, optimizer: SGD | RMSprop | AdamW):
-    config = dataclasses.replace(MLP_CONFIG, optimizer=optimizer, schedule=Cosine(), epochs=15)
+    config = dataclasses.replace(
+        MLP_CONFIG,
+        optimizer=optimizer,
+        schedule=Cosine(),
+        epochs=15,
+        label_smoothing=0.1,
+        clip_norm=5.0,
+        patience=8,
+        best_weights=True,
+    )
     path = tmp_path / "best.py"
     path.write_text(to_script(config, {}))
     # -I: neither the environment's paths nor the working folder; and an `hpo` that cannot be imported.

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hpo import documents
-from hpo.cli.options import AsJson, out, print_json, talk
+from hpo.cli.options import AsJson, complete_space, out, print_json, talk
 
 app = typer.Typer(help="Search spaces: where to look.", no_args_is_help=True)
 recipes = typer.Typer(help="Study recipes: how to look.", no_args_is_help=True)
@@ -47,6 +47,42 @@ def list_spaces(as_json: AsJson = False) -> None:
 def show_space(name: Name) -> None:
     """Print a search space."""
     _show("space", name)
+
+
+@app.command("new")
+def new_space(
+    name: Annotated[str, typer.Argument(help="Its name; the file is NAME.toml in ./search_spaces.")],
+    source: Annotated[str, typer.Option("--from", help="The space to copy.", autocompletion=complete_space)],
+) -> None:
+    """Copy a space into ./search_spaces, to be edited."""
+    from hpo.errors import HpoError, UsageError
+
+    where = Path(documents.find("space", source).where)
+    path = Path("search_spaces") / f"{name.removesuffix('.toml')}.toml"
+    if path.exists():
+        raise UsageError(f"{path}: is there already. Choose another name.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(where.read_text(encoding="utf-8"), encoding="utf-8")
+    except OSError as error:
+        raise HpoError(f"{path}: cannot be written: {error.strerror}. Change to a folder of your own.") from error
+    talk().print(f"{path}: a copy of {source}. Edit it, then: hpo spaces check {name}")
+
+
+@app.command("diff")
+def diff_spaces(
+    one: Annotated[str, typer.Argument(help="A name of the list, or a path ending in .toml.")],
+    other: Annotated[str, typer.Argument(help="Another.")],
+) -> None:
+    """Show in which fields two spaces differ."""
+    from hpo import space
+
+    places = (f"in {one}", f"in {other}")
+    lines = documents.differences("space", space.load(one).identity(), space.load(other).identity(), places)
+    for line in lines:
+        print(line.removeprefix("space."))
+    if not lines:
+        talk().print("they are the same search")
 
 
 @app.command("check")

@@ -61,10 +61,14 @@ def retrain(
     with_validation: bool = False,
     on_epoch: OnEpoch = lambda result: None,
 ) -> Trained:
-    """Train all epochs; a training that was killed goes on from what it left in the folder.
+    """Train to the end; a training that was killed goes on from what it left in the folder.
+
+    With the validation rows trained on, nothing can be judged by them: all epochs are trained, the last weights kept.
 
     Raises: TrainingError if the training diverges or the folder cannot be written.
     """
+    if with_validation:
+        config = dataclasses.replace(config, patience=None, best_weights=False)
     files, name = Folder(folder), unfinished_name(config, with_validation)
     try:
         content = files.read(name)
@@ -77,12 +81,12 @@ def retrain(
         for result in run.history:
             on_epoch(result)
         saved = time.monotonic()
-        while len(run.history) < config.epochs:
+        while not run.finished:
             outcome = run.train_epoch()
             if isinstance(outcome, Fault):
                 raise TrainingError(f"training ended early: {outcome.message}. Lower the learning rate.")
             on_epoch(outcome)
-            if time.monotonic() - saved >= SAVE_SECONDS or len(run.history) == config.epochs:
+            if time.monotonic() - saved >= SAVE_SECONDS or run.finished:
                 files.write(name, _saved(run))
                 saved = time.monotonic()
     except OSError as error:

@@ -8,7 +8,20 @@ import torch
 from torch import nn
 
 from hpo import data
-from hpo.config import SGD, Adam, AdamW, Cosine, OneCycle, RMSprop, SGDMomentum, TrialConfig
+from hpo.config import (
+    SGD,
+    Adam,
+    AdamW,
+    Cosine,
+    Exponential,
+    OneCycle,
+    Plateau,
+    RMSprop,
+    SGDMomentum,
+    Step,
+    TrialConfig,
+    WarmupCosine,
+)
 from hpo.data.registry import DataInfo
 from hpo.errors import UsageError
 from hpo.models import build_model
@@ -24,6 +37,7 @@ Written by `hpo export --as script`; it needs $needs.
 """
 
 import argparse
+import copy
 import math
 
 import torch
@@ -54,17 +68,17 @@ $layers
 $loading
 
 
-def learning_rate(step, steps):
-    """The learning rate at a step (from 0) of all steps."""
+def learning_rate(step, steps, losses):
+    """The learning rate at a step (from 0) of all steps, given the validation losses so far."""
 $schedule
 
 
 def evaluate(net, x, y):
-    """Accuracy, without dropout and on the running statistics."""
+    """Accuracy and loss, without dropout and on the running statistics."""
     net.eval()
     with torch.inference_mode():
         logits = torch.cat([net(part) for part in x.split(1000)])
-    return (logits.argmax(1) == y).float().mean().item()
+    return (logits.argmax(1) == y).float().mean().item(), F.cross_entropy(logits, y).item()
 
 
 def main():
@@ -90,21 +104,23 @@ def main():
     optimizer = $optimizer
     batch_size = min(BATCH_SIZE, len(train_y))
     steps = len(train_y) // batch_size
-    for epoch in range(EPOCHS):
+    losses = []
+$before    for epoch in range(EPOCHS):
         net.train()
         order = torch.randperm(len(train_y), device=device)
         for step in range(steps):
-            optimizer.param_groups[0]["lr"] = learning_rate(epoch * steps + step, EPOCHS * steps)
+            optimizer.param_groups[0]["lr"] = learning_rate(epoch * steps + step, EPOCHS * steps, losses)
             batch = order[step * batch_size : (step + 1) * batch_size]
             with torch.autocast(device.type, torch.bfloat16, enabled=$bf16):
                 logits = net(train_x[batch])
-            loss = F.cross_entropy(logits.float(), train_y[batch])
+            loss = F.cross_entropy(logits.float(), train_y[batch]$smoothing)
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-        accuracy = evaluate(net, validation_x, validation_y)
+$clip            optimizer.step()
+        accuracy, validation_loss = evaluate(net, validation_x, validation_y)
+        losses.append(validation_loss)
         print(f"epoch {epoch + 1:3d} of {EPOCHS}: loss {loss.item():.4f}, validation accuracy {accuracy:.4f}")
-    print(f"test accuracy {evaluate(net, test_x, test_y):.4f}")
+$each$after    print(f"test accuracy {evaluate(net, test_x, test_y)[0]:.4f}")
 
 
 if __name__ == "__main__":
@@ -158,6 +174,9 @@ def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
         axes="(0, 2, 3)" if info.kind == "images" else "0",
         optimizer=_optimizer(config),
         bf16=provenance.get("precision") == "bf16",
+        smoothing=f", label_smoothing={config.label_smoothing!r}" if config.label_smoothing else "",
+        clip=_CLIP.substitute(norm=repr(config.clip_norm)) if config.clip_norm is not None else "",
+        **_stopping(config),
     )
 
 
@@ -169,6 +188,25 @@ def _origin(provenance: dict[str, Any]) -> str:
     if promise:
         text += f"; its test accuracy should lie in {promise[0]:.4f} to {promise[1]:.4f}"
     return text + ".\n"
+
+
+_CLIP = Template("            torch.nn.utils.clip_grad_norm_(net.parameters(), $norm)\n")
+
+
+def _stopping(config: TrialConfig) -> dict[str, str]:
+    """Return what early stopping and best weights add before, in and after the epochs."""
+    if config.patience is None and not config.best_weights:
+        return {"before": "", "each": "", "after": ""}
+    keep = (
+        ", best_weights = accuracy, epoch, copy.deepcopy(net.state_dict())"
+        if config.best_weights
+        else " = accuracy, epoch"
+    )
+    each = f"        if accuracy > best:\n            best, best_epoch{keep}\n"
+    if config.patience is not None:
+        each += f"        if epoch - best_epoch >= {config.patience}:\n            break\n"
+    after = "    net.load_state_dict(best_weights)\n" if config.best_weights else ""
+    return {"before": "    best, best_epoch = -1.0, 0\n", "each": each, "after": after}
 
 
 _DEFAULTS = re.compile(
@@ -225,6 +263,26 @@ def _schedule(config: TrialConfig) -> list[str]:
                 "else:",
                 "    progress, low = (step - peak) / (last - peak), 1 / 25 / 1e4",
                 "return LEARNING_RATE * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)",
+            ]
+        case Step(parts=parts, gamma=gamma):
+            return [f"return LEARNING_RATE * {gamma!r} ** (step * {parts} // steps)"]
+        case Exponential(final=final):
+            return [f"return LEARNING_RATE * {final!r} ** (step / max(1, steps - 1))"]
+        case WarmupCosine(warmup=warmup):
+            return [
+                f"rising = {warmup!r} * steps",
+                "if step < rising:",
+                "    return LEARNING_RATE * (step + 1) / (rising + 1)",
+                "return LEARNING_RATE * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2",
+            ]
+        case Plateau(patience=patience, gamma=gamma):
+            return [
+                "best, still, plateaus = math.inf, 0, 0",
+                "for loss in losses:",
+                "    best, still = (loss, 0) if loss < best * (1 - 1e-4) else (best, still + 1)",
+                f"    if still > {patience}:",
+                "        plateaus, still = plateaus + 1, 0",
+                f"return LEARNING_RATE * {gamma!r} ** plateaus",
             ]
     return ["return LEARNING_RATE"]
 

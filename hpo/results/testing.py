@@ -15,11 +15,11 @@ def test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, 
     Kept is the one with the highest validation accuracy or, where validation was trained on, the first.
     `promise` is the interval that its test accuracy should lie in.
     """
-    kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.history[-1].validation_accuracy)
+    kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.accuracy)
     info = kept.parts.info
     rows = data.load_test(info, kept.parts.encoding)
     found = [scores(probabilities(t, rows), rows.y, info.classes) for t in trained]
-    run, last = kept.run, kept.run.history[-1]
+    run = kept.run
     metrics: dict[str, Any] = found[trained.index(kept)]
     if promise is not None:
         metrics |= {
@@ -36,7 +36,7 @@ def test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, 
             "mean_interval": [interval.low, interval.high],
         }
     metrics |= {
-        "validation_accuracy": None if kept.with_validation else last.validation_accuracy,
+        "validation_accuracy": None if kept.with_validation else run.accuracy,
         "train_accuracy": run.examine().train_accuracy,
         "trained_on": "train+val" if kept.with_validation else "train",
         "trained_on_rows": len(run.data.train_y),

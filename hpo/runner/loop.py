@@ -138,10 +138,10 @@ class Loop:
         live = self.live[key]
         live.history.append(result)
         self.session.report(key, result.epoch, result.validation_accuracy)
-        if result.epoch >= live.assignment.config.epochs:
+        if result.last:
             self._describe(key)
             self._illustrate(key, complete=True)
-            self.session.complete(key, result.validation_accuracy)
+            self.session.complete(key, self._value(key))
             self._drop(key, complete=True)
             self._failures = None
         elif self.session.should_prune(key):
@@ -152,6 +152,13 @@ class Loop:
             self._failures = None
         else:
             self.keeper.save_if_due(live.assignment.root, lambda: self.engine.snapshot(key))
+
+    def _value(self, key: int) -> float:
+        """Return what a trial is worth: the accuracy of the weights that its training ended with."""
+        live = self.live[key]
+        if live.assignment.config.best_weights:
+            return max(result.validation_accuracy for result in live.history)
+        return live.history[-1].validation_accuracy
 
     def _end_faulty(self, key: int, fault: Fault) -> None:
         live = self.live[key]
@@ -194,7 +201,7 @@ class Loop:
         start = time.perf_counter()
         examined = self.engine.examine(key)
         self.training_seconds += time.perf_counter() - start
-        gap = examined.train_accuracy - self.live[key].history[-1].validation_accuracy
+        gap = examined.train_accuracy - self._value(key)
         self._note_course(key)
         self.session.set_attrs(key, {"train_accuracy": examined.train_accuracy, "overfitting_gap": gap})
 
@@ -215,7 +222,7 @@ class Loop:
         shown = self.illustrator.curves(key, self._curves(key))
         if complete:
             best = self.session.best_value()
-            if best is None or self.live[key].history[-1].validation_accuracy > best:
+            if best is None or self._value(key) > best:
                 start = time.perf_counter()
                 probabilities = self.engine.predict(key)
                 self.training_seconds += time.perf_counter() - start

@@ -28,6 +28,8 @@ class EpochResult:
     train_accuracy: float
     train_loss: float
     seconds: float
+    last: bool = False
+    """Whether the training ends with this epoch."""
 
 
 @dataclass(frozen=True)

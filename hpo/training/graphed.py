@@ -16,7 +16,6 @@ from hpo.training.contract import Checkpoint
 from hpo.training.dataset import ResidentData
 from hpo.training.optimizers import build_optimizer
 from hpo.training.run import Run
-from hpo.training.schedules import lr_factor
 
 WARM_UP_STEPS = 3
 """Steps taken one by one before the capture, so that every lazy allocation is behind (PyTorch's own number)."""
@@ -51,9 +50,7 @@ class GraphedRun(Run):
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
         self.order.copy_(order)
-        total, lr, schedule = self.config.epochs * self.steps, self.config.optimizer.lr, self.config.schedule
-        factors = [lr * lr_factor(schedule, first_step + step, total) for step in range(self.steps)]
-        self.lrs.copy_(torch.tensor(factors))
+        self.lrs.copy_(torch.tensor([self.lr_at(first_step + step) for step in range(self.steps)]))
         self.counter.zero_()
         done = 0
         if self.capturable and self.graph is None:
@@ -70,7 +67,7 @@ class GraphedRun(Run):
         rows = self.order.index_select(0, self.counter).flatten()
         self.optimizer.zero_grad()
         outputs = self.forward_backward(rows)
-        self.optimizer.step()
+        self.update()
         self.logits.index_copy_(0, self.counter, outputs.unsqueeze(0))
         self.counter.add_(1)
 

@@ -37,6 +37,8 @@ class Run:
     ) -> None:
         self.config, self.data, self.device = config, data, device
         self.history: list[EpochResult] = []
+        self.best: dict[str, Tensor] = {}
+        """Weights of the best epoch, if the config wants them."""
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         self.dropouts = make_dropout_stateless(model)
         self.model = model.to(device)
@@ -65,9 +67,39 @@ class Run:
         if not math.isfinite(loss):
             return Fault("diverged", f"the loss was not finite in epoch {epoch + 1}")
         seconds = time.perf_counter() - start
-        result = EpochResult(epoch + 1, accuracy, loss, train_accuracy, train_loss, seconds)
+        last = epoch + 1 >= self.config.epochs or self._waited_enough(accuracy)
+        result = EpochResult(epoch + 1, accuracy, loss, train_accuracy, train_loss, seconds, last)
         self.history.append(result)
+        if self.config.best_weights:
+            self._keep_best(last)
         return result
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no further epoch."""
+        return bool(self.history) and self.history[-1].last
+
+    @property
+    def accuracy(self) -> float:
+        """The validation accuracy of the weights that the training ends with."""
+        if self.config.best_weights:
+            return max(result.validation_accuracy for result in self.history)
+        return self.history[-1].validation_accuracy
+
+    def _waited_enough(self, accuracy: float) -> bool:
+        """Say whether the accuracy, this epoch's included, has not improved for as long as the config waits."""
+        if self.config.patience is None:
+            return False
+        values = [*(result.validation_accuracy for result in self.history), accuracy]
+        return len(values) - 1 - values.index(max(values)) >= self.config.patience
+
+    def _keep_best(self, last: bool) -> None:
+        """Remember the weights of the best epoch; after the last one, take them."""
+        latest = self.history[-1].validation_accuracy
+        if all(result.validation_accuracy < latest for result in self.history[:-1]):
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        if last:
+            self.model.load_state_dict(self.best)
 
     def learn(self, epoch: int) -> tuple[float, float]:
         """Train one epoch (from 0); return training accuracy and loss, not finite if it diverged."""
@@ -92,7 +124,7 @@ class Run:
             self.set_lr(first_step + step)
             self.optimizer.zero_grad()
             outputs = self.forward_backward(rows)
-            self.optimizer.step()
+            self.update()
             logits.append(outputs)
             if self.device.type == "cpu" and step % LOSS_CHECK_STEPS == 0 and not outputs.isfinite().all():
                 return None
@@ -106,16 +138,27 @@ class Run:
             with self.autocast():
                 logits = self.model(x)
             logits = logits.float()
-            loss = F.cross_entropy(logits, y)
+            loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
             if len(part) < len(rows):
                 loss = loss * (len(part) / len(rows))
             loss.backward()  # type: ignore[no-untyped-call]
             outputs.append(logits.detach())
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
+    def update(self) -> None:
+        """Take the optimizer's step on the gradient, clipped if the config says so."""
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate at a step, counted over all epochs."""
+        losses = [result.validation_loss for result in self.history]
+        factor = lr_factor(self.config.schedule, step, self.config.epochs * self.steps, losses)
+        return self.config.optimizer.lr * factor
+
     def set_lr(self, step: int) -> None:
-        total = self.config.epochs * self.steps
-        lr = self.config.optimizer.lr * lr_factor(self.config.schedule, step, total)
+        lr = self.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
@@ -150,13 +193,15 @@ class Run:
     def checkpoint(self) -> Checkpoint:
         """Return the state after the last epoch."""
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors = weights | optimizer_tensors(self.optimizer)
+        best = {f"best.{name}": value for name, value in self.best.items()}
+        tensors = weights | best | optimizer_tensors(self.optimizer)
         arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in tensors.items()}
         return Checkpoint(self.config, arrays, tuple(self.history), self.facts.precision)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         tensors = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
         self.model.load_state_dict(dict(_under("model.", tensors)))
+        self.best = {name: value.to(self.device) for name, value in _under("best.", tensors)}
         load_optimizer_tensors(self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")})
         self.history = list(checkpoint.history)
 
