@@ -31,9 +31,10 @@ def start_dashboard(environment: dict[str, str]) -> tuple[subprocess.Popen[str],
     return process, process.stderr.readline().partition("is shown at ")[2].split("/dashboard")[0]
 
 
-def ask(address: str) -> float:
+def ask(address: str, after: int = 0) -> float:
+    """Ask for the study's trials from a number on: an open page asks only for those that it does not know."""
     start = time.perf_counter()
-    with urllib.request.urlopen(f"{address}/api/studies/1", timeout=120) as answer:
+    with urllib.request.urlopen(f"{address}/api/studies/1?after={after}", timeout=120) as answer:
         answer.read()
     return time.perf_counter() - start
 
@@ -88,7 +89,7 @@ def large_study(trials: int) -> dict[str, float]:
         studies.create(store, "large", "ann_fashion", space, StudyRecipe(budget=Budget(trials=trials * 2)), "f" * 64)
         fill(store, studies.load(store, "large"), space, trials)
         dashboard, address = start_dashboard(os.environ | {"HPO_STORAGE": url})
-        seconds = [ask(address) for _ in range(6)]
+        seconds = [ask(address), *(ask(address, trials) for _ in range(5))]
         dashboard.terminate()
         dashboard.wait()
     return {"first": round(seconds[0], 3), "refresh": round(statistics.median(seconds[1:]), 3)}

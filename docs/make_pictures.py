@@ -4,6 +4,7 @@ python docs/make_pictures.py        # wants Chromium; trains for some minutes
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,11 @@ from tests.terminal import Terminal  # noqa: E402
 PICTURES = ROOT / "docs" / "pictures"
 COLORS = {"brown": "yellow", "default": "default"}
 SIZE = (110, 15)
+
+
+def drawn_curves(shown: list[str]) -> int:
+    """Return how many of the running trials have a curve to look at."""
+    return sum(bool(re.match(r"trial \d+ .* ([4-9]|1\d)/20 ", line)) for line in shown)
 
 
 def svg(screen: pyte.Screen, lines: int, title: str) -> str:
@@ -47,15 +53,17 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        environment = {**os.environ, "HPO_STORAGE": f"sqlite:///{folder}/runs/studies.db"}
+        environment = {name: value for name, value in os.environ.items() if name != "HPO_STORAGE"}
         run = ["run", "--space", "ann_fashion", "--device", "cpu", "--trials", "60"]
         terminal = Terminal(*SIZE, *run, folder=folder, environment=environment)
-        terminal.wait_for(lambda shown: any(" 24/60 trials" in line or " 25/60 trials" in line for line in shown), 600)
+        terminal.wait_for(
+            lambda shown: any(re.search(r" 2\d/60 trials", line) for line in shown) and drawn_curves(shown) > 1, 600
+        )
         drawn = svg(terminal.screen, SIZE[1], "hpo run --space ann_fashion")
         (PICTURES / "terminal.svg").write_text(drawn, encoding="utf-8")
         terminal.end(900)
         command = [sys.executable, "-m", "hpo", "dashboard", "--port", "0", "--read-only"]
-        dashboard = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        dashboard = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
         assert dashboard.stderr is not None
         address = dashboard.stderr.readline().partition("is shown at ")[2].split("/dashboard")[0]
         with open_page(1400, 1000) as page:

@@ -46,7 +46,8 @@ class Budget(Section):
 class Sampler(Section):
     """Who draws the next configuration."""
 
-    name: Literal["tpe", "random"] = "tpe"
+    name: Literal["tpe", "gp", "qmc", "random"] = "tpe"
+    """TPE; Gaussian processes; a quasi-random Sobol sequence; random."""
     startup_trials: Annotated[int, Field(ge=1)] = 10
     """Random draws before the sampler models what it has seen."""
 
@@ -54,13 +55,21 @@ class Sampler(Section):
 class Pruner(Section):
     """Who ends trials early, by their validation accuracy after each epoch."""
 
-    name: Literal["successive_halving", "median", "none"] = "successive_halving"
+    name: Literal["successive_halving", "hyperband", "median", "percentile", "patient", "threshold", "none"] = (
+        "successive_halving"
+    )
     min_epochs: Annotated[int, Field(ge=1)] = 1
     """The first epoch after which a trial may be pruned."""
     reduction: Annotated[int, Field(ge=2)] = 4
-    """Successive halving keeps the best 1/reduction at each rung; rungs are min_epochs * reduction**k."""
+    """Successive halving and Hyperband keep the best 1/reduction at each rung; rungs are min_epochs * reduction**k."""
     startup_trials: Annotated[int, Field(ge=0)] = 5
-    """Median prunes nothing before this many trials are complete."""
+    """Median and percentile prune nothing before this many trials are complete."""
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
+    """Percentile keeps so many percent of the trials."""
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Patient prunes a trial that has not improved for more than so many epochs."""
+    threshold: float = 0.5
+    """Threshold prunes a trial whose validation accuracy is below this."""
 
 
 class Checkpoints(Section):

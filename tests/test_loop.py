@@ -8,15 +8,18 @@ import pytest
 
 from hpo.config import TrialConfig
 from hpo.errors import UsageError
+from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.runner.artifacts import Folder, study_files
 from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
+from hpo.store import study as studies
 from hpo.store.connect import Store
 from hpo.store.limits import Over
 from hpo.store.session import Session
 from hpo.store.study import Study
 from hpo.training import checkpoints
 from hpo.training.contract import Fault
+from tests.conftest import small_space
 from tests.fakes import FakeEngine, accuracy
 
 MakeStudy = Callable[..., Study]
@@ -81,19 +84,42 @@ def test_a_trial_that_was_handed_back_goes_on_from_its_checkpoint(store: Store, 
     assert trial.state.name == "COMPLETE" and list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("pruner", ["successive_halving", "median"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
+def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str):
+    """A study in one go, and one whose worker is replaced after each few trials: the same configs."""
+    drawn = []
+    for name, pauses in (("one", 1000), ("many", 7)):
+        recipe = StudyRecipe(
+            budget=Budget(trials=14), pruner=Pruner(name="none"), sampler=Sampler(name=sampler, startup_trials=5)
+        )
+        assert studies.create(store, name, "small", small_space(), recipe, "f" * 64)
+        study = studies.load(store, name)
+        over = None
+        while over is None:
+            steps = iter(range(1000))
+            over = work(store, study, FakeEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
+        drawn.append([t.user_attrs["config"] for t in trials_of(store, study)])
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 14
+
+
+ORACLES = {
+    "successive_halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4),
+    "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=6, reduction_factor=4),
+    "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+    "percentile": optuna.pruners.PercentilePruner(25.0, n_startup_trials=5, n_warmup_steps=1),
+    "threshold": optuna.pruners.ThresholdPruner(lower=0.5, n_warmup_steps=1),
+}
+
+
+@pytest.mark.parametrize("pruner", ORACLES)
 def test_pruning_is_what_optuna_would_have_done(store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str):
     """Optuna's own study, in its in-memory storage, told the same draws and curves, prunes the same trials."""
     study = make_study(trials=40, pruner=pruner)
     work(store, study, FakeEngine(), tmp_path)
     ours = trials_of(store, study)
     assert 5 < sum(t.state.name == "PRUNED" for t in ours) < 40
-    oracle = optuna.create_study(
-        direction="maximize",
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4)
-        if pruner == "successive_halving"
-        else optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
-    )
+    # Under the same name, for Hyperband's brackets follow from it.
+    oracle = optuna.create_study(study_name=study.name, direction="maximize", pruner=ORACLES[pruner])
     for trial in ours:
         config = TrialConfig.from_dict(trial.user_attrs["config"], "trial")
         asked = oracle.ask()

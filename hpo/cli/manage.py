@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,10 +12,20 @@ from hpo.errors import HpoError, UsageError
 trials = typer.Typer(help="Single trials of a study.", no_args_is_help=True)
 
 Number = Annotated[int, typer.Argument(help="The trial's number.")]
+
+
+def _done(as_json: bool, text: str, **facts: Any) -> None:
+    """Say what was done, to people or to programs."""
+    if as_json:
+        print_json(facts)
+    else:
+        talk().print(text)
+
+
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def delete(study: StudyName, yes: Yes = False, storage: Storage = None) -> None:
+def delete(study: StudyName, yes: Yes = False, storage: Storage = None, as_json: AsJson = False) -> None:
     """Delete a study, its trials and its files."""
     from hpo.runner.artifacts import configured_root, dashboard_folder
     from hpo.store import managing, reading
@@ -29,7 +39,7 @@ def delete(study: StudyName, yes: Yes = False, storage: Storage = None) -> None:
     if not yes:
         question = f"Delete study {study} with {sum(view.counts.values())} trials from {shown(store.url)}?"
         if not typer.confirm(question, err=True):
-            talk().print("nothing was deleted")
+            _done(as_json, "nothing was deleted", deleted=None)
             return
     uid = managing.delete(store, study)
     root = configured_root(store.url)
@@ -39,13 +49,14 @@ def delete(study: StudyName, yes: Yes = False, storage: Storage = None) -> None:
             picture.unlink(missing_ok=True)
     elif uid is not None:
         talk().print(f"its files are still in {root.rstrip('/')}/{uid}/")
-    talk().print(f"deleted study {study}")
+    _done(as_json, f"deleted study {study}", deleted=study, trials=sum(view.counts.values()))
 
 
 def rename(
     study: StudyName,
     new_name: Annotated[str, typer.Argument(help="The new name.")],
     storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Give a study another name."""
     from hpo.store import managing
@@ -53,7 +64,7 @@ def rename(
     from hpo.store.url import configured
 
     managing.rename(open_store(configured(storage)), study, new_name)
-    talk().print(f"study {study} is now {new_name}")
+    _done(as_json, f"study {study} is now {new_name}", renamed=study, name=new_name)
 
 
 def copy(
@@ -61,9 +72,10 @@ def copy(
     to: Annotated[str | None, typer.Option(metavar="URL", help="The store to copy to. [default: the same]")] = None,
     name: Annotated[str | None, typer.Option(help="The copy's name. [default: the same]")] = None,
     storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Copy a study to another store, as SQLite to Postgres, or under another name; counts and values are compared."""
-    from hpo.runner.artifacts import configured_root
+    from hpo.runner.artifacts import configured_root, dashboard_folder
     from hpo.store import managing
     from hpo.store.connect import open_store
     from hpo.store.url import configured, shown
@@ -80,7 +92,13 @@ def copy(
             shutil.copytree(folder, Path(roots[1]) / uid)
         except OSError as error:
             raise HpoError(f"{roots[1]}: the study was copied, its files could not be: {error}.") from error
-    talk().print(f"copied study {study} to {shown(target.url)} as {name or study}: all trials equal")
+    pictures = [dashboard_folder(store.url) for store in (source, target)]
+    if pictures[0] != pictures[1] and pictures[0].is_dir():
+        pictures[1].mkdir(parents=True, exist_ok=True)
+        for picture in pictures[0].glob(f"{old_uid}-*"):
+            shutil.copy2(picture, pictures[1] / picture.name)
+    where, new = shown(target.url), name or study
+    _done(as_json, f"copied study {study} to {where} as {new}: all trials equal", copied=study, to=where, name=new)
 
 
 def retry(
@@ -89,6 +107,7 @@ def retry(
         Literal["error", "oom", "lost"] | None, typer.Option(help="Only what failed this way. [default: all]")
     ] = None,
     storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Have a study's failed trials run again, the same configurations, with the next `hpo run`."""
     from hpo.store import managing
@@ -96,10 +115,10 @@ def retry(
     from hpo.store.url import configured
 
     retried = managing.retry(open_store(configured(storage)), study, kind)
-    for old, new in retried:
-        talk().print(f"trial {old} runs again as trial {new}")
+    lines = [f"trial {old} runs again as trial {new}" for old, new in retried]
     again = f"To run them: hpo run --study {study}" if retried else "nothing to run again"
-    talk().print(f"{len(retried)} failed trial(s); {again}")
+    lines.append(f"{len(retried)} failed trial(s); {again}")
+    _done(as_json, "\n".join(lines), study=study, retried=[{"trial": old, "as": new} for old, new in retried])
 
 
 @trials.command()
@@ -140,6 +159,7 @@ def void(
     number: Number,
     why: Annotated[str, typer.Option(help="The reason; it is kept with the trial.")],
     storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take a bad trial out of the sampler's sight; its record stays, another runs in its place."""
     from hpo.store import managing
@@ -147,4 +167,4 @@ def void(
     from hpo.store.url import configured
 
     managing.void(open_store(configured(storage)), study, number, why)
-    talk().print(f"trial {number} of {study} is void: {why}")
+    _done(as_json, f"trial {number} of {study} is void: {why}", study=study, void=number, why=why)

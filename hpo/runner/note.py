@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.config import OwnData, TrialConfig
+from hpo.errors import StoreError
 from hpo.store import reading, schema
 from hpo.store.connect import Store
 from hpo.store.notes import write_note
@@ -36,7 +37,7 @@ class NoteKeeper:
                     return
                 text = note(connection, self.study, self.importances())
             write_note(self.store, self.study.study_id, text)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, StoreError) as error:
             _log.debug("the study's note was not written: %s", error)
 
     def _is_first(self, connection: Connection) -> bool:

@@ -34,23 +34,59 @@ def derived_seed(seed: int, purpose: str, number: int) -> int:
 
 
 class _TPE(optuna.samplers.TPESampler):
-    def reseed(self, seed: int) -> None:
+    def reseed(self, seed: int, number: int) -> None:
         self._rng.rng.seed(seed)
         self._random_sampler._rng.rng.seed(seed)
 
 
 class _Random(optuna.samplers.RandomSampler):
-    def reseed(self, seed: int) -> None:
+    def reseed(self, seed: int, number: int) -> None:
         self._rng.rng.seed(seed)
 
 
-def make_sampler(recipe: Sampler) -> _TPE | _Random:
-    """Return the sampler that a recipe names."""
-    return _Random() if recipe.name == "random" else _TPE(n_startup_trials=recipe.startup_trials)
+class _GP(optuna.samplers.GPSampler):
+    def __init__(self, startup_trials: int) -> None:
+        self._random = _Random()
+        super().__init__(n_startup_trials=startup_trials, independent_sampler=self._random)
+
+    def reseed(self, seed: int, number: int) -> None:
+        self._rng.rng.seed(seed)
+        self._random.reseed(seed, number)
 
 
-def make_pruner(recipe: Pruner) -> BasePruner:
-    """Return the pruner that a recipe names; it is only told whole epochs, from 1."""
+class _QMC(optuna.samplers.QMCSampler):
+    """Sobol's sequence, walked by the trials' numbers: workers need not agree on whose turn it is."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = _Random()
+        super().__init__(scramble=True, seed=seed, independent_sampler=self._random, warn_independent_sampling=False)
+
+    def reseed(self, seed: int, number: int) -> None:
+        self._number = number
+        self._random.reseed(seed, number)
+
+    def _find_sample_id(self, study: Study, search_space: object) -> int:
+        return self._number
+
+
+SeededSampler = _TPE | _Random | _GP | _QMC
+
+
+def make_sampler(recipe: Sampler, seed: int) -> SeededSampler:
+    """Return the sampler that a recipe names; `seed` is the study's."""
+    match recipe.name:
+        case "random":
+            return _Random()
+        case "gp":
+            return _GP(recipe.startup_trials)
+        case "qmc":
+            return _QMC(seed)
+        case "tpe":
+            return _TPE(n_startup_trials=recipe.startup_trials)
+
+
+def make_pruner(recipe: Pruner, epochs: int) -> BasePruner:
+    """Return the pruner that a recipe names for trainings of so many epochs; it is only told whole epochs, from 1."""
     match recipe.name:
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(
@@ -58,6 +94,18 @@ def make_pruner(recipe: Pruner) -> BasePruner:
             )
         case "median":
             return optuna.pruners.MedianPruner(n_startup_trials=recipe.startup_trials, n_warmup_steps=recipe.min_epochs)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(
+                min_resource=recipe.min_epochs, max_resource=epochs, reduction_factor=recipe.reduction
+            )
+        case "percentile":
+            return optuna.pruners.PercentilePruner(
+                recipe.percentile, n_startup_trials=recipe.startup_trials, n_warmup_steps=recipe.min_epochs
+            )
+        case "patient":
+            return optuna.pruners.PatientPruner(None, patience=recipe.patience)
+        case "threshold":
+            return optuna.pruners.ThresholdPruner(lower=recipe.threshold, n_warmup_steps=recipe.min_epochs)
         case "none":
             return optuna.pruners.NopPruner()
 
@@ -67,8 +115,10 @@ class Search:
 
     def __init__(self, mirror: Mirror, space: SearchSpace, recipe: StudyRecipe) -> None:
         self.mirror, self.space, self.recipe = mirror, space, recipe
-        self.sampler = make_sampler(recipe.sampler)
-        self.study = Study(mirror.study_name, mirror, sampler=self.sampler, pruner=make_pruner(recipe.pruner))
+        self.sampler = make_sampler(recipe.sampler, recipe.seed)
+        self.study = Study(
+            mirror.study_name, mirror, sampler=self.sampler, pruner=make_pruner(recipe.pruner, space.max_epochs)
+        )
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:
         """Draw a trial's config. It follows from the study's seed, the trial's number and what is known."""
@@ -76,7 +126,7 @@ class Search:
         again = self.recipe.duplicates == "ask_again" and "fixed_params" not in before.system_attrs
         for attempt in range(ATTEMPTS if again else 1):
             purpose = f"draw/{attempt}" if attempt else "draw"
-            self.sampler.reseed(derived_seed(self.recipe.seed, purpose, number))
+            self.sampler.reseed(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
             self.study._thread_local.cached_all_trials = None  # it is filled by the sampler and outlives a trial
             self.mirror.hold()
             config = self.space.draw(Trial(self.study, trial_id), derived_seed(self.recipe.seed, "train", number))

@@ -22,6 +22,8 @@ from hpo.store.connect import Store
 from hpo.store.trials import Changes, fresh_id, insert_trial, write
 from hpo.store.url import shown
 
+METRIC_NAMES = "study:metric_names"
+"""What Optuna calls the system attribute by which its dashboard names the values."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -87,6 +89,8 @@ def create(
             } | dict(noted)
             rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
             connection.execute(sa.insert(schema.study_user_attributes), rows)
+            named = {"study_id": study_id, "key": METRIC_NAMES, "value_json": json.dumps(["validation accuracy"])}
+            connection.execute(sa.insert(schema.study_system_attributes), named)
             budget = json.dumps(documents.dump(recipe.budget))
             connection.execute(
                 sa.insert(schema.hpo_studies),
