@@ -68,7 +68,7 @@ class Pruner(Section):
     """Percentile keeps so many percent of the trials."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Patient prunes a trial that has not improved for more than so many epochs."""
-    threshold: float = 0.5
+    threshold: float = 0.3
     """Threshold prunes a trial whose validation accuracy is below this."""
 
 

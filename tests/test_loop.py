@@ -107,7 +107,7 @@ ORACLES = {
     "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=6, reduction_factor=4),
     "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
     "percentile": optuna.pruners.PercentilePruner(25.0, n_startup_trials=5, n_warmup_steps=1),
-    "threshold": optuna.pruners.ThresholdPruner(lower=0.5, n_warmup_steps=1),
+    "threshold": optuna.pruners.ThresholdPruner(lower=0.3, n_warmup_steps=1),
 }
 
 

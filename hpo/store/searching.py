@@ -52,6 +52,7 @@ class _GP(optuna.samplers.GPSampler):
     def reseed(self, seed: int, number: int) -> None:
         self._rng.rng.seed(seed)
         self._random.reseed(seed, number)
+        self._gprs_cache_list = None  # what an earlier fit began from: a draw would depend on who drew before
 
 
 class _QMC(optuna.samplers.QMCSampler):
@@ -153,11 +154,15 @@ class Search:
         if len(complete) < ENOUGH_TO_RANK:
             return {}
         try:
-            return optuna.importance.get_param_importances(
-                self.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of parameters that few trials have
+                return self._importances()
         except (ValueError, RuntimeError):  # no parameter that all have, or values without any spread
             return {}
+
+    def _importances(self) -> dict[str, float]:
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
 
     def tell(self, trial_id: int, state: TrialState, value: float | None) -> None:
         """End a trial."""
