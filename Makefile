@@ -11,7 +11,7 @@ run: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -118,7 +118,8 @@ def test_read_only_refuses_every_changing_request(store: Store, study: Study, tm
 
 def test_without_read_only_a_note_can_be_written(store: Store, study: Study, tmp_path: Path):
     app = make_app(store.url, tmp_path / "artifacts")
-    body = json.dumps({"body": "# mine", "version": 1}).encode()
+    known = json.loads(ask(app, f"/api/studies/{study.study_id}")[2])["note"]["version"]
+    body = json.dumps({"body": "# mine", "version": known + 1}).encode()
     assert ask(app, f"/api/studies/{study.study_id}/note", "PUT", body)[0].startswith("2")
 
 

@@ -65,6 +65,8 @@ def test_run_resume_export_train(store_url: str, environment: Environment, tmp_p
     listed = json.loads(hpo("studies", "list", "--json", folder=tmp_path, environment=environment).stdout)
     assert [study["best_value"] for study in listed] == [best["value"]]
 
+    if not store_url.startswith("sqlite"):
+        return  # from here on the store plays no part
     hpo("export", "ann_digits", "-o", "best.toml", folder=tmp_path, environment=environment)
     exported = tomllib.loads((tmp_path / "best.toml").read_text())
     assert TrialConfig.from_dict(exported["config"], "best.toml").to_dict() == best["config"]
@@ -76,7 +78,7 @@ def test_run_resume_export_train(store_url: str, environment: Environment, tmp_p
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     # The same config, seed and data on the same machine: the very curve that the search saw.
     assert metrics["validation_accuracy"] == best["value"]
-    assert f"test accuracy {metrics['test_accuracy']:.4f} on 360 rows" in trained.stdout
+    assert f"test accuracy {metrics['test_accuracy']:.4f} (95 % interval" in trained.stdout
     assert metrics["test_accuracy"] > 0.9
     config = TrialConfig.from_dict(tomllib.loads((tmp_path / "model" / "config.toml").read_text())["config"], "config")
     model = build_model(config.model, (1, 8, 8), 10)
@@ -146,7 +148,7 @@ def test_data_that_differs_is_refused(environment: Environment, tmp_path: Path):
         connection.execute(fingerprint)
     for command in (["run", "--study", "ann_digits", "--trials", "5"], ["worker", "--study", "ann_digits"]):
         refused = hpo(*command, folder=tmp_path, environment=environment, code=1)
-        assert "data set digits must have fingerprint eeeeeeeeeeeeeeee..., got" in refused.stderr
+        assert "its data must have fingerprint eeeeeeeeeeeeeeee..., got" in refused.stderr
     assert len(trials_of(environment, "ann_digits")) == 1
 
 

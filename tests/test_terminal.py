@@ -23,7 +23,7 @@ def test_a_run_is_watched_and_leaves_a_summary(columns: int, lines: int, environ
     terminal = Terminal(columns, lines, *run, folder=tmp_path, environment=environment)
     working = terminal.wait_for(
         lambda shown: (
-            any(re.search(r"^trial \d+ .*\d+/30", line) for line in shown)
+            any(re.search(r"^trial \d+ .*\d+/30 .*[▁▂▃▄▅▆▇█]", line) for line in shown)
             and any(line.startswith("best: 0.") for line in shown)
         )
     )
@@ -32,7 +32,6 @@ def test_a_run_is_watched_and_leaves_a_summary(columns: int, lines: int, environ
     assert "digits" in header
     assert any(re.search(r"\d+/12 trials", line) for line in working)
     assert any(re.match(r"2 workers  .*cpu \d+ MB", line) for line in working)
-    assert any("▁" in line or "█" in line for line in working), "no curve is drawn"
     # A second terminal looks on, and changes nothing.
     other = Terminal(columns, lines, "watch", "ann_digits", folder=tmp_path, environment=environment)
     other.wait_for(lambda shown: any(line.startswith("best: ") for line in shown))
@@ -54,7 +53,7 @@ def test_ctrl_c_in_a_terminal(environment: dict[str, str], tmp_path: Path):
     terminal.wait_for(lambda shown: any(line.startswith("best: 0.") for line in shown))
     os.killpg(terminal.process.pid, signal.SIGINT)
     assert terminal.end(30) == 130
-    said = terminal.scrollback()
+    said = terminal.scrollback().replace("\n", "")  # lines are wrapped anywhere
     assert "Traceback" not in said and "is stopped" in said and "For more: hpo run --study ann_digits" in said
 
 
