@@ -55,6 +55,8 @@ def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path):
             command += " --trials 4"
         if command.startswith("hpo confirm"):
             command += " --top 2 --seeds 2"
+        if command.startswith(("hpo run", "hpo confirm")):
+            command += " --workers 1"
         if command.startswith("hpo studies delete"):
             command += " --yes"
         done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)

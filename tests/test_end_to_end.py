@@ -51,7 +51,7 @@ def test_run_resume_export_train(store_url: str, environment: Environment, tmp_p
     assert "study ann_digits is over: all 6 trials are finished." in over.stderr
     assert "For more: hpo run --study ann_digits --trials 12" in over.stderr
     assert over.stdout == first.stdout
-    hpo("run", "--study", "ann_digits", "--trials", "8", folder=tmp_path, environment=environment)
+    hpo("run", "--study", "ann_digits", "--trials", "8", "--workers", "1", folder=tmp_path, environment=environment)
     assert len(trials_of(environment, "ann_digits")) == 8
 
     (tmp_path / "other.toml").write_text("[pruner]\nname = 'median'\n")
@@ -118,7 +118,17 @@ def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path,
     states = [t.state.name for t in trials_of(environment, "ann_digits")]
     assert "RUNNING" not in states and "FAIL" not in states
     done = sum(s in ("COMPLETE", "PRUNED") for s in states)
-    hpo("run", "--study", "ann_digits", "--trials", str(done + 2), folder=tmp_path, environment=environment)
+    hpo(
+        "run",
+        "--study",
+        "ann_digits",
+        "--trials",
+        str(done + 2),
+        "--workers",
+        "1",
+        folder=tmp_path,
+        environment=environment,
+    )
     finished = [t for t in trials_of(environment, "ann_digits") if t.state.name in ("COMPLETE", "PRUNED")]
     assert len(finished) == done + 2
 

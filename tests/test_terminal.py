@@ -48,7 +48,7 @@ def test_a_run_is_watched_and_leaves_a_summary(columns: int, lines: int, environ
 
 
 def test_ctrl_c_in_a_terminal(environment: dict[str, str], tmp_path: Path):
-    run = ["run", "--space", "ann_digits", "--trials", "500", "--workers", "2", "--device", "cpu"]
+    run = ["run", "--space", "ann_digits", "--trials", "500", "--workers", "1", "--device", "cpu"]
     terminal = Terminal(80, 24, *run, folder=tmp_path, environment=environment)
     terminal.wait_for(lambda shown: any(line.startswith("best: 0.") for line in shown))
     os.killpg(terminal.process.pid, signal.SIGINT)

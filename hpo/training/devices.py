@@ -34,7 +34,7 @@ def known_devices() -> list[str]:
 
 
 def describe(device: torch.device) -> str:
-    """Return a device's name for people: 'cpu', 'NVIDIA H200'."""
+    """Return a device's name for people: 'cpu', 'NVIDIA A100'."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
