@@ -4,14 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check format clean
+.PHONY: run test docs check format clean
 
 run: $(INSTALLED)
 	$(BIN)/hpo run --space ann_fashion --timeout 270s
 
 test: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal -m "not docs"
+
+docs: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m docs tests/test_docs.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -22,6 +25,7 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python docs/make_reference.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -41,6 +41,7 @@ def commands(page: str) -> list[str]:
     return [line for line in lines if line]
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("pages", [PAGES[:2], PAGES[2:]], ids=" ".join)
 def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path):
     """In the pages' order; on digits in the place of Fashion-MNIST, and fewer trials, for the time it takes."""

@@ -359,14 +359,14 @@ def test_the_whole_run_killed_and_started_again(kind: str, request: pytest.Fixtu
         pytest.skip("short form: on SQLite only")
     url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else new_database(request.getfixturevalue("postgres"))
     environment = {**os.environ, "HPO_STORAGE": url, "HPO_ARTIFACTS": str(tmp_path / "artifacts")}
-    kills, trials = (10, 60) if FULL else (2, 12)
+    kills, trials = (10, 60) if FULL else (2, 8)
     command = [sys.executable, "-m", "hpo", "run", "--space", "ann_digits", "--device", "cpu", "--workers", "2"]
     chance = random.Random(3)
     for i in range(kills):
         process = subprocess.Popen(
             [*command, "--trials", str(trials)], env=environment, cwd=tmp_path, stdout=-3, stderr=-3
         )
-        time.sleep(chance.uniform(6, 9))
+        time.sleep(chance.uniform(6, 9) if FULL else chance.uniform(4, 6))
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
         process.wait()
