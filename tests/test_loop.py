@@ -84,6 +84,28 @@ def test_a_trial_that_was_handed_back_goes_on_from_its_checkpoint(store: Store, 
     assert trial.state.name == "COMPLETE" and list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+):
+    """Its final checkpoint was written, the news of its end was not."""
+    study = make_study(trials=1)
+    engine = FakeEngine()
+    with Session(store, study, {"device": "fake"}) as session:
+        [assignment] = session.claim(1)
+        key = assignment.trial_id
+        engine.admit(key, assignment.config)
+        for epoch in range(1, 7):
+            result = engine.step()[key]
+            session.report(key, epoch, result.validation_accuracy)
+        Keeper(Folder(tmp_path), study.recipe.checkpoints).save(assignment.root, lambda: engine.snapshot(key))
+        session.hand_back(key)
+    again = FakeEngine()
+    assert work(store, study, again, tmp_path) is not None
+    [trial] = trials_of(store, study)
+    assert again.admitted == [(key, 6)] and trial.state.name == "COMPLETE"
+    assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6] and trial.value == trial.intermediate_values[6]
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
 def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str):
     """A study in one go, and one whose worker is replaced after each few trials: the same configs."""

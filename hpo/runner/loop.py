@@ -13,7 +13,7 @@ from hpo.runner.vitals import vitals
 from hpo.store.claims import Wait
 from hpo.store.limits import Over
 from hpo.store.session import Assignment, Session
-from hpo.training.contract import Engine, EpochResult, Fault, TrialFault
+from hpo.training.contract import Engine, EpochResult, Fault, TrialFault, final_accuracy
 
 LOOK_SECONDS = 1.0
 """How often the loop looks beyond its own trials: is the study over, is another worker gone?"""
@@ -122,6 +122,8 @@ class Loop:
         self.session.set_attrs(assignment.trial_id, noted)
         self.keeper.admitted(assignment.root)
         self.live[assignment.trial_id] = live
+        if history and history[-1].last:  # killed between its last checkpoint and the news of its end
+            self._finish(assignment.trial_id)
 
     def _advance(self) -> None:
         start = time.perf_counter()
@@ -139,11 +141,7 @@ class Loop:
         live.history.append(result)
         self.session.report(key, result.epoch, result.validation_accuracy)
         if result.last:
-            self._describe(key)
-            self._illustrate(key, complete=True)
-            self.session.complete(key, self._value(key))
-            self._drop(key, complete=True)
-            self._failures = None
+            self._finish(key)
         elif self.session.should_prune(key):
             self._describe(key)
             self._illustrate(key, complete=False)
@@ -153,12 +151,16 @@ class Loop:
         else:
             self.keeper.save_if_due(live.assignment.root, lambda: self.engine.snapshot(key))
 
+    def _finish(self, key: int) -> None:
+        self._describe(key)
+        self._illustrate(key, complete=True)
+        self.session.complete(key, self._value(key))
+        self._drop(key, complete=True)
+        self._failures = None
+
     def _value(self, key: int) -> float:
-        """Return what a trial is worth: the accuracy of the weights that its training ended with."""
-        live = self.live[key]
-        if live.assignment.config.best_weights:
-            return max(result.validation_accuracy for result in live.history)
-        return live.history[-1].validation_accuracy
+        """Return what a trial is worth."""
+        return final_accuracy(self.live[key].assignment.config, self.live[key].history)
 
     def _end_faulty(self, key: int, fault: Fault) -> None:
         live = self.live[key]

@@ -5,7 +5,7 @@ nothing of studies. Training is a function of (config, data, epoch): a trial's c
 the engine trained before, what it trains beside it, or how often it was checkpointed and resumed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -30,6 +30,12 @@ class EpochResult:
     seconds: float
     last: bool = False
     """Whether the training ends with this epoch."""
+
+
+def final_accuracy(config: TrialConfig, history: Sequence[EpochResult]) -> float:
+    """Return the validation accuracy of the weights that a training ends with."""
+    values = [result.validation_accuracy for result in history]
+    return max(values) if config.best_weights else values[-1]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.models import build_model, parameter_count
-from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault
+from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, final_accuracy
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import resolve_precision
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -82,9 +82,7 @@ class Run:
     @property
     def accuracy(self) -> float:
         """The validation accuracy of the weights that the training ends with."""
-        if self.config.best_weights:
-            return max(result.validation_accuracy for result in self.history)
-        return self.history[-1].validation_accuracy
+        return final_accuracy(self.config, self.history)
 
     def _waited_enough(self, accuracy: float) -> bool:
         """Say whether the accuracy, this epoch's included, has not improved for as long as the config waits."""
