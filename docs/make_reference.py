@@ -6,6 +6,7 @@ python docs/make_reference.py            # a test checks that the page is curren
 import ast
 import inspect
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -143,6 +144,7 @@ def _cell(text: str) -> str:
 
 def _section(module: ModuleType, name: str, where: str) -> list[str]:
     """Return the fields of a class as its source states them: annotation, default, the text below."""
+    module = sys.modules[getattr(module, name).__module__]
     tree = ast.parse(inspect.getsource(module))
     [found] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     doc = " ".join((ast.get_docstring(found) or "").split())
@@ -158,6 +160,8 @@ def _section(module: ModuleType, name: str, where: str) -> list[str]:
         if default == "`None`":
             default = ""
         kind = _kind(module, ast.unparse(node.annotation))
+        if module.__name__.startswith("hpo.config."):  # where everything has been drawn
+            kind = kind.replace("; or a range, or choices", "")
         lines.append(f"| `{node.target.id}` | {_cell(kind)} | {_cell(default)} | {_cell(text)} |")
     return [*lines, ""]
 

@@ -133,12 +133,17 @@ def _layers(
         if ratio is not None:
             first = pick(width, f"{family}.{width_name}", suggester)
             factor = pick(ratio, f"{family}.{ratio_name}", suggester)
-            unit = width.step if isinstance(width, IntRange) else 1
-            widths.append(max(unit, round(first * factor**i / unit) * unit))
+            widths.append(stretched(width, first, factor, i))
         else:
             widths.append(pick(width, _layer_name(family, i, width_name, width), suggester))
         rates.append(pick(dropout, _layer_name(family, i, "dropout", dropout), suggester))
     return tuple(widths), tuple(rates)
+
+
+def stretched(width: Any, first: int, ratio: float, layer: int) -> int:
+    """Return `first * ratio**layer`, rounded to the step of the width's range and at least that."""
+    unit = width.step if isinstance(width, IntRange) else 1
+    return int(max(unit, round(first * ratio**layer / unit) * unit))
 
 
 def _layer_name(family: str, layer: int, name: str, field: Any) -> str:

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from hpo.config import MLP, TrialConfig
-from hpo.ranges import Fixed, extremes, values_of
-from hpo.space import CNNSpace, MLPSpace, SearchSpace
+from hpo.ranges import Fixed, FloatRange, extremes, values_of
+from hpo.space import CNNSpace, MLPSpace, SearchSpace, stretched
 
 NOT_COMPARED = ("data", "split", "epochs", "precision", "seed", "accumulation", "format")
 """Of a config: what the new space decides."""
@@ -48,13 +48,11 @@ def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
     draws |= {f"{family}.{name}": getattr(model, name) for name in single}
     name, ratio = ("taper", own.taper) if isinstance(own, MLPSpace) else ("growth", own.growth)
     if ratio is not None:
-        unit = getattr(own.width if isinstance(own, MLPSpace) else own.channels, "step", 1)
-        options = (
-            values_of(ratio) if not hasattr(ratio, "low") else [sizes[1] / sizes[0] if len(sizes) > 1 else ratio.low]
-        )
-        fitting = [
-            r for r in options if all(max(unit, round(sizes[0] * r**i / unit) * unit) == s for i, s in enumerate(sizes))
-        ]
+        width = own.width if isinstance(own, MLPSpace) else own.channels
+        options = values_of(ratio)
+        if isinstance(ratio, FloatRange):
+            options = [sizes[1] / sizes[0] if len(sizes) > 1 else ratio.low]
+        fitting = [r for r in options if all(stretched(width, sizes[0], r, i) == s for i, s in enumerate(sizes))]
         draws[f"{family}.{name}"] = fitting[0] if fitting else options[0]
     return draws
 

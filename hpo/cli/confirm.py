@@ -37,7 +37,6 @@ def confirm(
     from hpo.cli.tables import storage_option
     from hpo.results import confirmation
     from hpo.runner.devices import devices_for
-    from hpo.store import reading
     from hpo.store import study as studies
     from hpo.store.connect import open_store
     from hpo.store.url import configured
@@ -48,13 +47,7 @@ def confirm(
     fetch_with_progress(found.space.data)
     studies.check_data(found, data.fingerprint(data.info(found.space.data), found.space.split))
     confirming = confirmation.prepare(store, found, top, seeds)
-    with store.read() as connection:
-        state = reading.study(connection, confirming.study_id)
-    failure, stopped = "", False
-    if state.over is None:
-        total = state.budget.trials if state.budget is not None else 0
-        talk().print(f'study "{confirming.name}": {state.finished} of {total} trainings done')
-        failure, stopped = run_workers(store, confirming, devices)
+    failure, stopped = run_workers(store, confirming, devices)
     result = confirmation.evaluate(store, found)
     if result is not None and as_json:
         print_json(confirmation_json(result))

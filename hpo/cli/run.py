@@ -166,13 +166,7 @@ def search(store: "Store", study: "Study", devices: list[str]) -> None:
     from hpo.errors import StudyError
     from hpo.store import reading
 
-    with store.read() as connection:
-        state = reading.study(connection, study.study_id)
-    failure, stopped = "", False
-    if state.over is None:
-        of = state.budget.trials if state.budget is not None else 0
-        talk().print(f'study "{study.name}": {state.finished} of {of} trials done')
-        failure, stopped = run_workers(store, study, devices)
+    failure, stopped = run_workers(store, study, devices)
     with store.read() as connection:
         state = reading.study(connection, study.study_id)
         out().print(leaderboard(connection, study.study_id, top=10))
@@ -184,12 +178,19 @@ def search(store: "Store", study: "Study", devices: list[str]) -> None:
 
 
 def run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str, bool]:
-    """Keep workers at a study; return why that failed, if it did, and whether the user stopped it."""
+    """Keep workers at a study until it is over; return why that failed, if it did, and whether the user stopped it."""
     from hpo.cli.view import View
     from hpo.runner.artifacts import log_folder
     from hpo.runner.supervisor import Supervisor
     from hpo.runner.worker import stop_on_signals
+    from hpo.store import reading
 
+    with store.read() as connection:
+        state = reading.study(connection, study.study_id)
+    if state.over is not None:
+        return "", False
+    of = state.budget.trials if state.budget is not None else 0
+    talk().print(f'study "{study.name}": {state.finished} of {of} trials done')
     supervisor = Supervisor(store, study, devices, log_folder(store.url, study))
     supervisor.start()
     killed = False

@@ -1,0 +1,55 @@
+"""A training run as plain, frozen data.
+
+A config is what a space draws, what the store keeps on each trial, what an exported file holds and the only
+thing that training knows. Kinds of optimizer, schedule and network are told apart by `name` or `family`.
+"""
+
+from hpo.config.networks import CNN, MLP, Activation, Head, Network, Norm, Pool, check_fits
+from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
+from hpo.config.schedules import (
+    SCHEDULES,
+    Constant,
+    Cosine,
+    Exponential,
+    OneCycle,
+    Plateau,
+    Schedule,
+    Step,
+    WarmupCosine,
+)
+from hpo.config.source import DataSource, OwnData, Split
+from hpo.config.trial import FORMAT, Precision, TrialConfig, own_fields
+
+__all__ = [
+    "CNN",
+    "FORMAT",
+    "MLP",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "DataSource",
+    "Exponential",
+    "Head",
+    "Network",
+    "Norm",
+    "OneCycle",
+    "Optimizer",
+    "OwnData",
+    "Plateau",
+    "Pool",
+    "Precision",
+    "RMSprop",
+    "SGDMomentum",
+    "Schedule",
+    "Split",
+    "Step",
+    "TrialConfig",
+    "WarmupCosine",
+    "check_fits",
+    "own_fields",
+]

@@ -1,0 +1,91 @@
+"""Learning-rate schedules with their numbers; `hpo.training.schedules` says what they make of a step."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hpo.config.fields import STRICT, Count, Rate, Share
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The learning rate stays as it is."""
+
+    __pydantic_config__ = STRICT
+    name: Literal["none"] = "none"
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """The learning rate falls along half a cosine to `floor` times itself at the last step."""
+
+    __pydantic_config__ = STRICT
+    floor: Rate = 0.0
+    name: Literal["cosine"] = "cosine"
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """From lr/25 up to lr during the first `warmup` part of all steps, then down to almost zero.
+
+    Both ways along half a cosine; 25 and the final 1e-4 of the start are those of torch's OneCycleLR.
+    """
+
+    __pydantic_config__ = STRICT
+    warmup: Share = 0.3
+    name: Literal["one_cycle"] = "one_cycle"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The training is cut into `parts` equal stretches; after each the learning rate is multiplied by `gamma`."""
+
+    __pydantic_config__ = STRICT
+    parts: Annotated[int, Field(ge=2)] = 3
+    gamma: Share = 0.1
+    name: Literal["step"] = "step"
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """The learning rate falls by the same factor at each step, to `final` times itself at the last one."""
+
+    __pydantic_config__ = STRICT
+    final: Share = 0.01
+    name: Literal["exponential"] = "exponential"
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """Linearly up during the first `warmup` part of all steps, then down along half a cosine to zero."""
+
+    __pydantic_config__ = STRICT
+    warmup: Share = 0.05
+    name: Literal["warmup_cosine"] = "warmup_cosine"
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """The learning rate is multiplied by `gamma` whenever the validation loss has not improved for `patience` epochs.
+
+    An improvement is one of at least 1e-4 of the best, as in torch's ReduceLROnPlateau.
+    """
+
+    __pydantic_config__ = STRICT
+    patience: Count = 3
+    gamma: Share = 0.3
+    name: Literal["plateau"] = "plateau"
+
+
+Schedule = Constant | Cosine | OneCycle | Step | Exponential | WarmupCosine | Plateau
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "none": Constant,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "step": Step,
+    "exponential": Exponential,
+    "warmup_cosine": WarmupCosine,
+    "plateau": Plateau,
+}
