@@ -14,7 +14,8 @@ from hpo.store.url import DEFAULT, parse, shown
 def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
     """Return the best trials of a study, best first, and the best baseline below them."""
     table = Table(box=None, pad_edge=False)
-    for column in ("rank", "trial", "accuracy", "epochs", "seconds", "weights", "configuration"):
+    metric = reading.metric(connection, study_id).removeprefix("validation ")
+    for column in ("rank", "trial", metric, "epochs", "seconds", "weights", "configuration"):
         table.add_column(
             column, justify="left" if column == "configuration" else "right", no_wrap=column != "configuration"
         )
@@ -70,6 +71,7 @@ def study_json(study: StudyView) -> dict[str, Any]:
         "data": study.attrs.get("space", {}).get("data"),
         "data_fingerprint": study.attrs.get("data_fingerprint"),
         "counts": study.counts,
+        "metric": study.metric,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,
         "active_seconds": study.active_seconds,
