@@ -1,5 +1,6 @@
 """A config seen from another space: the draws that would give it there, or why nothing would."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -11,19 +12,35 @@ NOT_COMPARED = ("data", "split", "epochs", "precision", "metric", "seed", "accum
 """Of a config: what the new space decides."""
 
 
-def draws_for(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
-    """Return the draws with which a space gives a config, but for its data, split and epochs.
+SAME_STUDY = ("data", "split", "seed", "accumulation", "format")
+"""Not compared where the space is another of the same study: its data are known to be the same."""
 
+
+def draws_for(
+    space: SearchSpace, config: TrialConfig, but: tuple[str, ...] = NOT_COMPARED, drawn: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the draws with which a space gives a config, but for the parts that are not compared.
+
+    `drawn` is what gave the config before: where that fits, it stays (not every draw can be told from a config).
     Raises: ValueError that names the first thing that does not fit.
     """
     own = space.mlp if isinstance(config.model, MLP) else space.cnn
     if own is None:
         raise ValueError(f"its family is {config.model.family}, the space's is {'cnn' if space.cnn else 'mlp'}")
-    fixed = Fixed(_network(config, own) | _rest(space, config))
+    told = _network(config, own) | _rest(space, config, exactly="epochs" not in but)
+    if drawn is not None:
+        with contextlib.suppress(ValueError):
+            return _walked(space, config, told | drawn, but)
+    return _walked(space, config, told, but)
+
+
+def _walked(space: SearchSpace, config: TrialConfig, draws: dict[str, Any], but: tuple[str, ...]) -> dict[str, Any]:
+    """Return the draws that the walk asks for, if it leads to the config. Raises: ValueError if it does not."""
+    fixed = Fixed(draws)
     found = space.draw(fixed, seed=0)
     expected, got = config.to_dict(), found.to_dict()
-    for part in expected.keys() - set(NOT_COMPARED):
-        if expected[part] != got[part]:
+    for part in expected:
+        if part not in but and expected[part] != got[part]:
             raise ValueError(_difference(part, expected[part], got[part]))
     return {name: fixed.values[name] for name in fixed.used}
 
@@ -57,7 +74,7 @@ def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
     return draws
 
 
-def _rest(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
+def _rest(space: SearchSpace, config: TrialConfig, exactly: bool) -> dict[str, Any]:
     optimizer, schedule = dataclasses.asdict(config.optimizer), dataclasses.asdict(config.schedule)
     single = ("batch_size", "class_weight", "label_smoothing", "clip_norm", "patience", "best_weights")
     draws: dict[str, Any] = {name: getattr(config, name) for name in single}
@@ -65,5 +82,5 @@ def _rest(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
         draws |= {f"optimizer.{key}": value, f"optimizer.{optimizer['name']}.{key}": value}
     draws |= {f"schedule.{key}": value for key, value in schedule.items()}
     allowed = extremes(space.epochs)
-    draws["epochs"] = config.epochs if config.epochs in allowed else max(allowed)
+    draws["epochs"] = config.epochs if exactly or config.epochs in allowed else max(allowed)
     return draws

@@ -10,9 +10,12 @@ from hpo.store import reading
 from hpo.store.reading import StudyView, TrialView
 from hpo.store.url import DEFAULT, parse, shown
 
+OUTSIDE_ROWS = 3
+"""So many of the best trials that the study's space, changed since, cannot draw."""
+
 
 def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
-    """Return the best trials of a study, best first, and the best baseline below them."""
+    """Return the best trials of a study, best first; below them the best baseline, and what lies outside the space."""
     table = Table(box=None, pad_edge=False)
     metric = reading.metric(connection, study_id).removeprefix("validation ")
     for column in ("rank", "trial", metric, "epochs", "seconds", "weights", "configuration"):
@@ -26,6 +29,11 @@ def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
     if baseline is not None and baseline.number not in [trial.number for trial in best]:
         table.add_section()
         table.add_row("-", *_cells(baseline))
+    outside = reading.best_trials(connection, study_id, min(top, OUTSIDE_ROWS), outside=True)
+    if outside:
+        table.add_section()
+        for trial in outside:
+            table.add_row("out", *_cells(trial))
     return table
 
 
@@ -59,6 +67,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "value": trial.value,
         "params": trial.params,
         "curve": {str(epoch): value for epoch, value in trial.curve.items()},
+        "outside": trial.outside,
         **{key: value for key, value in trial.attrs.items() if key != "curves"},
     }
 
@@ -72,6 +81,7 @@ def study_json(study: StudyView) -> dict[str, Any]:
         "data_fingerprint": study.attrs.get("data_fingerprint"),
         "counts": study.counts,
         "metric": study.metric,
+        "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,
         "active_seconds": study.active_seconds,

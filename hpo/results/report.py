@@ -19,7 +19,7 @@ from hpo.results.confirmation import Confirmation
 from hpo.runner.note import data_name
 from hpo.store import reading, trials
 from hpo.store.connect import Store
-from hpo.store.limits import EXCUSED
+from hpo.store.limits import EXCUSED, OUTSIDE
 from hpo.store.reading import StudyView
 from hpo.store.study import Study
 from hpo.store.url import shown
@@ -39,7 +39,7 @@ def report(store: Store, study: Study, commands: str) -> str:
         everything = trials.load_study(connection, study.study_id)
         kinds = reading.failure_kinds(connection, study.study_id)
         baseline = reading.baseline_trial(connection, study.study_id)
-    own = [t for t in everything if EXCUSED not in t.user_attrs]
+    own = [t for t in everything if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
     result = confirmation.evaluate(store, study)
     figures: dict[str, go.Figure] = {}
     sections = _sections(study, own, result, figures, kinds, baseline.value if baseline else None)
@@ -72,8 +72,9 @@ def _text(value: object) -> str:
 def _tiles(state: StudyView, own: list[FrozenTrial], result: Confirmation | None, baseline: float | None) -> str:
     seconds = sum(float(t.user_attrs.get("seconds", 0.0)) for t in own)
     counts = state.counts
+    outside = f", {state.outside} outside the space that was set since" if state.outside else ""
     tiles = [
-        (f"{state.finished}", f"trials finished, {counts['PRUNED']} of them pruned, {counts['FAIL']} failed"),
+        (f"{state.finished}", f"trials finished, {counts['PRUNED']} of them pruned{outside}, {counts['FAIL']} failed"),
         ("-" if state.best_value is None else f"{state.best_value:.4f}", f"best {state.metric} in the search"),
         ("-" if baseline is None else f"{baseline:.4f}", "the baseline's"),
         (f"{seconds / 60:.1f} min", "of training, all workers together"),

@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ from hpo import documents
 from hpo.config import LABELS, Metric
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget, StudyRecipe
-from hpo.space import SearchSpace
+from hpo.space import Baseline, SearchSpace
 from hpo.store import schema
 from hpo.store.connect import Store
 from hpo.store.trials import Changes, fresh_id, insert_trial, write
@@ -57,6 +57,10 @@ class Study:
     def metric(self) -> Metric:
         """What its trials are judged by."""
         return self.effective_space.metric
+
+    def with_space(self, space: SearchSpace) -> "Study":
+        """Return the study as it would be with another space."""
+        return replace(self, space=space)
 
 
 def names(connection: Connection) -> list[str]:
@@ -101,15 +105,15 @@ def create(
                 {"study_id": study_id, "uid": uuid.uuid4().hex, "budget_json": budget, "active_seconds": 0.0},
             )
             for baseline in space.baselines:
-                trial_id, _ = insert_trial(store, connection, study_id, "WAITING")
-                changes = Changes(
-                    user_attrs={(trial_id, "baseline"): json.dumps(baseline.name)},
-                    system_attrs={(trial_id, "fixed_params"): json.dumps(baseline.values())},
-                )
-                write(store, connection, changes)
+                add_baseline(store, connection, study_id, baseline)
     except IntegrityError:
         return False
     return True
+
+
+def add_baseline(store: Store, connection: Connection, study_id: int, baseline: Baseline) -> None:
+    """Have a baseline wait to be tried, within a transaction."""
+    _enqueue(store, connection, study_id, baseline.values(), {"baseline": baseline.name})
 
 
 def enqueue(store: Store, study: Study, listed: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
@@ -117,12 +121,16 @@ def enqueue(store: Store, study: Study, listed: list[tuple[dict[str, Any], dict[
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
         for draws, attrs in listed:
-            trial_id, _ = insert_trial(store, connection, study.study_id, "WAITING")
-            changes = Changes(
-                user_attrs={(trial_id, key): json.dumps(value) for key, value in attrs.items()},
-                system_attrs={(trial_id, "fixed_params"): json.dumps(draws)},
-            )
-            write(store, connection, changes)
+            _enqueue(store, connection, study.study_id, draws, attrs)
+
+
+def _enqueue(store: Store, connection: Connection, study_id: int, draws: dict[str, Any], attrs: dict[str, Any]) -> None:
+    trial_id, _ = insert_trial(store, connection, study_id, "WAITING")
+    changes = Changes(
+        user_attrs={(trial_id, key): json.dumps(value) for key, value in attrs.items()},
+        system_attrs={(trial_id, "fixed_params"): json.dumps(draws)},
+    )
+    write(store, connection, changes)
 
 
 def insert_study(store: Store, connection: Connection, name: str) -> int:
@@ -167,6 +175,11 @@ def load(store: Store, name: str) -> Study:
         recipe=documents.check(StudyRecipe, attrs["recipe"], f"{where}: recipe"),
         fingerprint=attrs["data_fingerprint"],
     )
+
+
+def space_of(connection: Connection, study_id: int, name: str) -> SearchSpace:
+    """Return a study's space as it is now. Raises: DocumentError."""
+    return documents.check(SearchSpace, user_attrs(connection, study_id)["space"], f'study "{name}": space')
 
 
 def user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
