@@ -61,7 +61,7 @@ def test_a_wider_space_keeps_every_trial_and_learns_from_it(store: Store, make_s
     assert result.kept == list(range(16)) and result.hidden == result.dropped == {}
     study = studies.load(store, "s")
     assert study.space == wider and study.space_name == "wider"
-    studies.check_same(study, wider, None, None)
+    studies.check_same(study, wider, None)
     after = trials_of(store, study)
     check_walks(wider, after)
     for old, new in zip(before, after, strict=True):
