@@ -1,0 +1,16 @@
+"""Search spaces: where to look. Nothing here needs torch."""
+
+from hpo.space.networks import CNNSpace, MLPSpace, stretched
+from hpo.space.space import Baseline, SearchSpace, load
+from hpo.space.training import OptimizerSpace, ScheduleSpace
+
+__all__ = [
+    "Baseline",
+    "CNNSpace",
+    "MLPSpace",
+    "OptimizerSpace",
+    "ScheduleSpace",
+    "SearchSpace",
+    "load",
+    "stretched",
+]
