@@ -90,7 +90,5 @@ def test_a_stage_need_not_pool_and_the_head_may_keep_a_grid():
     model = build_model(config, (3, 32, 32), 5)
     assert config.halvings == 1 and model(RANDOM_IMAGES).shape == (2, 5)
     assert parameter_count(model) == 9 * 3 * 4 + 4 + 9 * 4 * 8 + 8 + 8 * 16 * 5 + 5
-    with pytest.raises(
-        ValueError, match="convs and pool must have one entry per stage, got 2, 2, 2, 1"
-    ):
+    with pytest.raises(ValueError, match="convs and pool must have one entry per stage, got 2, 2, 2, 1"):
         CNN((4, 8), (0.0, 0.0), pool=("max",))
