@@ -73,6 +73,19 @@ class Pruner(Section):
     """Threshold prunes a trial whose value is below this."""
 
 
+class Fidelity(Section):
+    """What the search's trials are trained on, to be cheaper; confirmations and exports take the space's own."""
+
+    data_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Part of the training rows."""
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    """Width and height that images are scaled to."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is set, by its name in the space."""
+        return self.model_dump(exclude_none=True)
+
+
 class Checkpoints(Section):
     """What is kept of trained weights; a running trial's last checkpoint is always kept."""
 
@@ -100,6 +113,7 @@ class StudyRecipe(Section):
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
     checkpoints: Checkpoints = Checkpoints()
+    fidelity: Fidelity = Fidelity()
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyRecipe":

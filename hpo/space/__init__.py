@@ -2,9 +2,10 @@
 
 from hpo.space.networks import CNNSpace, MLPSpace, stretched
 from hpo.space.space import Baseline, SearchSpace, load
-from hpo.space.training import OptimizerSpace, ScheduleSpace
+from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
 
 __all__ = [
+    "AugmentSpace",
     "Baseline",
     "CNNSpace",
     "MLPSpace",
