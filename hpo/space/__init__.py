@@ -1,6 +1,6 @@
 """Search spaces: where to look. Nothing here needs torch."""
 
-from hpo.space.networks import CNNSpace, MLPSpace, stretched
+from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace, stretched
 from hpo.space.space import Baseline, SearchSpace, load
 from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
 
@@ -9,6 +9,7 @@ __all__ = [
     "Baseline",
     "CNNSpace",
     "MLPSpace",
+    "ModelSpace",
     "OptimizerSpace",
     "ScheduleSpace",
     "SearchSpace",
