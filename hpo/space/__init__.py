@@ -2,12 +2,13 @@
 
 from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace, stretched
 from hpo.space.space import Baseline, SearchSpace, load
-from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
+from hpo.space.training import AugmentSpace, Hyperparameters, OptimizerSpace, ScheduleSpace
 
 __all__ = [
     "AugmentSpace",
     "Baseline",
     "CNNSpace",
+    "Hyperparameters",
     "MLPSpace",
     "ModelSpace",
     "OptimizerSpace",
