@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from hpo import documents
 from hpo.documents import Section
 from hpo.errors import UsageError
+from hpo.space import SearchSpace
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
@@ -46,8 +47,9 @@ class Budget(Section):
 class Sampler(Section):
     """Who draws the next configuration."""
 
-    name: Literal["tpe", "gp", "qmc", "random"] = "tpe"
-    """TPE; Gaussian processes; a quasi-random Sobol sequence; random."""
+    name: Literal["tpe", "gp", "qmc", "random", "grid"] = "tpe"
+    """TPE; Gaussian processes; a quasi-random Sobol sequence; random; every configuration of a space without
+    continuous ranges, in random order."""
     startup_trials: Annotated[int, Field(ge=1)] = 10
     """Random draws before the sampler models what it has seen."""
 
@@ -103,6 +105,10 @@ class StudyRecipe(Section):
         if self.epochs is not None and self.pruner.min_epochs > self.epochs:
             raise ValueError(f"pruner.min_epochs must be <= epochs, got {self.pruner.min_epochs} and {self.epochs}.")
         return self
+
+    def applied_to(self, space: SearchSpace) -> SearchSpace:
+        """Return the space that is walked: with the recipe's epochs, if it sets them."""
+        return space if self.epochs is None else space.model_copy(update={"epochs": self.epochs})
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two recipes the same search: what its trials and their order depend on."""

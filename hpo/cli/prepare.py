@@ -10,6 +10,7 @@ from hpo.cli.data import fetch_with_progress
 from hpo.cli.options import talk
 from hpo.config import OwnData
 from hpo.errors import StudyError, UsageError, suggestion
+from hpo.grid import grid
 from hpo.recipe import Budget
 from hpo.store import study as studies
 from hpo.store.connect import Store, exists, open_store
@@ -57,6 +58,7 @@ def prepare(
     budget = Budget.model_validate(recipe.budget.model_dump() | limits)
     recipe = recipe.model_copy(update={"budget": budget})
     space.check_inputs(data.info(space.data).input_shape, str(space_name))
+    _say_grid(space, recipe)
     fetch_with_progress(space.data)
     fingerprint = data.fingerprint(data.info(space.data), space.split)
     if store is None:
@@ -67,6 +69,15 @@ def prepare(
         return store, _resume(store, name, space, recipe, seed, limits), False
     talk().print(f'made study "{name}": up to {budget.trials} trials of {space.title or document}')
     return store, studies.load(store, name), True
+
+
+def _say_grid(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:
+    """Say how large a grid is, if the sampler is one. Raises: UsageError for a grid without end."""
+    if recipe.sampler.name != "grid":
+        return
+    size, trials = len(grid(recipe.applied_to(space))), recipe.budget.trials
+    enough = f"; the budget of {trials} trials ends before: --trials {size} for all" if size > trials else ""
+    talk().print(f"grid of {size:,} configurations{enough}")
 
 
 def own_data(path: str | None, target: str | None) -> OwnData | None:
@@ -108,5 +119,6 @@ def _resume(
     studies.check_same(study, space, recipe, seed)
     fetch_with_progress(study.space.data)
     studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
-    studies.update_budget(store, study, **limits)
+    budget = studies.update_budget(store, study, **limits)
+    _say_grid(study.space, study.recipe.model_copy(update={"budget": budget}))
     return study

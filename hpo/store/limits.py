@@ -18,6 +18,8 @@ CONFIRMS = "confirms"
 EXCUSED = "excused"
 """User attribute of a failed trial that does not count as a failure; its text says why."""
 
+VOID = "void"
+"""User attribute of a trial that was taken out: why, and what it had been; system attribute too, for samplers."""
 OUTSIDE = "outside"
 """System attribute of a trial that the study's space, changed since, cannot draw; its text says why."""
 

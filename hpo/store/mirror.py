@@ -121,6 +121,11 @@ class Mirror(BaseStorage):
         seen.sort(key=lambda t: t.number)
         return copy.deepcopy(seen) if deepcopy else seen
 
+    def everything(self) -> list[FrozenTrial]:
+        """Return all trials of the space, failed ones too, in the order of their numbers."""
+        with self._lock:
+            return sorted((t for t in self._trials.values() if OUTSIDE not in t.system_attrs), key=lambda t: t.number)
+
     def get_study_id_from_name(self, study_name: str) -> int:
         return self.study_id
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from hpo import documents
 from hpo.config import TrialConfig
 from hpo.errors import StudyError
+from hpo.grid import grid
 from hpo.ranges import Fixed
 from hpo.space import SearchSpace
 from hpo.store import managing, schema, trials
@@ -50,12 +51,14 @@ def set_space(store: Store, name: str, space_name: str, space: SearchSpace) -> S
     """Give a study another space, whole or not at all.
 
     Raises: StudyError if there is no such study, if workers are at it, or if the space cannot be mapped: another
-    data set, split or family of networks, or nothing of what was trained fits.
+    data set, split or family of networks, or nothing of what was trained fits. UsageError for a grid without end.
     """
     study = studies.load(store, name)
     if space.data is None:
         space = space.model_copy(update={"data": study.space.data})
     _check_mappable(study, space)
+    if study.recipe.sampler.name == "grid":
+        grid(study.with_space(space).effective_space)
     standing = managing.check_at_rest(store, name, study.study_id)
     with store.write() as connection:
         store.lock_study(connection, study.study_id)

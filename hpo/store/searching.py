@@ -13,6 +13,7 @@ from optuna.trial import Trial, TrialState
 from hpo.config import TrialConfig
 from hpo.recipe import Pruner, Sampler, StudyRecipe
 from hpo.space import SearchSpace
+from hpo.store.gridding import Grid
 from hpo.store.mirror import Mirror
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -70,12 +71,14 @@ class _QMC(optuna.samplers.QMCSampler):
         return self._number
 
 
-SeededSampler = _TPE | _Random | _GP | _QMC
+SeededSampler = _TPE | _Random | _GP | _QMC | Grid
 
 
-def make_sampler(recipe: Sampler, seed: int) -> SeededSampler:
-    """Return the sampler that a recipe names; `seed` is the study's."""
+def make_sampler(recipe: Sampler, seed: int, space: SearchSpace) -> SeededSampler:
+    """Return the sampler that a recipe names; `seed` is the study's. Raises: UsageError for a grid without end."""
     match recipe.name:
+        case "grid":
+            return Grid(space, derived_seed(seed, "grid", 0))
         case "random":
             return _Random()
         case "gp":
@@ -116,7 +119,7 @@ class Search:
 
     def __init__(self, mirror: Mirror, space: SearchSpace, recipe: StudyRecipe) -> None:
         self.mirror, self.space, self.recipe = mirror, space, recipe
-        self.sampler = make_sampler(recipe.sampler, recipe.seed)
+        self.sampler = make_sampler(recipe.sampler, recipe.seed, space)
         self.study = Study(
             mirror.study_name, mirror, sampler=self.sampler, pruner=make_pruner(recipe.pruner, space.max_epochs)
         )
@@ -125,9 +128,13 @@ class Search:
         """Draw a trial's config. It follows from the study's seed, the trial's number and what is known."""
         before = copy.deepcopy(self.mirror.get_trial(trial_id))  # Optuna's Trial changes the one it is given
         again = self.recipe.duplicates == "ask_again" and "fixed_params" not in before.system_attrs
+        again = again and not isinstance(self.sampler, Grid)
         for attempt in range(ATTEMPTS if again else 1):
             purpose = f"draw/{attempt}" if attempt else "draw"
-            self.sampler.reseed(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
+            if isinstance(self.sampler, Grid):
+                self.sampler.choose(before, self.mirror.everything())
+            else:
+                self.sampler.reseed(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
             self.study._thread_local.cached_all_trials = None  # it is filled by the sampler and outlives a trial
             self.mirror.hold()
             config = self.space.draw(Trial(self.study, trial_id), derived_seed(self.recipe.seed, "train", number))
@@ -137,6 +144,16 @@ class Search:
             self.mirror.let_go()
             break
         return config
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether there is always something more to draw: everywhere but in a grid."""
+        return not isinstance(self.sampler, Grid)
+
+    def undrawn(self) -> int:
+        """Return how many configurations of the grid no trial has."""
+        assert isinstance(self.sampler, Grid)
+        return self.sampler.size - len(self.sampler.taken(self.mirror.everything()))
 
     def _is_known(self, trial_id: int) -> bool:
         """Say whether another trial has the same parameters; what failed is drawn again in any case."""

@@ -123,7 +123,14 @@ class Session:
         Raises: WorkerLost, StoreError.
         """
         study_id, worker_id = self.study.study_id, self.worker_id
-        claimed = self._transact(lambda c: claims.claim(self.store, c, study_id, worker_id, count, self._held))
+
+        def undrawn(connection: Connection) -> int | None:
+            if self._search.is_endless:
+                return None
+            self._mirror.refresh(connection)
+            return self._search.undrawn()
+
+        claimed = self._transact(lambda c: claims.claim(self.store, c, study_id, worker_id, count, self._held, undrawn))
         if isinstance(claimed, Wait | Over):
             return claimed
         self.refresh(at_once=True)

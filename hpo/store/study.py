@@ -51,9 +51,7 @@ class Study:
     @property
     def effective_space(self) -> SearchSpace:
         """The space that is walked: with the recipe's epochs, if it sets them."""
-        if self.recipe.epochs is None:
-            return self.space
-        return self.space.model_copy(update={"epochs": self.recipe.epochs})
+        return self.recipe.applied_to(self.space)
 
     def with_space(self, space: SearchSpace) -> "Study":
         """Return the study as it would be with another space."""
