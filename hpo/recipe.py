@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpo import documents
+from hpo.config import Metric
 from hpo.documents import Section
 from hpo.errors import UsageError
 from hpo.space import SearchSpace
@@ -35,7 +36,7 @@ class Budget(Section):
     timeout: Annotated[int, Field(ge=1), BeforeValidator(_duration)] | None = None
     """Seconds in which at least one worker was at work; `30m` is understood."""
     target: float | None = None
-    """Stop when a trial reaches this validation accuracy."""
+    """Stop when a trial reaches this value of the metric."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop when the best has not improved for this many finished trials."""
     only_waiting: bool = False
@@ -55,7 +56,7 @@ class Sampler(Section):
 
 
 class Pruner(Section):
-    """Who ends trials early, by their validation accuracy after each epoch."""
+    """Who ends trials early, by the metric after each epoch."""
 
     name: Literal["successive_halving", "hyperband", "median", "percentile", "patient", "threshold", "none"] = (
         "successive_halving"
@@ -71,7 +72,7 @@ class Pruner(Section):
     patience: Annotated[int, Field(ge=1)] = 3
     """Patient prunes a trial that has not improved for more than so many epochs."""
     threshold: float = 0.3
-    """Threshold prunes a trial whose validation accuracy is below this."""
+    """Threshold prunes a trial whose value is below this."""
 
 
 class Checkpoints(Section):
@@ -92,6 +93,8 @@ class StudyRecipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Takes the place of the space's epochs."""
+    objective: Metric | None = None
+    """What to maximize on the validation rows; takes the place of the space's metric."""
     engine: Literal["solo"] = "solo"
     duplicates: Literal["ask_again", "new_seed"] = "ask_again"
     """What becomes of a draw that was drawn before: the sampler is asked again, or it is trained on another seed."""
@@ -107,8 +110,9 @@ class StudyRecipe(Section):
         return self
 
     def applied_to(self, space: SearchSpace) -> SearchSpace:
-        """Return the space that is walked: with the recipe's epochs, if it sets them."""
-        return space if self.epochs is None else space.model_copy(update={"epochs": self.epochs})
+        """Return the space that is walked: with the recipe's epochs and metric, if it sets them."""
+        told = {"epochs": self.epochs, "metric": self.objective}
+        return space.model_copy(update={name: value for name, value in told.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two recipes the same search: what its trials and their order depend on."""

@@ -15,8 +15,10 @@ from hpo.config import (
     OPTIMIZERS,
     SCHEDULES,
     Activation,
+    ClassWeight,
     DataSource,
     Head,
+    Metric,
     Network,
     Norm,
     Optimizer,
@@ -246,12 +248,16 @@ class SearchSpace(Section):
     epochs: Size
     batch_size: Size
     precision: Precision = "auto"
+    metric: Metric = "accuracy"
+    """What a configuration is judged by on the validation rows; a recipe's objective goes before."""
+    class_weight: one_of(ClassWeight) = "none"  # type: ignore[valid-type]
+    """`balanced` weighs rare classes up in the loss."""
     label_smoothing: Rate = 0.0
     """Share of the target that is spread over all classes."""
     clip_norm: Annotated[Number, within(0, open_low=True)] | None = None
     """The gradient is scaled down to this norm where it is larger."""
     patience: Size | None = None
-    """Training ends when the validation accuracy has not improved for so many epochs."""
+    """Training ends when the metric has not improved for so many epochs."""
     best_weights: Flag = False
     """At the end the network takes the weights of its best epoch; else it keeps those of the last."""
     mlp: MLPSpace | None = None
@@ -295,6 +301,8 @@ class SearchSpace(Section):
             patience=pick(self.patience, "patience", suggester),
             best_weights=pick(self.best_weights, "best_weights", suggester),
             precision=self.precision,
+            metric=self.metric,
+            class_weight=pick(self.class_weight, "class_weight", suggester),
             seed=seed,
         )
 

@@ -8,7 +8,7 @@ from hpo.config import MLP, TrialConfig
 from hpo.ranges import Fixed, FloatRange, extremes, values_of
 from hpo.space import CNNSpace, MLPSpace, SearchSpace, stretched
 
-NOT_COMPARED = ("data", "split", "epochs", "precision", "seed", "accumulation", "format")
+NOT_COMPARED = ("data", "split", "epochs", "precision", "metric", "seed", "accumulation", "format")
 """Of a config: what the new space decides."""
 
 
@@ -76,7 +76,7 @@ def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
 
 def _rest(space: SearchSpace, config: TrialConfig, exactly: bool) -> dict[str, Any]:
     optimizer, schedule = dataclasses.asdict(config.optimizer), dataclasses.asdict(config.schedule)
-    single = ("batch_size", "label_smoothing", "clip_norm", "patience", "best_weights")
+    single = ("batch_size", "class_weight", "label_smoothing", "clip_norm", "patience", "best_weights")
     draws: dict[str, Any] = {name: getattr(config, name) for name in single}
     for key, value in optimizer.items():
         draws |= {f"optimizer.{key}": value, f"optimizer.{optimizer['name']}.{key}": value}

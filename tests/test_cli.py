@@ -67,6 +67,7 @@ OPTIONS = {
     ("studies", "rename"): "--json --storage",
     ("studies", "copy"): "--json --name --storage --to",
     ("studies", "retry"): "--json --kind --storage",
+    ("studies", "set-space"): "--json --storage",
     ("trials", "show"): "--json --storage",
     ("trials", "void"): "--json --storage --why",
     ("spaces", "list"): "--json",

@@ -86,7 +86,7 @@ def test_a_grid_without_end_is_refused_before_anything_is_made(tmp_path: Path, n
     url = f"sqlite:///{tmp_path}/a.db"
     space, recipe = documents(tmp_path, network, lr, 10)
     with pytest.raises(UsageError, match=r"sampler.name: grid .*" + message) as caught:
-        prepare(space, "s", recipe, None, url, {})
+        prepare(space, "s", recipe, {}, url, {})
     assert len(str(caught.value).splitlines()) == 1
     assert not exists(parse(url))
 
@@ -94,10 +94,10 @@ def test_a_grid_without_end_is_refused_before_anything_is_made(tmp_path: Path, n
 def test_the_size_is_said_beforehand(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     url = f"sqlite:///{tmp_path}/a.db"
     space, recipe = documents(tmp_path, "depth = 2\nwidth = { low = 8, high = 48, step = 8 }", "0.1", 10)
-    prepare(space, "s", recipe, None, url, {})
+    prepare(space, "s", recipe, {}, url, {})
     said = capsys.readouterr().err
     assert "grid of 36 configurations; the budget of 10 trials ends before: --trials 36 for all" in said
-    prepare(None, "s", None, None, url, {"trials": 40})
+    prepare(None, "s", None, {}, url, {"trials": 40})
     assert "grid of 36 configurations\n" in capsys.readouterr().err
 
 

@@ -61,7 +61,7 @@ def test_a_wider_space_keeps_every_trial_and_learns_from_it(store: Store, make_s
     assert result.kept == list(range(16)) and result.hidden == result.dropped == {}
     study = studies.load(store, "s")
     assert study.space == wider and study.space_name == "wider"
-    studies.check_same(study, wider, None, None)
+    studies.check_same(study, wider, None)
     after = trials_of(store, study)
     check_walks(wider, after)
     for old, new in zip(before, after, strict=True):
@@ -173,6 +173,7 @@ def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: 
     [
         ({"data": "wine"}, r'data: "digits" in the study, "wine" now'),
         ({"split": {"validation": 0.3}}, r"split.validation: 0.2 in the study, 0.3 now"),
+        ({"metric": "macro_f1"}, r'metric: "accuracy" in the study, "macro_f1" now'),
         ({"mlp": None, "cnn": {"depth": 1, "channels": 8}}, r'family: "mlp" in the study, "cnn" now'),
         (
             {"epochs": 9},

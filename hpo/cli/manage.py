@@ -184,6 +184,7 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
         if trial_id is None:
             raise StudyError(f'Study "{study}" has no trial {number}. `hpo studies show {study}` lists the best.')
         trial = reading.trial(connection, trial_id)
+        metric = reading.metric(connection, id_of(connection, store, study))
     if as_json:
         print_json(trial_json(trial))
         return
@@ -194,7 +195,7 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
     if trial.outside is not None:
         console.print(f"outside the study's space, hidden from the sampler: {trial.outside}", markup=False)
     if trial.curve:
-        console.print(f"validation accuracy by epoch: {sparkline(list(trial.curve.values()))}")
+        console.print(f"{metric} by epoch: {sparkline(list(trial.curve.values()))}")
     for key, entry in trial.attrs.items():
         if key not in ("config", "curves"):
             text = f"{entry['kind']}: {entry['message']}" if key == "failure" else entry

@@ -17,7 +17,8 @@ OUTSIDE_ROWS = 3
 def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
     """Return the best trials of a study, best first; below them the best baseline, and what lies outside the space."""
     table = Table(box=None, pad_edge=False)
-    for column in ("rank", "trial", "accuracy", "epochs", "seconds", "weights", "configuration"):
+    metric = reading.metric(connection, study_id).removeprefix("validation ")
+    for column in ("rank", "trial", metric, "epochs", "seconds", "weights", "configuration"):
         table.add_column(
             column, justify="left" if column == "configuration" else "right", no_wrap=column != "configuration"
         )
@@ -79,6 +80,7 @@ def study_json(study: StudyView) -> dict[str, Any]:
         "data": study.attrs.get("space", {}).get("data"),
         "data_fingerprint": study.attrs.get("data_fingerprint"),
         "counts": study.counts,
+        "metric": study.metric,
         "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,

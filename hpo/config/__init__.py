@@ -4,6 +4,7 @@ A config is what a space draws, what the store keeps on each trial, what an expo
 thing that training knows. Kinds of optimizer, schedule and network are told apart by `name` or `family`.
 """
 
+from hpo.config.metrics import LABELS, WORST, Metric
 from hpo.config.networks import CNN, MLP, Activation, Head, Network, Norm, Pool, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.config.schedules import (
@@ -18,23 +19,27 @@ from hpo.config.schedules import (
     WarmupCosine,
 )
 from hpo.config.source import DataSource, OwnData, Split
-from hpo.config.trial import FORMAT, Precision, TrialConfig, own_fields
+from hpo.config.trial import FORMAT, ClassWeight, Precision, TrialConfig, own_fields
 
 __all__ = [
     "CNN",
     "FORMAT",
+    "LABELS",
     "MLP",
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
+    "WORST",
     "Activation",
     "Adam",
     "AdamW",
+    "ClassWeight",
     "Constant",
     "Cosine",
     "DataSource",
     "Exponential",
     "Head",
+    "Metric",
     "Network",
     "Norm",
     "OneCycle",

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from hpo import documents
 from hpo.config.fields import STRICT, Count, Positive, Rate
+from hpo.config.metrics import Metric
 from hpo.config.networks import MLP, Network
 from hpo.config.optimizers import Optimizer
 from hpo.config.schedules import Constant, Schedule
@@ -17,6 +18,7 @@ FORMAT = 1
 """Version of the layout below; a reader refuses a config of a later one."""
 
 Precision = Literal["auto", "fp32", "bf16"]
+ClassWeight = Literal["none", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,16 @@ class TrialConfig:
     """Initial weights, data order and dropout follow from it."""
     schedule: Annotated[Schedule, Field(discriminator="name")] = field(default_factory=Constant)
     split: Split = field(default_factory=Split)
+    metric: Metric = "accuracy"
+    """What is looked at on the validation rows: by patience, best weights and the search."""
+    class_weight: ClassWeight = "none"
+    """`balanced` weighs each row's loss by rows / (classes * rows of its class), as scikit-learn does."""
     label_smoothing: Rate = 0.0
     """Share of the target that is spread over all classes."""
     clip_norm: Positive | None = None
     """The gradient is scaled down to this norm where it is larger."""
     patience: Count | None = None
-    """Training ends when the validation accuracy has not improved for so many epochs; None for all epochs."""
+    """Training ends when the metric has not improved for so many epochs; None for all epochs."""
     best_weights: bool = False
     """At the end the network takes the weights of its best epoch; else it keeps those of the last."""
     accumulation: Count = 1
@@ -76,6 +82,7 @@ class TrialConfig:
             f"dropout {dropout}" if dropout else "",
             f"{optimizer.name} lr {optimizer.lr:.3g} wd {optimizer.weight_decay:.2g}",
             self.schedule.name if self.schedule.name != "none" else "",
+            "class weights" if self.class_weight != "none" else "",
             f"smoothing {self.label_smoothing:g}" if self.label_smoothing else "",
             f"clip {self.clip_norm:g}" if self.clip_norm else "",
             f"patience {self.patience}" if self.patience else "",

@@ -92,6 +92,12 @@ def fingerprint(data: DataInfo, split: Split) -> str:
     return _digest(data, everything, _cut(everything.y, split, data.name)[1])
 
 
+def class_counts(data: DataInfo) -> dict[str, int]:
+    """Return how many training rows, validation included, each class has."""
+    counts = np.bincount(_read(data, test=False).y, minlength=len(data.classes))
+    return dict(zip(data.classes, counts.tolist(), strict=True))
+
+
 def _digest(data: DataInfo, everything: Inputs | Rows, validation_rows: NDArray[np.int64]) -> str:
     digest = hashlib.sha256()
     if data.own is not None:

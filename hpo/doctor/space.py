@@ -106,7 +106,7 @@ def _one_batch(which: str, config: TrialConfig, on_device: ResidentData, device:
 
 def _first_loss(config: TrialConfig, on_device: ResidentData, device: torch.device) -> Iterator[Finding]:
     run = Run(config, on_device, device)
-    _, loss = run.evaluate(on_device.validation_x[:1000], on_device.validation_y[:1000])
+    loss = run.evaluate(on_device.validation_x[:1000], on_device.validation_y[:1000]).loss
     expected = math.log(on_device.classes)
     text = f"loss before training {loss:.2f}, that of guessing {expected:.2f}"
     if abs(loss - expected) > 0.5 * expected:

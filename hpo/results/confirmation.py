@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo import data
-from hpo.config import TrialConfig
+from hpo.config import WORST, TrialConfig
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Pruner, Sampler
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval
@@ -27,13 +27,11 @@ from hpo.store.searching import derived_seed
 from hpo.store.study import Study
 
 SUFFIX = "-confirm"
-FAILED_VALUE = 0.0
-"""What a training that diverged counts: a configuration that may diverge is no winner."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that was trained again, and what that showed. Values are validation accuracies."""
+    """A configuration that was trained again, and what that showed. Values are of the study's metric."""
 
     number: int
     """Of the trial in the study that was searched."""
@@ -47,8 +45,8 @@ class Candidate:
     """Of the mean."""
     gap: Interval | None
     """How far its mean lies above the baseline's; None for the baseline, and without one."""
-    promise: Interval
-    """Where the test accuracy of one more training should land."""
+    promise: Interval | None
+    """Where the test accuracy of one more training should land; None where another metric was searched."""
 
     @property
     def mean(self) -> float:
@@ -162,10 +160,11 @@ def evaluate(store: Store, study: Study) -> Confirmation | None:
     if confirming is None:
         return None
     values: dict[int, dict[int, float]] = {}
+    worst = WORST[study.metric]  # what a training that diverged counts: a configuration that may diverge is no winner
     trainings = _trainings(store, confirming)
     for what, trial in trainings:
         if trial.state in schema.FINISHED:
-            value = trial.value if trial.state == "COMPLETE" and trial.value is not None else FAILED_VALUE
+            value = trial.value if trial.state == "COMPLETE" and trial.value is not None else worst
             values.setdefault(what["trial"], {})[what["repeat"]] = value
     samples = {number: tuple(v for _, v in sorted(found.items())) for number, found in values.items() if len(found) > 1}
     if not samples:
@@ -195,11 +194,13 @@ def _candidates(sources: dict[int, TrialView], samples: dict[int, tuple[float, .
                 number=number,
                 config=config,
                 baseline=trial.attrs.get("baseline"),
-                searched=trial.value if trial.value is not None else FAILED_VALUE,
+                searched=trial.value if trial.value is not None else WORST[config.metric],
                 values=samples[number],
                 interval=mean_interval(samples[number]),
                 gap=found.get(number),
-                promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1]),
+                promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1])
+                if config.metric == "accuracy"
+                else None,
             )
         )
     return candidates

@@ -62,7 +62,7 @@ def winner(store: Store, study: Study) -> Export:
         "store": shown(store.url),
         "study": study.name,
         "trial": trial.number,
-        "validation_accuracy": trial.value,
+        "validation_score": trial.value,
         **_confirmed(confirmed),
         "finished_trials": state.finished,
         "space": study.space_name,
@@ -94,6 +94,7 @@ def _confirmed(result: Confirmation | None) -> dict[str, Any]:
     if result is None:
         return {"confirmed": False}
     found: Candidate = result.winner
+    promise = found.promise
     return {
         "confirmed": True,
         "verdict": result.verdict,
@@ -102,7 +103,7 @@ def _confirmed(result: Confirmation | None) -> dict[str, Any]:
         "fresh_values": [round(value, 6) for value in found.values],
         "fresh_mean": round(found.mean, 6),
         "fresh_mean_interval": [round(found.interval.low, 6), round(found.interval.high, 6)],
-        "promised_test_accuracy": [round(found.promise.low, 6), round(found.promise.high, 6)],
+        "promised_test_accuracy": promise and [round(promise.low, 6), round(promise.high, 6)],
         "confidence": LEVEL,
     }
 
@@ -111,8 +112,8 @@ COMMENTS = {
     "config.seed": "initial weights, data order and dropout follow from it",
     "config.precision": "auto: bf16 where the device is faster with it",
     "config.split.validation": "rows cut from the training split, or a fraction of it",
-    "provenance.validation_accuracy": "of this trial in the search: the best of many, so likely too high",
-    "provenance.fresh_mean": "validation accuracy on seeds that played no part in the choice",
+    "provenance.validation_score": "of this trial in the search: the best of many, so likely too high",
+    "provenance.fresh_mean": "validation score on seeds that played no part in the choice",
     "provenance.promised_test_accuracy": "where one more training should land",
     "provenance.data_fingerprint": "training refuses other data",
 }

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from hpo import documents
-from hpo.config import TrialConfig
+from hpo.config import LABELS, TrialConfig
 from hpo.results import charts, confirmation
 from hpo.results.confirmation import Confirmation
 from hpo.runner.note import data_name
@@ -75,7 +75,7 @@ def _tiles(state: StudyView, own: list[FrozenTrial], result: Confirmation | None
     outside = f", {state.outside} outside the space that was set since" if state.outside else ""
     tiles = [
         (f"{state.finished}", f"trials finished, {counts['PRUNED']} of them pruned{outside}, {counts['FAIL']} failed"),
-        ("-" if state.best_value is None else f"{state.best_value:.4f}", "best validation accuracy in the search"),
+        ("-" if state.best_value is None else f"{state.best_value:.4f}", f"best {state.metric} in the search"),
         ("-" if baseline is None else f"{baseline:.4f}", "the baseline's"),
         (f"{seconds / 60:.1f} min", "of training, all workers together"),
     ]
@@ -98,6 +98,7 @@ def _sections(
         figures[name] = made
         return f'<div class=figure id="{name}" style="height:{int(made.layout.height)}px"></div>'
 
+    metric = f"validation {LABELS[study.metric]}"
     sections: list[Section] = [("What was searched", "", _searched(study))]
     if result is not None:
         explained = (
@@ -108,15 +109,15 @@ def _sections(
         )
     else:
         sections.append(("Confirmation", f"Not done: the best may be luck. To know: hpo confirm {study.name}", ""))
-    sections.append(("The best trials", "", _leaderboard(own)))
-    best = figure("best", charts.best_so_far(own, baseline))
+    sections.append(("The best trials", "", _leaderboard(own, metric)))
+    best = figure("best", charts.best_so_far(own, baseline, metric))
     sections.append(("Best so far", "Over finished trials, and over time.", best))
-    curves = figure("curves", charts.learning_curves(own))
+    curves = figure("curves", charts.learning_curves(own, metric))
     sections.append(("Learning curves", "Crosses mark where a trial was pruned.", curves))
     found = charts.search_figures(own)
     explanations = {
         "importances": ("Importances", "PED-ANOVA over the complete trials, of the parameters that all of them have."),
-        "slices": ("Each choice", "Complete trials: accuracy against each parameter."),
+        "slices": ("Each choice", f"Complete trials: {metric} against each parameter."),
         "parallel": ("Parallel coordinates", "Drag along an axis to choose trials."),
     }
     sections += [(*explanations[name], figure(name, made)) for name, made in found.items()]
@@ -159,7 +160,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _leaderboard(own: list[FrozenTrial]) -> str:
+def _leaderboard(own: list[FrozenTrial], metric: str) -> str:
     best = sorted(charts.complete(own), key=lambda t: -(t.value or 0.0))[:TOP]
     rows = []
     for trial in best:
@@ -174,7 +175,7 @@ def _leaderboard(own: list[FrozenTrial]) -> str:
             f"baseline: {name}" if name else what,
         )
         rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("trial", "accuracy", "epochs", "seconds", "configuration"))
+    head = "".join(f"<th>{name}</th>" for name in ("trial", metric, "epochs", "seconds", "configuration"))
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else "<p>No trial is complete yet.</p>"
 
 
@@ -188,7 +189,7 @@ def _confirmation(result: Confirmation) -> str:
             f"{c.mean:.4f} ± {c.interval.half:.4f}",
             f"{c.luck:+.4f}",
             gap,
-            f"{c.promise.low:.4f} to {c.promise.high:.4f}",
+            f"{c.promise.low:.4f} to {c.promise.high:.4f}" if c.promise else "",
             f"baseline: {c.baseline}" if c.baseline else c.config.summary(),
         )
         rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")

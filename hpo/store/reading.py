@@ -24,7 +24,7 @@ class TrialView:
     state: str
     value: float | None
     curve: dict[int, float]
-    """Validation accuracy by epoch."""
+    """Value of the metric by epoch."""
     attrs: dict[str, Any]
     params: dict[str, Any]
     """As drawn, by name; empty if they were not asked for."""
@@ -45,6 +45,8 @@ class StudyView:
     budget: Budget | None
     active_seconds: float | None
     over: Over | None
+    metric: str
+    """What the values are of, in words: "validation accuracy"."""
     workers: tuple[dict[str, Any], ...]
     outside: int = 0
     """Finished trials that the study's space, changed since, cannot draw."""
@@ -87,11 +89,20 @@ def study(connection: Connection, study_id: int) -> StudyView:
         budget=limits.budget_of(connection, study_id)[0] if ours is not None else None,
         active_seconds=ours.active_seconds if ours is not None else None,
         over=limits.over(connection, study_id) if ours is not None else None,
+        metric=metric(connection, study_id),
         workers=tuple(json.loads(text) for text in workers.scalars()),
         outside=limits.count(
             connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED), limits.is_outside())
         ),
     )
+
+
+def metric(connection: Connection, study_id: int) -> str:
+    """Return what a study's values are of, in words; "value" for a study that does not say so."""
+    table = schema.study_system_attributes
+    query = sa.select(table.c.value_json).where(table.c.study_id == study_id, table.c.key == schema.METRIC_NAMES)
+    text = connection.execute(query).scalar()
+    return "value" if text is None else str(json.loads(text)[0])
 
 
 def best_trials(connection: Connection, study_id: int, count: int, outside: bool = False) -> list[TrialView]:

@@ -51,7 +51,7 @@ def set_space(store: Store, name: str, space_name: str, space: SearchSpace) -> S
     """Give a study another space, whole or not at all.
 
     Raises: StudyError if there is no such study, if workers are at it, or if the space cannot be mapped: another
-    data set, split or family of networks, or nothing of what was trained fits. UsageError for a grid without end.
+    data set, split, metric or family of networks, or nothing of what was trained fits. UsageError: a grid without end.
     """
     study = studies.load(store, name)
     if space.data is None:
@@ -84,6 +84,7 @@ def _check_mappable(study: Study, space: SearchSpace) -> None:
     before, now = study.space, space
     found = documents.differences("data", documents.dump(before).get("data"), documents.dump(now).get("data"))
     found += documents.differences("split", documents.dump(before.split), documents.dump(now.split))
+    found += documents.differences("metric", study.metric, study.with_space(space).metric)
     families = ["mlp" if each.mlp is not None else "cnn" for each in (before, now)]
     found += documents.differences("family", families[0], families[1])
     if found:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from hpo import documents
+from hpo.config import LABELS, Metric
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget, StudyRecipe
 from hpo.space import Baseline, SearchSpace
@@ -22,8 +23,6 @@ from hpo.store.connect import Store
 from hpo.store.trials import Changes, fresh_id, insert_trial, write
 from hpo.store.url import shown
 
-METRIC_NAMES = "study:metric_names"
-"""What Optuna calls the system attribute by which its dashboard names the values."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -50,8 +49,13 @@ class Study:
 
     @property
     def effective_space(self) -> SearchSpace:
-        """The space that is walked: with the recipe's epochs, if it sets them."""
+        """The space that is walked: with the recipe's epochs and metric, if it sets them."""
         return self.recipe.applied_to(self.space)
+
+    @property
+    def metric(self) -> Metric:
+        """What its trials are judged by."""
+        return self.effective_space.metric
 
     def with_space(self, space: SearchSpace) -> "Study":
         """Return the study as it would be with another space."""
@@ -91,7 +95,8 @@ def create(
             } | dict(noted)
             rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
             connection.execute(sa.insert(schema.study_user_attributes), rows)
-            named = {"study_id": study_id, "key": METRIC_NAMES, "value_json": json.dumps(["validation accuracy"])}
+            values = [f"validation {LABELS[recipe.objective or space.metric]}"]
+            named = {"study_id": study_id, "key": schema.METRIC_NAMES, "value_json": json.dumps(values)}
             connection.execute(sa.insert(schema.study_system_attributes), named)
             budget = json.dumps(documents.dump(recipe.budget))
             connection.execute(
@@ -183,19 +188,26 @@ def user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
     return {row.key: json.loads(row.value_json) for row in rows}
 
 
-def check_same(study: Study, space: SearchSpace | None, recipe: StudyRecipe | None, seed: int | None) -> None:
+def check_same(
+    study: Study, space: SearchSpace | None, recipe: StudyRecipe | None, given: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Compare what a command names with what the study was made of; None stands for 'as it was'.
 
+    `given` are fields of the recipe that the command sets by options of their own.
     Raises: StudyError that names every difference and the ways out.
     """
     found = []
     if space is not None:
         found += documents.differences("space", study.space.identity(), space.identity())
     if recipe is not None:
-        named = recipe.identity() | {"seed": study.recipe.seed}  # --seed may have set it
-        found += documents.differences("recipe", study.recipe.identity(), named)
-    if seed is not None and seed != study.recipe.seed:
-        found.append(f"recipe.seed: {study.recipe.seed} in the study, {seed} now")
+        own: dict[str, Any] = {"seed": study.recipe.seed}  # --seed may have set it
+        if recipe.objective is None:  # --objective may have set it
+            own["objective"] = study.recipe.objective
+        found += documents.differences("recipe", study.recipe.identity(), recipe.identity() | own)
+    was = {name: getattr(study.recipe, name) for name in given}
+    if "objective" in was:
+        was["objective"] = study.metric
+    found += documents.differences("recipe", was, dict(given))
     if found:
         raise StudyError(
             f'Study "{study.name}" was made of something else ({"; ".join(found)}). '

@@ -36,6 +36,12 @@ def resident(parts: Parts, device: torch.device) -> ResidentData:
     )
 
 
+def balanced_weights(data: ResidentData) -> Tensor:
+    """Return the weight of each class in the loss: rows / (classes * rows of the class), as scikit-learn has it."""
+    counts = torch.bincount(data.train_y, minlength=data.classes)
+    return len(data.train_y) / (data.classes * counts.clamp(min=1).to(data.train_x.dtype))
+
+
 def standardized(inputs: Inputs, parts: Parts, device: torch.device) -> Tensor:
     """Return the rows divided by the scale, less the mean, over the standard deviation; channels last."""
     x = torch.from_numpy(inputs.x.astype(np.float32)).to(device).div_(parts.info.scale)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.models import build_model, parameter_count
-from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, final_accuracy
-from hpo.training.dataset import ResidentData
+from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, final
+from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import resolve_precision
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hpo.training.randomness import data_order, make_dropout_stateless
 from hpo.training.schedules import lr_factor
+from hpo.training.scoring import Scores, scores
 
 EVALUATION_ROWS = 1000
 """Rows per batch where nothing is learned."""
@@ -47,6 +49,7 @@ class Run:
         self.batch_size = min(config.batch_size, len(data.train_y))
         self.steps = len(data.train_y) // self.batch_size
         """Steps per epoch; the rows of a last, short batch wait for another epoch's order."""
+        self.class_weights = balanced_weights(data) if config.class_weight == "balanced" else None
         self.optimizer = self.build_optimizer()
         precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
         if checkpoint is not None:
@@ -61,17 +64,24 @@ class Run:
         """Train one epoch and validate; a loss that is not finite is a fault."""
         start, epoch = time.perf_counter(), len(self.history)
         train_accuracy, train_loss = self.learn(epoch)
-        accuracy, loss = math.nan, math.nan
-        if math.isfinite(train_loss):
-            accuracy, loss = self.evaluate(self.data.validation_x, self.data.validation_y)
-        if not math.isfinite(loss):
+        found = self.evaluate(self.data.validation_x, self.data.validation_y) if math.isfinite(train_loss) else None
+        if found is None or not math.isfinite(found.loss):
             return Fault("diverged", f"the loss was not finite in epoch {epoch + 1}")
-        seconds = time.perf_counter() - start
-        last = epoch + 1 >= self.config.epochs or self._waited_enough(accuracy)
-        result = EpochResult(epoch + 1, accuracy, loss, train_accuracy, train_loss, seconds, last)
+        result = EpochResult(
+            epoch=epoch + 1,
+            validation_accuracy=found.accuracy,
+            validation_balanced_accuracy=found.balanced_accuracy,
+            validation_macro_f1=found.macro_f1,
+            validation_loss=found.loss,
+            train_accuracy=train_accuracy,
+            train_loss=train_loss,
+            seconds=time.perf_counter() - start,
+        )
+        if epoch + 1 >= self.config.epochs or self._waited_enough(result):
+            result = replace(result, last=True)
         self.history.append(result)
         if self.config.best_weights:
-            self._keep_best(last)
+            self._keep_best(result.last)
         return result
 
     @property
@@ -80,21 +90,21 @@ class Run:
         return bool(self.history) and self.history[-1].last
 
     @property
-    def accuracy(self) -> float:
-        """The validation accuracy of the weights that the training ends with."""
-        return final_accuracy(self.config, self.history)
+    def final(self) -> EpochResult:
+        """The epoch whose weights the training ends with."""
+        return final(self.config, self.history)
 
-    def _waited_enough(self, accuracy: float) -> bool:
-        """Say whether the accuracy, this epoch's included, has not improved for as long as the config waits."""
+    def _waited_enough(self, result: EpochResult) -> bool:
+        """Say whether the metric, this epoch's included, has not improved for as long as the config waits."""
         if self.config.patience is None:
             return False
-        values = [*(result.validation_accuracy for result in self.history), accuracy]
+        values = [epoch.score(self.config.metric) for epoch in (*self.history, result)]
         return len(values) - 1 - values.index(max(values)) >= self.config.patience
 
     def _keep_best(self, last: bool) -> None:
         """Remember the weights of the best epoch; after the last one, take them."""
-        latest = self.history[-1].validation_accuracy
-        if all(result.validation_accuracy < latest for result in self.history[:-1]):
+        values = [result.score(self.config.metric) for result in self.history]
+        if all(value < values[-1] for value in values[:-1]):
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if last:
             self.model.load_state_dict(self.best)
@@ -109,7 +119,8 @@ class Run:
         logits = self.train_steps(order, epoch * self.steps)
         if logits is None:
             return math.nan, math.nan
-        return _score(logits, self.data.train_y[order.flatten()])
+        found = scores(logits, self.data.train_y[order.flatten()])
+        return found.accuracy, found.loss
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
         """Take a step for each row of `order`, int64 [steps, batch].
@@ -136,12 +147,19 @@ class Run:
             with self.autocast():
                 logits = self.model(x)
             logits = logits.float()
-            loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+            loss = F.cross_entropy(logits, y, self.class_weights, label_smoothing=self.config.label_smoothing)
             if len(part) < len(rows):
-                loss = loss * (len(part) / len(rows))
+                loss = loss * self._share(part, rows)
             loss.backward()  # type: ignore[no-untyped-call]
             outputs.append(logits.detach())
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _share(self, part: Tensor, rows: Tensor) -> Tensor | float:
+        """Return what a part's mean loss weighs in the mean of its batch."""
+        if self.class_weights is None:
+            return len(part) / len(rows)
+        of_part, of_all = (self.class_weights[self.data.train_y[some]].sum() for some in (part, rows))
+        return of_part / of_all
 
     def update(self) -> None:
         """Take the optimizer's step on the gradient, clipped if the config says so."""
@@ -166,12 +184,12 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
 
     @torch.inference_mode()
-    def evaluate(self, x: Tensor, y: Tensor) -> tuple[float, float]:
-        """Return accuracy and mean loss over rows, without dropout, on running batch statistics."""
+    def evaluate(self, x: Tensor, y: Tensor) -> Scores:
+        """Return what the network is worth on rows, without dropout, on running batch statistics."""
         self.model.eval()
         with self.autocast():
             logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
-        return _score(logits, y)
+        return scores(logits, y)
 
     @torch.inference_mode()
     def probabilities(self, x: Tensor) -> NDArray[np.float32]:
@@ -185,8 +203,8 @@ class Run:
     def examine(self) -> Examination:
         """Evaluate on as many training rows as there are validation rows, the first ones."""
         rows = len(self.data.validation_y)
-        accuracy, loss = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
-        return Examination(accuracy, loss)
+        found = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
+        return Examination(found.accuracy, found.loss)
 
     def checkpoint(self) -> Checkpoint:
         """Return the state after the last epoch."""
@@ -206,10 +224,3 @@ class Run:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     return ((name.removeprefix(prefix), t) for name, t in tensors.items() if name.startswith(prefix))
-
-
-def _score(logits: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return accuracy and mean cross-entropy."""
-    loss = F.cross_entropy(logits, y)
-    correct = (logits.argmax(1) == y).sum()
-    return correct.item() / len(y), loss.item()
