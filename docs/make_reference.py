@@ -45,6 +45,7 @@ DOCUMENTS: list[tuple[str, ModuleType, list[tuple[str, str]]]] = [
             ("OptimizerSpace", "[optimizer]"),
             ("Hyperparameters", "[optimizer], and [optimizer.NAME] for one optimizer alone"),
             ("ScheduleSpace", "[schedule]"),
+            ("Constraints", "[constraints]"),
             ("Baseline", "[[baselines]]"),
         ],
     ),

@@ -30,6 +30,7 @@ from hpo.config import (
     check_fits,
     own_fields,
 )
+from hpo.constraints import Constraints
 from hpo.documents import Section
 from hpo.errors import DocumentError, ModelError
 from hpo.ranges import (
@@ -264,6 +265,7 @@ class SearchSpace(Section):
     cnn: CNNSpace | None = None
     optimizer: OptimizerSpace
     schedule: ScheduleSpace = ScheduleSpace()
+    constraints: Constraints = Constraints()
     baselines: list[Baseline] = Field(default_factory=list)
 
     @model_validator(mode="after")

@@ -62,6 +62,7 @@ def prepare(
     recipe = recipe.model_copy(update={"budget": budget})
     space.check_inputs(data.info(space.data).input_shape, str(space_name))
     _say_grid(space, recipe)
+    check_baselines(space, str(space_name))
     fetch_with_progress(space.data)
     fingerprint = data.fingerprint(data.info(space.data), space.split)
     if store is None:
@@ -100,6 +101,18 @@ def check_metric(name: str | None) -> Metric | None:
     if metric is None:
         raise UsageError(f'--objective: no metric named "{name}". {suggestion(name, LABELS)}')
     return metric
+
+
+def check_baselines(space: spaces.SearchSpace, where: str) -> None:
+    """Refuse a space whose baselines break its own constraints on this machine. Raises: DocumentError."""
+    if not space.constraints.limits or not space.baselines:
+        return
+    from hpo.training.devices import choose_device, use_one_thread
+    from hpo.training.measuring import check_baselines as check
+
+    use_one_thread()
+    info = data.info(space.data)
+    check(space, where, info.input_shape, len(info.classes), choose_device())
 
 
 def _say_grid(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:

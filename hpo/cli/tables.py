@@ -81,6 +81,7 @@ def study_json(study: StudyView) -> dict[str, Any]:
         "data_fingerprint": study.attrs.get("data_fingerprint"),
         "counts": study.counts,
         "metric": study.metric,
+        "infeasible": study.infeasible,
         "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,

@@ -167,6 +167,7 @@ class View:
         total = budget.trials if budget else max(study.finished, 1)
         grid = Table.grid(padding=(0, 1))
         failed = f", [red]{counts['FAIL']} failed[/red]" if counts["FAIL"] else ""
+        failed += f", {study.infeasible} infeasible" if study.infeasible else ""
         pruned = f" ({counts['PRUNED']} pruned{failed})" if counts["PRUNED"] or failed else ""
         grid.add_row(
             ProgressBar(

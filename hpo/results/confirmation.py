@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from hpo import data
 from hpo.config import WORST, TrialConfig
+from hpo.constraints import Constraints
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Pruner, Sampler
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval
@@ -104,7 +105,7 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
                 "budget": Budget(trials=len(chosen) * seeds, only_waiting=True),
             }
         )
-        space = study.space.model_copy(update={"baselines": []})
+        space = study.space.model_copy(update={"baselines": [], "constraints": Constraints()})
         studies.create(store, name, study.space_name, space, recipe, study.fingerprint, {CONFIRMS: study.uid})
     confirming = studies.load(store, name)
     with store.write() as connection:

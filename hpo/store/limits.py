@@ -20,6 +20,12 @@ EXCUSED = "excused"
 
 VOID = "void"
 """User attribute of a trial that was taken out: why, and what it had been; system attribute too, for samplers."""
+COSTS = "costs"
+"""User attribute of a trial: what its untrained network was found to cost."""
+INFEASIBLE = "infeasible"
+"""User attribute of a draw that broke the space's constraints and was not trained; its text says which."""
+CONSTRAINT = "constraints:"
+"""System attribute by which Optuna knows a constraint, before its name; above 0 it is broken."""
 OUTSIDE = "outside"
 """System attribute of a trial that the study's space, changed since, cannot draw; its text says why."""
 
@@ -106,6 +112,13 @@ def failed_trials(connection: Connection, study_id: int) -> int:
     failed = sa.and_(columns.study_id == study_id, columns.state == "FAIL")
     excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
     return count(connection, sa.and_(failed, sa.not_(excused)))
+
+
+def infeasible_draws(connection: Connection, study_id: int) -> int:
+    """Return how many draws broke the space's constraints and were not trained."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    rejected = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == INFEASIBLE)
+    return count(connection, sa.and_(columns.study_id == study_id, columns.state == "FAIL", rejected))
 
 
 def best_value(connection: Connection, study_id: int) -> tuple[float | None, int]:

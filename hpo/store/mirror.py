@@ -5,7 +5,8 @@ reading costs nothing: the mirror is refreshed when its owner says so, and what 
 (parameters, rungs, relative parameters) is put into the mirror and into `Changes` for the next transaction.
 
 Trials that failed, were voided, went on under another number or lie outside the space are left out of sight: they
-would teach nothing, and successive halving would count their rungs twice.
+would teach nothing, and successive halving would count their rungs twice. Draws that broke a constraint are seen by
+samplers alone.
 """
 
 import copy
@@ -111,15 +112,17 @@ class Mirror(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         with self._lock:
-            seen = [
-                t
-                for t in self._trials.values()
-                if t.state != TrialState.FAIL
-                and OUTSIDE not in t.system_attrs
-                and (states is None or t.state in states)
-            ]
+            seen = [t for t in self._in_sight() if states is None or t.state in states]
         seen.sort(key=lambda t: t.number)
         return copy.deepcopy(seen) if deepcopy else seen
+
+    def _in_sight(self) -> list[FrozenTrial]:
+        """Return what may be learned from. While a trial is drawn, that is also what was found infeasible."""
+        inside = [t for t in self._trials.values() if OUTSIDE not in t.system_attrs]
+        ended = [t for t in inside if t.state != TrialState.FAIL]
+        infeasible = [t for t in inside if is_infeasible(t)] if self._held is not None else []
+        worst = min((t.value or 0.0 for t in ended if t.state == TrialState.COMPLETE), default=0.0)
+        return ended + [_as_infeasible(t, worst) for t in infeasible]
 
     def everything(self) -> list[FrozenTrial]:
         """Return all trials of the space, failed ones too, in the order of their numbers."""
@@ -194,6 +197,26 @@ class Mirror(BaseStorage):
 
     create_new_study = delete_study = create_new_trial = _refuse
     set_study_user_attr = set_study_system_attr = _refuse
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Say whether a trial broke a constraint and was not trained."""
+    return trial.state == TrialState.FAIL and any(excess > 0 for excess in trial.constraints.values())
+
+
+def awaits_verdict(trial: FrozenTrial) -> bool:
+    """Say whether a trial was claimed and is still to be checked against the constraints."""
+    return trial.state == TrialState.RUNNING and not trial.constraints
+
+
+def _as_infeasible(trial: FrozenTrial, value: float) -> FrozenTrial:
+    """Return an infeasible draw as samplers know such: complete, with constraints broken.
+
+    TPE puts it behind all others whatever its value, the Gaussian process wants one that does not stand out.
+    """
+    seen = copy.copy(trial)
+    seen.state, seen.values = TrialState.COMPLETE, [value]
+    return seen
 
 
 DIVERGED = "diverged"

@@ -48,6 +48,8 @@ class StudyView:
     metric: str
     """What the values are of, in words: "validation accuracy"."""
     workers: tuple[dict[str, Any], ...]
+    infeasible: int = 0
+    """Draws that broke the space's constraints and were not trained."""
     outside: int = 0
     """Finished trials that the study's space, changed since, cannot draw."""
 
@@ -91,6 +93,7 @@ def study(connection: Connection, study_id: int) -> StudyView:
         over=limits.over(connection, study_id) if ours is not None else None,
         metric=metric(connection, study_id),
         workers=tuple(json.loads(text) for text in workers.scalars()),
+        infeasible=limits.infeasible_draws(connection, study_id),
         outside=limits.count(
             connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED), limits.is_outside())
         ),

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from hpo import documents
 from hpo.config import TrialConfig
+from hpo.constraints import Costs
 from hpo.errors import StudyError
 from hpo.grid import grid
 from hpo.ranges import Fixed
@@ -22,12 +23,13 @@ from hpo.space import SearchSpace
 from hpo.store import managing, schema, trials
 from hpo.store import study as studies
 from hpo.store.connect import Store
-from hpo.store.limits import CONFIRMS, EXCUSED, OUTSIDE
+from hpo.store.limits import CONFIRMS, CONSTRAINT, COSTS, EXCUSED, INFEASIBLE, OUTSIDE
 from hpo.store.study import Study
 from hpo.transfer import SAME_STUDY, draws_for
 
 _OF_ONE_DRAW = "tpe:"
 """System attributes under which TPE tells other workers what it is about to draw."""
+_FEASIBLE_NOW = "it broke constraints that no longer hold, and was not trained"
 _CHUNK = 500
 
 
@@ -101,12 +103,16 @@ def _sorted_out(
     walked = study.with_space(space).effective_space
     result, changes, fitting = SpaceSet(), trials.Changes(), []
     for trial in found:
-        if EXCUSED in trial.user_attrs:  # its record stays as it was
+        rejected = INFEASIBLE in trial.user_attrs
+        if EXCUSED in trial.user_attrs and not rejected:  # its record stays as it was
             continue
-        key = trial._trial_id
+        key, costs = trial._trial_id, _costs(trial)
         try:
             config, drawn = _config_of(study, trial)
             draws = draws_for(walked, config, SAME_STUDY, drawn)
+            broken = walked.constraints.broken(costs)
+            if rejected != bool(broken):
+                raise ValueError(broken or _FEASIBLE_NOW)
         except ValueError as error:
             why = str(error).removesuffix(".")
             if trial.state.is_finished():
@@ -122,6 +128,9 @@ def _sorted_out(
             result.kept.append(trial.number)
         elif not trial.state.is_finished():
             result.waiting.append(trial.number)
+        if trial.state.is_finished() or walked.constraints.limits.keys() <= costs.keys():
+            for name, excess in walked.constraints.excess(costs).items():
+                changes.system_attrs[key, f"{CONSTRAINT}max_{name}"] = json.dumps(excess)
         if "fixed_params" in trial.system_attrs:
             changes.system_attrs[key, "fixed_params"] = json.dumps(draws)
         if trial.params:
@@ -137,6 +146,14 @@ def _config_of(study: Study, trial: FrozenTrial) -> tuple[TrialConfig, dict[str,
         return TrialConfig.from_dict(stored, f"trial {trial.number}: config"), trial.params
     draws = trial.system_attrs.get("fixed_params", {})
     return study.effective_space.draw(Fixed(draws), seed=0), draws
+
+
+def _costs(trial: FrozenTrial) -> Costs:
+    """Return what is known of a trial's costs: measured for constraints, or counted when it was trained."""
+    known: Costs = dict(trial.user_attrs.get(COSTS, {}))
+    if "parameters" in trial.user_attrs:
+        known.setdefault("parameters", trial.user_attrs["parameters"])
+    return known
 
 
 def _what(trial: FrozenTrial) -> str:
@@ -161,7 +178,8 @@ def _forget(connection: Connection, all_ids: list[int], fitting: list[int]) -> N
     params, attrs = schema.trial_params.c, schema.trial_system_attributes.c
     for ids in _chunks(fitting):
         connection.execute(sa.delete(schema.trial_params).where(params.trial_id.in_(ids)))
-    stale = sa.or_(attrs.key == OUTSIDE, attrs.key.startswith(_OF_ONE_DRAW))
+    noted = (attrs.key.startswith(start) for start in (_OF_ONE_DRAW, CONSTRAINT))
+    stale = sa.or_(attrs.key == OUTSIDE, *noted)
     for ids in _chunks(all_ids):
         connection.execute(sa.delete(schema.trial_system_attributes).where(attrs.trial_id.in_(ids), stale))
 

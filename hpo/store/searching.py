@@ -48,12 +48,15 @@ class _Random(optuna.samplers.RandomSampler):
 class _GP(optuna.samplers.GPSampler):
     def __init__(self, startup_trials: int) -> None:
         self._random = _Random()
-        super().__init__(n_startup_trials=startup_trials, independent_sampler=self._random)
+        super().__init__(
+            n_startup_trials=startup_trials, independent_sampler=self._random, warn_independent_sampling=False
+        )
 
     def reseed(self, seed: int, number: int) -> None:
         self._rng.rng.seed(seed)
         self._random.reseed(seed, number)
-        self._gprs_cache_list = None  # what an earlier fit began from: a draw would depend on who drew before
+        # What an earlier fit began from: a draw would depend on who drew before.
+        self._gprs_cache_list = self._constraints_gprs_cache_list = None
 
 
 class _QMC(optuna.samplers.QMCSampler):

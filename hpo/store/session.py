@@ -1,6 +1,7 @@
 """A worker's hold on a study: claim trials, report, prune, finish. What the runner knows of the store."""
 
 import heapq
+import itertools
 import threading
 import time
 import uuid
@@ -12,12 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.config import WORST, TrialConfig
+from hpo.constraints import Costs
 from hpo.store import claims, limits, trials
 from hpo.store import study as studies
 from hpo.store.claims import Claimed, Presence, Wait, Watch
 from hpo.store.connect import Store, patiently
-from hpo.store.limits import FAILURE, Over
-from hpo.store.mirror import DIVERGED, Mirror
+from hpo.store.limits import CONSTRAINT, COSTS, EXCUSED, FAILURE, INFEASIBLE, Over
+from hpo.store.mirror import DIVERGED, Mirror, awaits_verdict, is_infeasible
 from hpo.store.outbox import Outbox, WorkerLost
 from hpo.store.searching import Search
 from hpo.store.study import Study
@@ -203,6 +205,31 @@ class Session:
         trial, worst = self._mirror.get_trial(trial_id), WORST[self.study.metric]
         self._mirror.set_trial_intermediate_value(trial_id, (trial.last_step or 0) + 1, worst)
         self._end(trial_id, TrialState.PRUNED, worst)
+
+    def knows_costs(self, trial_id: int) -> bool:
+        """Say whether a trial has been found to keep the space's constraints, perhaps under another number."""
+        return bool(self._mirror.get_trial(trial_id).constraints)
+
+    def note_costs(self, trial_id: int, costs: Costs) -> None:
+        """Note what a trial's untrained network costs, and by how much it exceeds what the space allows."""
+        self.set_attrs(trial_id, {COSTS: costs})
+        for name, excess in self.study.space.constraints.excess(costs).items():
+            self._mirror.set_trial_system_attr(trial_id, f"{CONSTRAINT}max_{name}", excess)
+
+    def reject(self, trial_id: int, message: str) -> int:
+        """End a trial that breaks a constraint before it was trained: it costs no budget, and the sampler learns of it.
+
+        Returns how many draws of the study, the latest ones, were rejected in a row.
+        """
+        self.set_attrs(trial_id, {INFEASIBLE: message, EXCUSED: f"infeasible: {message}"})
+        self._end(trial_id, TrialState.FAIL, None)
+        drawn = [t for t in self._mirror.everything() if t.state != TrialState.WAITING and not awaits_verdict(t)]
+        return sum(1 for _ in itertools.takewhile(is_infeasible, reversed(drawn)))
+
+    def stop(self, reason: str) -> None:
+        """Have all workers stop, with this reason."""
+        self._transact(lambda connection: None)
+        studies.stop(self.store, self.study, reason)
 
     def fail(self, trial_id: int, kind: str, message: str) -> None:
         """End a trial that could not be trained."""

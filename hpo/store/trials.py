@@ -21,13 +21,13 @@ from sqlalchemy.engine import Connection
 
 from hpo.store import schema
 from hpo.store.connect import Store
-from hpo.store.limits import CONFIRMS
+from hpo.store.limits import CONFIRMS, COSTS
 
 ROOT = "root"
 """System attribute of a trial that goes on from another: the number under which the first of them began."""
 
 
-KEPT = ("config", "baseline", CONFIRMS)
+KEPT = ("config", "baseline", CONFIRMS, COSTS)
 """User attributes that a trial takes along when it goes on under another number."""
 
 
