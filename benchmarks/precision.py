@@ -30,7 +30,7 @@ NETWORKS: dict[str, Network] = {
     "CNN 8-16": CNN((8, 16), (0.0, 0.0), norm="batch"),
     "CNN 16-32": CNN((16, 32), (0.0, 0.0), norm="batch"),
     "CNN 16-32-64": CNN((16, 32, 64), (0.0,) * 3, norm="batch"),
-    "CNN 32-64, twice": CNN((32, 64), (0.0, 0.0), convs=2, norm="batch"),
+    "CNN 32-64, twice": CNN((32, 64), (0.0, 0.0), convs=(2, 2), norm="batch"),
 }
 
 

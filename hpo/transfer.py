@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from hpo.config import MLP, TrialConfig
+from hpo.config import CNN, MLP, TrialConfig
 from hpo.ranges import Fixed, FloatRange, extremes, values_of
 from hpo.space import CNNSpace, MLPSpace, SearchSpace, stretched
 
@@ -61,7 +61,11 @@ def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
     for i, (size, rate) in enumerate(zip(sizes, model.dropout, strict=True)):
         draws |= {f"{family}.{i}.{width_name}": size, f"{family}.{i}.dropout": rate}
     draws |= {f"{family}.{width_name}": sizes[0], f"{family}.dropout": model.dropout[0]}
-    single = {f.name for f in dataclasses.fields(model)} - {"widths", "channels", "dropout", "family"}
+    if isinstance(model, CNN):
+        for name, values in (("convs", model.convs), ("pool", model.pool)):
+            draws |= {f"cnn.{i}.{name}": value for i, value in enumerate(values)} | {f"cnn.{name}": values[0]}
+    layered = {"widths", "channels", "dropout", "convs", "pool", "family"}
+    single = {f.name for f in dataclasses.fields(model)} - layered
     draws |= {f"{family}.{name}": getattr(model, name) for name in single}
     name, ratio = ("taper", own.taper) if isinstance(own, MLPSpace) else ("growth", own.growth)
     if ratio is not None:

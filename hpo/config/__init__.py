@@ -5,7 +5,7 @@ thing that training knows. Kinds of optimizer, schedule and network are told apa
 """
 
 from hpo.config.metrics import LABELS, WORST, Metric
-from hpo.config.networks import CNN, MLP, Activation, Head, Network, Norm, Pool, check_fits
+from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.config.schedules import (
     SCHEDULES,
@@ -39,6 +39,7 @@ __all__ = [
     "DataSource",
     "Exponential",
     "Head",
+    "Init",
     "Metric",
     "Network",
     "Norm",

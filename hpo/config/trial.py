@@ -74,11 +74,15 @@ class TrialConfig:
         if isinstance(model, MLP):
             network = f"MLP {'-'.join(map(str, model.widths))}"
         else:
-            network = f"CNN {'-'.join(map(str, model.channels))}" + (f" x{model.convs}" if model.convs > 1 else "")
+            network = f"CNN {'-'.join(map(str, model.channels))}"
+            if max(model.convs) > 1:
+                network += f" x{'/'.join(str(count) for count in dict.fromkeys(model.convs))}"
         dropout = "/".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout) if rate > 0)
         parts = [
             f"{network} {model.activation}",
             f"{model.norm} norm" if model.norm != "none" else "",
+            "residual" if model.residual else "",
+            f"{model.init} init" if model.init != "default" else "",
             f"dropout {dropout}" if dropout else "",
             f"{optimizer.name} lr {optimizer.lr:.3g} wd {optimizer.weight_decay:.2g}",
             self.schedule.name if self.schedule.name != "none" else "",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpo.config import OwnData, Split
 from hpo.data import own
-from hpo.data.cache import path_of, verify
+from hpo.data.cache import checksum, path_of, verify
 from hpo.data.encoding import Encoding
 from hpo.data.own import Rows
 from hpo.data.registry import DataFile, DataInfo, known_info
@@ -104,7 +104,7 @@ def _digest(data: DataInfo, everything: Inputs | Rows, validation_rows: NDArray[
         digest.update(own.read(data.own).digest.encode())
     elif data.files:  # whose checksums were verified on reading; those of the test files count too
         for file in data.files:
-            digest.update(file.sha256.encode())
+            digest.update(checksum(data, file).encode())
     else:
         for test in (False, True):
             part = _bundled(data, test)

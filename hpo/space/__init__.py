@@ -1,0 +1,19 @@
+"""Search spaces: where to look. Nothing here needs torch."""
+
+from hpo.constraints import Constraints
+from hpo.space.networks import CNNSpace, MLPSpace, stretched
+from hpo.space.space import Baseline, SearchSpace, load
+from hpo.space.training import Hyperparameters, OptimizerSpace, ScheduleSpace
+
+__all__ = [
+    "Baseline",
+    "CNNSpace",
+    "Constraints",
+    "Hyperparameters",
+    "MLPSpace",
+    "OptimizerSpace",
+    "ScheduleSpace",
+    "SearchSpace",
+    "load",
+    "stretched",
+]
