@@ -9,7 +9,17 @@ from hpo.documents import Section
 Cost = Literal["parameters", "memory_mb", "latency_ms"]
 """The cheap ones to find out come first."""
 UNITS: dict[Cost, str] = {"parameters": "parameters", "memory_mb": "MB of training memory", "latency_ms": "ms per row"}
+COST_NAMES: dict[Cost, str] = {
+    "parameters": "parameters",
+    "memory_mb": "training memory in MB",
+    "latency_ms": "latency in ms",
+}
 Costs = dict[Cost, float]
+
+
+def shown(name: Cost, cost: float) -> str:
+    """Return a cost as people read it."""
+    return f"{cost:,.0f}" if name == "parameters" else f"{cost:.3g}"
 
 
 class Constraints(Section):
@@ -38,8 +48,7 @@ class Constraints(Section):
         for name, limit in self.limits.items():
             cost = costs.get(name, 0.0)
             if cost > limit:
-                shown = f"{cost:,.0f}" if name == "parameters" else f"{cost:.3g}"
-                found.append(f"{shown} {UNITS[name]}, max_{name} is {limit:,g}")
+                found.append(f"{shown(name, cost)} {UNITS[name]}, max_{name} is {limit:,g}")
         return "; ".join(found)
 
     def excess(self, costs: Costs) -> Costs:

@@ -1,9 +1,9 @@
 """From the options of `hpo run` to an open study: made, or resumed as what it was."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from hpo import data
+from hpo import data, documents
 from hpo import recipe as recipes
 from hpo import space as spaces
 from hpo.cli.data import fetch_with_progress
@@ -57,7 +57,7 @@ def prepare(
             f"To make it: hpo run --study {name} --space SPACE"
         )
     recipe = recipe or recipes.load("default")
-    recipe = recipe.model_copy(update=given)
+    recipe = documents.check(recipes.StudyRecipe, documents.dump(recipe) | given, "recipe")
     budget = Budget.model_validate(recipe.budget.model_dump() | limits)
     recipe = recipe.model_copy(update={"budget": budget})
     space.check_inputs(data.info(space.data).input_shape, str(space_name))
@@ -93,14 +93,18 @@ def _classes(source: OwnData, metric: Metric) -> str:
     )
 
 
-def check_metric(name: str | None) -> Metric | None:
-    """Return the metric of this name. Raises: UsageError."""
-    if name is None:
+def check_objective(text: str | None) -> Metric | list[str] | None:
+    """Return the metric, or the metric and the cost, that --objective names. Raises: UsageError."""
+    if text is None:
         return None
+    name, comma, cost = (part.strip() for part in text.partition(","))
     metric = next((known for known in LABELS if known == name), None)
     if metric is None:
         raise UsageError(f'--objective: no metric named "{name}". {suggestion(name, LABELS)}')
-    return metric
+    costs = get_args(recipes.MinimizedCost)
+    if comma and cost not in costs:
+        raise UsageError(f'--objective: no cost named "{cost}". {suggestion(cost, costs)}')
+    return [metric, cost] if comma else metric
 
 
 def check_baselines(space: spaces.SearchSpace, where: str) -> None:

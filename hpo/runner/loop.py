@@ -111,12 +111,13 @@ class Loop:
         return False
 
     def _is_allowed(self, assignment: Assignment) -> bool:
-        """Check a trial against the space's constraints; one that breaks them is not trained."""
-        constraints, key = self.session.study.space.constraints, assignment.trial_id
-        if not constraints.limits or self.session.knows_costs(key):
+        """Find out what a trial costs, where that matters; one that breaks the space's constraints is not trained."""
+        study, key = self.session.study, assignment.trial_id
+        if self.session.knows_costs(key):
             return True
-        costs: Costs = {}
-        for name in constraints.limits:  # what breaks a cheap one need not be built to be timed
+        constraints, costs = study.space.constraints, Costs()
+        wanted = [*constraints.limits, *([study.recipe.cost] if study.recipe.cost is not None else [])]
+        for name in dict.fromkeys(wanted):  # what breaks a cheap one need not be built to be timed
             try:
                 costs |= self.engine.measure(assignment.config, [name])
             except TrialFault as error:

@@ -157,7 +157,7 @@ def _continue_later(store: Store, connection: Connection, study_id: int, dead: C
     else:
         message = f"its workers died {deaths} times in epoch {epochs + 1}"
     changes.user_attrs[dead.trial_id, FAILURE] = json.dumps({"kind": "lost", "message": message})
-    changes.states[dead.trial_id] = ("FAIL", None)
+    changes.states[dead.trial_id] = ("FAIL", ())
     trials.write(store, connection, changes)
 
 

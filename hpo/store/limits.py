@@ -22,6 +22,8 @@ VOID = "void"
 """User attribute of a trial that was taken out: why, and what it had been; system attribute too, for samplers."""
 COSTS = "costs"
 """User attribute of a trial: what its untrained network was found to cost."""
+COST = "cost"
+"""System attribute of a trial with two objectives: the second, known before it is trained."""
 INFEASIBLE = "infeasible"
 """User attribute of a draw that broke the space's constraints and was not trained; its text says which."""
 CONSTRAINT = "constraints:"
@@ -127,7 +129,7 @@ def best_value(connection: Connection, study_id: int) -> tuple[float | None, int
     query = (
         sa.select(values.value, columns.datetime_complete)
         .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
-        .where(sa.not_(is_outside()))
+        .where(sa.not_(is_outside()), values.objective == 0)
         .order_by(values.value.desc(), columns.datetime_complete)
         .limit(1)
     )

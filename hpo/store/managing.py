@@ -198,7 +198,7 @@ def void(store: Store, name: str, number: int, why: str) -> None:
             raise StudyError(
                 f'Study "{name}": trial {number} must be complete or pruned to be voided, got {trial.state.lower()}.'
             )
-        changes = trials.Changes(states={trial_id: ("FAIL", None)})
+        changes = trials.Changes(states={trial_id: ("FAIL", ())})
         changes.user_attrs[trial_id, VOID] = json.dumps({"why": why, "was": trial.state})
         changes.system_attrs[trial_id, VOID] = json.dumps(True)
         changes.user_attrs[trial_id, EXCUSED] = json.dumps(f"voided: {why}")

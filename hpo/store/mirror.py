@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.store import schema, trials
-from hpo.store.limits import OUTSIDE
+from hpo.store.limits import COST, OUTSIDE
 from hpo.store.trials import Changes
 
 
@@ -33,8 +33,13 @@ class Mirror(BaseStorage):
     as in Optuna's in-memory storage, so that a list that was handed out stays what it was.
     """
 
-    def __init__(self, study_id: int, study_name: str, record: Callable[[Changes], None]) -> None:
+    def __init__(
+        self, study_id: int, study_name: str, record: Callable[[Changes], None], two_objectives: bool = False
+    ) -> None:
         """`record` takes what is to be written to the store."""
+        self._directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if two_objectives else [])]
+        self._scratch: dict[str, Any] = {}
+        """What a sampler keeps of a study; only for the draw at hand, lest it depends on who drew before."""
         self.study_id = study_id
         self.study_name = study_name
         self._write = record
@@ -78,7 +83,7 @@ class Mirror(BaseStorage):
 
     def hold(self) -> None:
         """Keep back what is written from now on, until `let_go`."""
-        self._held = Changes()
+        self._held, self._scratch = Changes(), {}
 
     def let_go(self, undo: FrozenTrial | None = None) -> None:
         """Write what was kept back; with `undo`, drop it instead and put the trial back as it was."""
@@ -120,9 +125,11 @@ class Mirror(BaseStorage):
         """Return what may be learned from. While a trial is drawn, that is also what was found infeasible."""
         inside = [t for t in self._trials.values() if OUTSIDE not in t.system_attrs]
         ended = [t for t in inside if t.state != TrialState.FAIL]
-        infeasible = [t for t in inside if is_infeasible(t)] if self._held is not None else []
-        worst = min((t.value or 0.0 for t in ended if t.state == TrialState.COMPLETE), default=0.0)
-        return ended + [_as_infeasible(t, worst) for t in infeasible]
+        if self._held is None:
+            return ended
+        worst = min((t.values[0] for t in ended if t.state == TrialState.COMPLETE), default=0.0)
+        infeasible = [_as_infeasible(t, worst) for t in inside if is_infeasible(t)]
+        return (ended if len(self._directions) == 1 else [_as_complete(t) for t in ended]) + infeasible
 
     def everything(self) -> list[FrozenTrial]:
         """Return all trials of the space, failed ones too, in the order of their numbers."""
@@ -136,16 +143,19 @@ class Mirror(BaseStorage):
         return self.study_name
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return [StudyDirection.MAXIMIZE]
+        return list(self._directions)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         return {}
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return {}
+        return dict(self._scratch)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._scratch[key] = value
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        return [FrozenStudy(self.study_name, StudyDirection.MAXIMIZE, {}, {}, self.study_id)]
+        return [FrozenStudy(self.study_name, None, {}, {}, self.study_id, directions=self._directions)]
 
     # What Optuna writes, and the worker through it.
 
@@ -187,7 +197,7 @@ class Mirror(BaseStorage):
         self._change(trial_id, **changed)
         with self._lock:
             self._trials[trial_id] = _as_seen(self._trials[trial_id])
-        self._record(Changes(states={trial_id: (state.name, values[0] if values else None)}))
+        self._record(Changes(states={trial_id: (state.name, tuple(values or ()))}))
         return True
 
     # What belongs to the store and is never asked of a mirror.
@@ -196,7 +206,7 @@ class Mirror(BaseStorage):
         raise NotImplementedError("studies and trials are made by the store, not by its mirror")
 
     create_new_study = delete_study = create_new_trial = _refuse
-    set_study_user_attr = set_study_system_attr = _refuse
+    set_study_user_attr = _refuse
 
 
 def is_infeasible(trial: FrozenTrial) -> bool:
@@ -215,8 +225,25 @@ def _as_infeasible(trial: FrozenTrial, value: float) -> FrozenTrial:
     TPE puts it behind all others whatever its value, the Gaussian process wants one that does not stand out.
     """
     seen = copy.copy(trial)
-    seen.state, seen.values = TrialState.COMPLETE, [value]
+    seen.state, seen.values = TrialState.COMPLETE, [value, *_cost(trial)]
     return seen
+
+
+def _as_complete(trial: FrozenTrial) -> FrozenTrial:
+    """Return a pruned trial as samplers for two objectives take it, who know no pruning: complete with its last value.
+
+    That is less than it would have come to; but what it was pruned for does better and costs no more.
+    """
+    if trial.state != TrialState.PRUNED:
+        return trial
+    seen = copy.copy(trial)
+    last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
+    seen.state, seen.values = TrialState.COMPLETE, [last, *_cost(trial)]
+    return seen
+
+
+def _cost(trial: FrozenTrial) -> list[float]:
+    return [trial.system_attrs[COST]] if COST in trial.system_attrs else []
 
 
 DIVERGED = "diverged"

@@ -122,7 +122,7 @@ def _sorted_out(
             else:
                 result.dropped[trial.number] = (_what(trial), why)
                 changes.user_attrs[key, EXCUSED] = json.dumps(f"dropped: it does not fit the new space: {why}")
-                changes.states[key] = ("FAIL", None)
+                changes.states[key] = ("FAIL", ())
             continue
         if trial.state.name in schema.FINISHED:
             result.kept.append(trial.number)

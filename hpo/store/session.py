@@ -18,7 +18,7 @@ from hpo.store import claims, limits, trials
 from hpo.store import study as studies
 from hpo.store.claims import Claimed, Presence, Wait, Watch
 from hpo.store.connect import Store, patiently
-from hpo.store.limits import CONSTRAINT, COSTS, EXCUSED, FAILURE, INFEASIBLE, Over
+from hpo.store.limits import CONSTRAINT, COST, COSTS, EXCUSED, FAILURE, INFEASIBLE, Over
 from hpo.store.mirror import DIVERGED, Mirror, awaits_verdict, is_infeasible
 from hpo.store.outbox import Outbox, WorkerLost
 from hpo.store.searching import Search
@@ -53,7 +53,7 @@ class Session:
         self.stopped = threading.Event()
         """Set to have the session stop waiting for a store that is away."""
         self._outbox = Outbox(store, study, self.worker_id, about)
-        self._mirror = Mirror(study.study_id, study.name, self._outbox.put)
+        self._mirror = Mirror(study.study_id, study.name, self._outbox.put, study.recipe.cost is not None)
         self._search = Search(self._mirror, study.effective_space, study.recipe)
         self._presence = Presence(self.worker_id)
         self._watch = Watch(grace)
@@ -207,14 +207,19 @@ class Session:
         self._end(trial_id, TrialState.PRUNED, worst)
 
     def knows_costs(self, trial_id: int) -> bool:
-        """Say whether a trial has been found to keep the space's constraints, perhaps under another number."""
-        return bool(self._mirror.get_trial(trial_id).constraints)
+        """Say whether a trial's costs have been found out, perhaps under another number."""
+        trial = self._mirror.get_trial(trial_id)
+        judged = bool(trial.constraints) or not self.study.space.constraints.limits
+        return judged and (COST in trial.system_attrs or self.study.recipe.cost is None)
 
     def note_costs(self, trial_id: int, costs: Costs) -> None:
         """Note what a trial's untrained network costs, and by how much it exceeds what the space allows."""
         self.set_attrs(trial_id, {COSTS: costs})
         for name, excess in self.study.space.constraints.excess(costs).items():
             self._mirror.set_trial_system_attr(trial_id, f"{CONSTRAINT}max_{name}", excess)
+        cost = self.study.recipe.cost
+        if cost is not None and cost in costs:
+            self._mirror.set_trial_system_attr(trial_id, COST, costs[cost])
 
     def reject(self, trial_id: int, message: str) -> int:
         """End a trial that breaks a constraint before it was trained: it costs no budget, and the sampler learns of it.
@@ -247,7 +252,7 @@ class Session:
     def best_value(self) -> float | None:
         """Return the best value of the complete trials."""
         complete = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-        return max((trial.value for trial in complete if trial.value is not None), default=None)
+        return max((trial.values[0] for trial in complete), default=None)
 
     def describe_worker(self, facts: dict[str, Any]) -> None:
         """Let others know more of this worker: it goes with the next beat."""
@@ -260,7 +265,7 @@ class Session:
     def best_roots(self, count: int) -> tuple[list[int], list[int]]:
         """Return the roots of the best complete trials, best first, and of the one that comes after them."""
         complete = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-        ranked = heapq.nsmallest(count + 1, complete, key=lambda t: (-(t.value or 0.0), t.number))
+        ranked = heapq.nsmallest(count + 1, complete, key=lambda t: (-t.values[0], t.number))
         roots = [root_of(trial) for trial in ranked]
         return roots[:count], roots[count:]
 
@@ -282,7 +287,7 @@ class Session:
     def hand_back(self, trial_id: int) -> None:
         """Give up a trial so that whoever claims it next goes on from its checkpoint."""
         self._held.discard(trial_id)
-        self._outbox.put(Changes(states={trial_id: ("WAITING", None)}))
+        self._outbox.put(Changes(states={trial_id: ("WAITING", ())}))
         self._mirror.disown(trial_id)
 
     def _note_failure(self, trial_id: int, kind: str, message: str) -> None:
