@@ -78,6 +78,19 @@ class Pruner(Section):
     """Threshold prunes a trial whose value is below this."""
 
 
+class Fidelity(Section):
+    """What the search's trials are trained on, to be cheaper; confirmations and exports take the space's own."""
+
+    data_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Part of the training rows."""
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    """Width and height that images are scaled to."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is set, by its name in the space."""
+        return self.model_dump(exclude_none=True)
+
+
 class Checkpoints(Section):
     """What is kept of trained weights; a running trial's last checkpoint is always kept."""
 
@@ -115,6 +128,7 @@ class StudyRecipe(Section):
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
     checkpoints: Checkpoints = Checkpoints()
+    fidelity: Fidelity = Fidelity()
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyRecipe":
@@ -138,8 +152,8 @@ class StudyRecipe(Section):
         return self.objective[1] if isinstance(self.objective, tuple) else None
 
     def applied_to(self, space: SearchSpace) -> SearchSpace:
-        """Return the space that is walked: with the recipe's epochs and metric, if it sets them."""
-        told = {"epochs": self.epochs, "metric": self.metric}
+        """Return the space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
+        told = {"epochs": self.epochs, "metric": self.metric} | self.fidelity.fields()
         return space.model_copy(update={name: value for name, value in told.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:

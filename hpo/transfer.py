@@ -5,10 +5,12 @@ import dataclasses
 from typing import Any
 
 from hpo.config import CNN, MLP, TrialConfig
-from hpo.ranges import Fixed, FloatRange, extremes, values_of
+from hpo.ranges import Fixed, FloatRange, allows, extremes, values_of
 from hpo.space import CNNSpace, MLPSpace, SearchSpace, stretched
 
-NOT_COMPARED = ("data", "split", "epochs", "precision", "metric", "seed", "accumulation", "format")
+SIZES = ("data_fraction", "image_size", "accumulation", "precision")
+"""How much is computed, and how exactly: not what is learned."""
+NOT_COMPARED = ("data", "split", "epochs", *SIZES, "metric", "seed", "format")
 """Of a config: what the new space decides."""
 
 
@@ -86,6 +88,8 @@ def _rest(space: SearchSpace, config: TrialConfig, exactly: bool) -> dict[str, A
     for key, value in optimizer.items():
         draws |= {f"optimizer.{key}": value, f"optimizer.{optimizer['name']}.{key}": value}
     draws |= {f"schedule.{key}": value for key, value in schedule.items()}
-    allowed = extremes(space.epochs)
-    draws["epochs"] = config.epochs if exactly or config.epochs in allowed else max(allowed)
+    draws |= {f"augment.{key}": value for key, value in dataclasses.asdict(config.augment).items()}
+    for name in ("epochs", *SIZES):
+        value, field = getattr(config, name), getattr(space, name)
+        draws[name] = value if exactly or allows(field, value) else extremes(field)[-1]
     return draws

@@ -23,6 +23,7 @@ from hpo.config import (
     MLP,
     SGD,
     AdamW,
+    Augment,
     Constant,
     Cosine,
     Exponential,
@@ -37,15 +38,18 @@ from hpo.config import (
 from hpo.errors import DocumentError, HpoError, StudyError
 from hpo.models import build_model, parameter_count
 from hpo.ranges import AtRandom
+from hpo.recipe import Budget, Fidelity, Pruner, StudyRecipe
 from hpo.results import confirmation, export, folder, formats, predict, retrain, testing
 from hpo.results.export import Export
 from hpo.results.script import to_script
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval, proportion_interval
+from hpo.store import study as studies
 from hpo.store.connect import Store
 from hpo.store.study import Study
 from hpo.training.contract import EpochResult, Fault
+from tests.conftest import small_space
 from tests.fakes import FakeEngine
-from tests.test_loop import work
+from tests.test_loop import trials_of, work
 
 MakeStudy = Callable[..., Study]
 CPU = torch.device("cpu")
@@ -330,12 +334,29 @@ def test_what_does_not_fit_the_network_is_refused(tmp_path: Path):
     assert len(list(predict.predict(model, [tmp_path / "big.png"], resize=True))) == 1
 
 
+RESIDUAL_MLP = MLP((32, 32, 16), (0.1, 0.0, 0.0), norm="layer", residual=True, init="orthogonal")
+EVERYTHING = dataclasses.replace(
+    MLP_CONFIG,
+    model=CNN(
+        (8, 16), (0.1, 0.0), convs=(1, 2), pool=("avg", "none"), norm="batch", residual=True, head_size=2, head_width=16
+    ),
+    augment=Augment(flip=0.1, shift=1, rotate=10.0, erase=0.1, jitter=0.1),
+    class_weight="balanced",
+    metric="macro_f1",
+    best_weights=True,
+    patience=10,
+    image_size=10,
+    data_fraction=0.8,
+    epochs=12,
+)
+
+
 def sample_configs() -> list[TrialConfig]:
     found = [MLP_CONFIG]
     for name in ("ann_fashion", "cnn_fashion"):
         space = spaces.load(name)
         found += [space.draw(AtRandom(i), seed=i) for i in range(12)]
-    return found
+    return [*found, dataclasses.replace(MLP_CONFIG, model=RESIDUAL_MLP), EVERYTHING]
 
 
 def test_a_script_builds_the_same_network():
@@ -351,11 +372,12 @@ def test_a_script_builds_the_same_network():
         namespace: dict[str, object] = {"__name__": "script"}
         exec(compile(text, "script", "exec"), namespace)
         net = namespace["Net"]()  # type: ignore[operator]
-        ours = build_model(config.model, info.input_shape, len(info.classes))
+        shape = config.input_shape(info.input_shape)
+        ours = build_model(config.model, shape, len(info.classes))
         assert parameter_count(net) == parameter_count(ours)
         weights = dict(zip(net.state_dict(), ours.state_dict().values(), strict=True))
         net.load_state_dict(weights)
-        x = torch.randn(3, *info.input_shape)
+        x = torch.randn(3, *shape)
         torch.testing.assert_close(net.eval()(x), ours.eval()(x))
 
 
@@ -384,18 +406,20 @@ def test_a_script_has_the_same_learning_rates(schedule: Schedule):
         assert namespace["learning_rate"](step, 100, losses) == pytest.approx(expected, rel=1e-9)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), RMSprop(lr=1e-3, weight_decay=1e-4), AdamW(lr=0.01)])
-def test_a_script_runs_where_hpo_is_not(tmp_path: Path, optimizer: SGD | RMSprop | AdamW):
-    config = dataclasses.replace(
-        MLP_CONFIG,
-        optimizer=optimizer,
-        schedule=Cosine(),
-        epochs=15,
-        label_smoothing=0.1,
-        clip_norm=5.0,
-        patience=8,
-        best_weights=True,
-    )
+STOPPED = dataclasses.replace(
+    MLP_CONFIG, schedule=Cosine(), epochs=15, label_smoothing=0.1, clip_norm=5.0, patience=8, best_weights=True
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(STOPPED, optimizer=SGD(lr=0.1)),
+        dataclasses.replace(STOPPED, optimizer=RMSprop(lr=1e-3, weight_decay=1e-4)),
+        EVERYTHING,
+    ],
+)
+def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig):
     path = tmp_path / "best.py"
     path.write_text(to_script(config, {}))
     # -I: neither the environment's paths nor the working folder; and an `hpo` that cannot be imported.
@@ -418,3 +442,28 @@ def test_a_cnn_comes_back_too(tmp_path: Path):
     rows = data.load_test(data.info("digits"))
     logits = hpo.load(tmp_path)(torch.from_numpy(rows.x))
     assert (logits.argmax(1).numpy() == rows.y).mean() == pytest.approx(metrics["test_accuracy"], abs=0.003)
+
+
+def fidelities(store: Store, study: Study) -> set[tuple[float, int | None]]:
+    configs = [TrialConfig.from_dict(trial.user_attrs["config"], "trial") for trial in trials_of(store, study)]
+    return {(config.data_fraction, config.image_size) for config in configs}
+
+
+def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, tmp_path: Path):
+    less = Fidelity(data_fraction=0.25, image_size=14)
+    recipe = StudyRecipe(budget=Budget(trials=4), pruner=Pruner(name="none"), fidelity=less, objective="macro_f1")
+    assert studies.create(store, "cheap", "small", small_space(epochs=2), recipe, "f" * 64)
+    study = studies.load(store, "cheap")
+    engine = NoisyEngine(lambda config: 0.8)
+    work(store, study, engine, tmp_path)
+    assert fidelities(store, study) == {(0.25, 14)}
+    confirming = confirmation.prepare(store, study, 2, 2)
+    work(store, confirming, engine, tmp_path)
+    assert fidelities(store, confirming) == {(1.0, None)}
+    exported = export.winner(store, study)
+    assert (exported.config.data_fraction, exported.config.image_size) == (1.0, None)
+    assert exported.provenance["searched_at"] == {"data_fraction": 0.25, "image_size": 14}
+    result = confirmation.evaluate(store, study)
+    assert result is not None and result.winner.promise is None, "the promise is one of accuracies"
+    assert "promised_test_accuracy" not in exported.provenance
+    assert "fidelity" not in export.to_toml(exported)

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def cancer() -> ResidentData:
-    return resident(load_parts(info("breast_cancer"), Split()), CPU)
+    return resident(load_parts(info("breast_cancer"), Split()), MLP_RUN, CPU)
 
 
 @pytest.mark.parametrize("classes", [2, 5])

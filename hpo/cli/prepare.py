@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import BaseModel
+
 from hpo import data, documents
 from hpo import recipe as recipes
 from hpo import space as spaces
@@ -16,6 +18,16 @@ from hpo.store import study as studies
 from hpo.store.connect import Store, exists, open_store
 from hpo.store.study import Study
 from hpo.store.url import configured, shown
+
+
+def _check_fidelity(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:
+    for name in recipe.fidelity.fields():
+        if isinstance(getattr(space, name), BaseModel):
+            raise UsageError(
+                f"recipe: fidelity.{name}: goes with a space whose {name} is a constant, got a range. "
+                "Remove it from the recipe, or fix it in the space."
+            )
+
 
 SHOWN_CLASSES = 6
 IMBALANCE = 3
@@ -58,11 +70,13 @@ def prepare(
         )
     recipe = recipe or recipes.load("default")
     recipe = documents.check(recipes.StudyRecipe, documents.dump(recipe) | given, "recipe")
+    _check_fidelity(space, recipe)
     budget = Budget.model_validate(recipe.budget.model_dump() | limits)
     recipe = recipe.model_copy(update={"budget": budget})
-    space.check_inputs(data.info(space.data).input_shape, str(space_name))
+    searched = recipe.applied_to(space)
+    searched.check_inputs(data.info(space.data).input_shape, str(space_name))
     _say_grid(space, recipe)
-    check_baselines(space, str(space_name))
+    check_baselines(searched, str(space_name))
     fetch_with_progress(space.data)
     fingerprint = data.fingerprint(data.info(space.data), space.split)
     if store is None:

@@ -4,6 +4,7 @@ A config is what a space draws, what the store keeps on each trial, what an expo
 thing that training knows. Kinds of optimizer, schedule and network are told apart by `name` or `family`.
 """
 
+from hpo.config.augment import Augment
 from hpo.config.metrics import LABELS, WORST, Metric
 from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
@@ -33,6 +34,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Augment",
     "ClassWeight",
     "Constant",
     "Cosine",

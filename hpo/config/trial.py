@@ -1,11 +1,12 @@
 """`TrialConfig`: one training run described completely, so that the description alone can repeat it."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from hpo import documents
+from hpo.config.augment import Augment
 from hpo.config.fields import STRICT, Count, Positive, Rate
 from hpo.config.metrics import Metric
 from hpo.config.networks import MLP, Network
@@ -39,6 +40,11 @@ class TrialConfig:
     """What is looked at on the validation rows: by patience, best weights and the search."""
     class_weight: ClassWeight = "none"
     """`balanced` weighs each row's loss by rows / (classes * rows of its class), as scikit-learn does."""
+    augment: Augment = field(default_factory=Augment)
+    data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the training rows that is trained on: stratified, by the split's seed."""
+    image_size: Count | None = None
+    """Width and height that images are scaled to; None leaves them."""
     label_smoothing: Rate = 0.0
     """Share of the target that is spread over all classes."""
     clip_norm: Positive | None = None
@@ -78,6 +84,7 @@ class TrialConfig:
             if max(model.convs) > 1:
                 network += f" x{'/'.join(str(count) for count in dict.fromkeys(model.convs))}"
         dropout = "/".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout) if rate > 0)
+        kinds = [f"{name} {value:g}" for name, value in asdict(self.augment).items() if value]
         parts = [
             f"{network} {model.activation}",
             f"{model.norm} norm" if model.norm != "none" else "",
@@ -86,6 +93,9 @@ class TrialConfig:
             f"dropout {dropout}" if dropout else "",
             f"{optimizer.name} lr {optimizer.lr:.3g} wd {optimizer.weight_decay:.2g}",
             self.schedule.name if self.schedule.name != "none" else "",
+            f"augmented: {', '.join(kinds)}" if kinds else "",
+            f"{100 * self.data_fraction:g} % of the rows" if self.data_fraction < 1 else "",
+            f"images {self.image_size}x{self.image_size}" if self.image_size else "",
             "class weights" if self.class_weight != "none" else "",
             f"smoothing {self.label_smoothing:g}" if self.label_smoothing else "",
             f"clip {self.clip_norm:g}" if self.clip_norm else "",
@@ -94,6 +104,12 @@ class TrialConfig:
             f"batch {self.batch_size}" + (f" in {self.accumulation} parts" if self.accumulation > 1 else ""),
         ]
         return ", ".join(part for part in parts if part)
+
+    def input_shape(self, of_data: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of what the network takes, given that of the data."""
+        if self.image_size is None or len(of_data) != 3:
+            return of_data
+        return (of_data[0], self.image_size, self.image_size)
 
     def with_seed(self, seed: int) -> "TrialConfig":
         """Return the same run under another seed."""

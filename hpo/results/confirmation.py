@@ -5,7 +5,6 @@ that played no part in choosing it, as trials of a linked study `NAME-confirm`: 
 survived. The winner is the one with the highest lower confidence bound of its mean.
 """
 
-import dataclasses
 import json
 import statistics
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from hpo import data
 from hpo.config import WORST, TrialConfig
 from hpo.constraints import Constraints
 from hpo.errors import StudyError
-from hpo.recipe import Budget, Pruner, Sampler
+from hpo.recipe import Budget, Fidelity, Pruner, Sampler
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval
 from hpo.store import limits, reading, schema, trials
 from hpo.store import study as studies
@@ -106,6 +105,7 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
                 "objective": study.metric,
                 "sampler": Sampler(name="random"),
                 "pruner": Pruner(name="none"),
+                "fidelity": Fidelity(),
                 "budget": Budget(trials=len(chosen) * seeds, only_waiting=True),
             }
         )
@@ -124,7 +124,7 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
                     seed = derived_seed(study.recipe.seed, f"confirm/{source.number}", repeat)
                     config = TrialConfig.from_dict(source.user_attrs["config"], f"trial {source.number}")
                     noted = {
-                        "config": dataclasses.replace(config, seed=seed).to_dict(),
+                        "config": study.full(config).with_seed(seed).to_dict(),
                         CONFIRMS: {"trial": source.number, "repeat": repeat},
                     }
                     trials.add_waiting(store, connection, confirming.study_id, source, noted, {})
@@ -177,14 +177,14 @@ def evaluate(store: Store, study: Study) -> Confirmation | None:
     with store.read() as connection:
         ids = {number: reading.trial_id_of(connection, study.study_id, number) for number in samples}
         sources = {number: reading.trial(connection, key) for number, key in ids.items() if key is not None}
-    candidates = _candidates(sources, samples)
+    candidates = _candidates(study, sources, samples)
     candidates.sort(key=lambda c: (-c.interval.low, c.number))
     verdict, certain = _verdict(candidates)
     missing = len({(w["trial"], w["repeat"]) for w, _ in trainings}) - sum(map(len, values.values()))
     return Confirmation(confirming.name, tuple(candidates), verdict, certain, missing)
 
 
-def _candidates(sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]) -> list[Candidate]:
+def _candidates(study: Study, sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]) -> list[Candidate]:
     control = next((n for n, trial in sources.items() if "baseline" in trial.attrs), None)
     others = [n for n in sources if n != control]
     found: dict[int, Interval] = {}
@@ -192,7 +192,7 @@ def _candidates(sources: dict[int, TrialView], samples: dict[int, tuple[float, .
         found = dict(zip(others, gaps([samples[n] for n in others], samples[control]), strict=True))
     candidates = []
     for number, trial in sources.items():
-        config = TrialConfig.from_dict(trial.attrs["config"], f"trial {number}: config")
+        config = study.full(TrialConfig.from_dict(trial.attrs["config"], f"trial {number}: config"))
         info = data.info(config.data)
         candidates.append(
             Candidate(

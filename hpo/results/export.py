@@ -68,6 +68,7 @@ def winner(store: Store, study: Study, number: int | None = None) -> Export:
         "validation_score": trial.value,
         str(study.recipe.cost): trial.cost,
         "chosen_by_hand": True if number is not None else None,
+        "searched_at": study.recipe.fidelity.fields() or None,
         **_confirmed(confirmed),
         "finished_trials": state.finished,
         "space": study.space_name,
@@ -79,6 +80,7 @@ def winner(store: Store, study: Study, number: int | None = None) -> Export:
         "python": platform.python_version(),
     }
     config = TrialConfig.from_dict(trial.attrs["config"], f"trial {trial.number}: config")
+    config = study.full(config)
     provenance = {key: value for key, value in provenance.items() if value is not None}
     return Export(config, provenance, describe(provenance))
 
@@ -134,6 +136,7 @@ COMMENTS = {
     "config.precision": "auto: bf16 where the device is faster with it",
     "config.split.validation": "rows cut from the training split, or a fraction of it",
     "provenance.validation_score": "of this trial in the search: the best of many, so likely too high",
+    "provenance.searched_at": "what the search's trials were trained on instead of everything",
     "provenance.fresh_mean": "validation score on seeds that played no part in the choice",
     "provenance.promised_test_accuracy": "where one more training should land",
     "provenance.data_fingerprint": "training refuses other data",

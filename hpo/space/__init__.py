@@ -3,9 +3,10 @@
 from hpo.constraints import Constraints
 from hpo.space.networks import CNNSpace, MLPSpace, stretched
 from hpo.space.space import Baseline, SearchSpace, load
-from hpo.space.training import Hyperparameters, OptimizerSpace, ScheduleSpace
+from hpo.space.training import AugmentSpace, Hyperparameters, OptimizerSpace, ScheduleSpace
 
 __all__ = [
+    "AugmentSpace",
     "Baseline",
     "CNNSpace",
     "Constraints",

@@ -16,7 +16,7 @@ from hpo.errors import DocumentError, ModelError
 from hpo.ranges import Fixed, Flag, Number, Suggester, extremes, one_of, pick, within
 from hpo.space.fields import Rate, Size
 from hpo.space.networks import CNNSpace, MLPSpace
-from hpo.space.training import OptimizerSpace, ScheduleSpace
+from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
 
 
 class Baseline(Section):
@@ -51,7 +51,13 @@ class SearchSpace(Section):
     split: Split = Field(default_factory=Split)
     epochs: Size
     batch_size: Size
-    precision: Precision = "auto"
+    precision: one_of(Precision) = "auto"  # type: ignore[valid-type]
+    accumulation: Size = 1
+    """Parts that a batch is trained in, one after another: the same batch size in less memory."""
+    data_fraction: Annotated[Number, within(0, 1, open_low=True)] = 1.0
+    """Part of the training rows that is trained on."""
+    image_size: Size | None = None
+    """Width and height that images are scaled to."""
     metric: Metric = "accuracy"
     """What a configuration is judged by on the validation rows; a recipe's objective goes before."""
     class_weight: one_of(ClassWeight) = "none"  # type: ignore[valid-type]
@@ -68,6 +74,7 @@ class SearchSpace(Section):
     cnn: CNNSpace | None = None
     optimizer: OptimizerSpace
     schedule: ScheduleSpace = ScheduleSpace()
+    augment: AugmentSpace = AugmentSpace()
     constraints: Constraints = Constraints()
     baselines: list[Baseline] = Field(default_factory=list)
 
@@ -105,7 +112,11 @@ class SearchSpace(Section):
             clip_norm=pick(self.clip_norm, "clip_norm", suggester),
             patience=pick(self.patience, "patience", suggester),
             best_weights=pick(self.best_weights, "best_weights", suggester),
-            precision=self.precision,
+            augment=self.augment.draw(suggester),
+            data_fraction=pick(self.data_fraction, "data_fraction", suggester),
+            image_size=pick(self.image_size, "image_size", suggester),
+            accumulation=pick(self.accumulation, "accumulation", suggester),
+            precision=pick(self.precision, "precision", suggester),
             metric=self.metric,
             class_weight=pick(self.class_weight, "class_weight", suggester),
             seed=seed,
@@ -119,8 +130,13 @@ class SearchSpace(Section):
 
     def check_inputs(self, input_shape: tuple[int, ...], where: str) -> None:
         """Refuse inputs that the deepest network of the space cannot take. Raises: DocumentError."""
+        if len(input_shape) != 3 and (self.augment != AugmentSpace() or self.image_size is not None):
+            what = "image_size" if self.image_size is not None else "augment"
+            raise DocumentError(f"{where}: {what}: inputs must be images, got a table. Remove it.")
         if self.cnn is None:
             return
+        if self.image_size is not None:
+            input_shape = (input_shape[0], *(min(extremes(self.image_size)),) * 2)
         try:
             check_fits(self.cnn.deepest, input_shape)
         except ModelError as error:

@@ -1,16 +1,36 @@
 """Ranges of how a network is trained: optimizers, schedules."""
 
+from dataclasses import fields
 from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from hpo.config import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, own_fields
+from hpo.config import OPTIMIZERS, SCHEDULES, Augment, Optimizer, Schedule, own_fields
 from hpo.documents import Section
 from hpo.ranges import Flag, Integer, Number, Suggester, one_of, pick, values_of, within
-from hpo.space.fields import Rate, Share, Size
+from hpo.space.fields import Probability, Rate, Share, Size
 
 OptimizerName = Literal["sgd", "sgd_momentum", "adam", "adamw", "rmsprop"]
 ScheduleName = Literal["none", "cosine", "one_cycle", "step", "exponential", "warmup_cosine", "plateau"]
+
+
+class AugmentSpace(Section):
+    """How training images are changed from epoch to epoch; a kind is used where its strength is above 0."""
+
+    flip: Probability = 0.0
+    """Probability of being mirrored left to right."""
+    shift: Annotated[Integer, within(0)] = 0
+    """Pixels of black around the image, from which it is then cropped at random."""
+    rotate: Annotated[Number, within(0, 180)] = 0.0
+    """Degrees to either side."""
+    erase: Probability = 0.0
+    """Probability that a rectangle of 2 to 33 % of the image becomes black."""
+    jitter: Rate = 0.0
+    """Brightness, contrast and saturation change by up to this part."""
+
+    def draw(self, suggester: Suggester) -> Augment:
+        """Draw the strength of each kind."""
+        return Augment(**{f.name: pick(getattr(self, f.name), f"augment.{f.name}", suggester) for f in fields(Augment)})
 
 
 class Hyperparameters(Section):

@@ -1,5 +1,6 @@
 """Studies in a store: made whole or not at all, found by name, and resumed only as what they were."""
 
+import dataclasses
 import json
 import re
 import uuid
@@ -14,7 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from hpo import documents
-from hpo.config import LABELS, Metric
+from hpo.config import LABELS, Metric, TrialConfig
 from hpo.constraints import COST_NAMES
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget, StudyRecipe
@@ -50,8 +51,14 @@ class Study:
 
     @property
     def effective_space(self) -> SearchSpace:
-        """The space that is walked: with the recipe's epochs and metric, if it sets them."""
+        """The space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
         return self.recipe.applied_to(self.space)
+
+    def full(self, config: TrialConfig) -> TrialConfig:
+        """Return a trial's config at the space's own fidelity: what is confirmed, exported and trained in the end."""
+        return dataclasses.replace(
+            config, **{name: getattr(self.space, name) for name in self.recipe.fidelity.fields()}
+        )
 
     @property
     def metric(self) -> Metric:

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hpo.config import TrialConfig
 from hpo.data import Inputs, Parts
 
 
@@ -20,20 +23,48 @@ class ResidentData:
     train_y: Tensor
     validation_x: Tensor
     validation_y: Tensor
+    black: Tensor
+    """What 0 became, per channel or column."""
     classes: int
     input_shape: tuple[int, ...]
 
 
-def resident(parts: Parts, device: torch.device) -> ResidentData:
-    """Standardize a data set's parts and put them on a device."""
+def resident(parts: Parts, config: TrialConfig, device: torch.device) -> ResidentData:
+    """Standardize what a config trains and validates on, and put it on a device."""
+    train = parts.train
+    if config.data_fraction < 1:
+        kept = fraction(train.y, config.data_fraction, config.split.seed)
+        train = Inputs(train.x[kept], train.y[kept])
+    train_x, validation_x = (scaled(standardized(p, parts, device), config) for p in (train, parts.validation))
     return ResidentData(
-        train_x=standardized(parts.train, parts, device),
-        train_y=torch.from_numpy(parts.train.y).to(device),
-        validation_x=standardized(parts.validation, parts, device),
+        train_x=train_x,
+        train_y=torch.from_numpy(train.y).to(device),
+        validation_x=validation_x,
         validation_y=torch.from_numpy(parts.validation.y).to(device),
+        black=torch.from_numpy(-parts.mean / parts.std).to(device),
         classes=len(parts.info.classes),
-        input_shape=parts.info.input_shape,
+        input_shape=tuple(train_x.shape[1:]),
     )
+
+
+def fraction(labels: NDArray[np.int64], part: float, seed: int) -> NDArray[np.int64]:
+    """Return the rows that make up a part of all, by class; each class keeps a row at least."""
+    chance = np.random.default_rng(seed)
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    kept = [chance.permutation(of_class)[: max(1, round(part * len(of_class)))] for of_class in rows]
+    return np.sort(np.concatenate(kept))
+
+
+def scaled(x: Tensor, config: TrialConfig) -> Tensor:
+    """Return images of the size that a config wants, others as they are."""
+    if config.image_size is None or x.dim() != 4:
+        return x
+    return resized(x, config.image_size).contiguous(memory_format=torch.channels_last)
+
+
+def resized(x: Tensor, size: int) -> Tensor:
+    """Return images [N, C, H, W] scaled to size x size, bilinear, without aliasing."""
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
 def balanced_weights(data: ResidentData) -> Tensor:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import TrialConfig
+from hpo.errors import ModelError
 from hpo.models import build_model, parameter_count
+from hpo.training.augmentation import augmented
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, final
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import resolve_precision
@@ -49,6 +51,10 @@ class Run:
         self.batch_size = min(config.batch_size, len(data.train_y))
         self.steps = len(data.train_y) // self.batch_size
         """Steps per epoch; the rows of a last, short batch wait for another epoch's order."""
+        self.inputs = data.train_x
+        """What an epoch trains on: the training rows, or what augmentation makes of them."""
+        if config.augment and data.train_x.dim() != 4:
+            raise ModelError("augment: inputs must be images, got a table. Remove [augment].")
         self.class_weights = balanced_weights(data) if config.class_weight == "balanced" else None
         self.optimizer = self.build_optimizer()
         precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
@@ -114,6 +120,11 @@ class Run:
         self.model.train()
         for dropout in self.dropouts:
             dropout.start_epoch(self.config.seed, epoch, self.steps, self.batch_size)
+        if self.config.augment:
+            if self.inputs is self.data.train_x:
+                self.inputs = torch.empty_like(self.inputs)
+            x, black = self.data.train_x, self.data.black
+            augmented(x, self.config.augment, black, self.config.seed, epoch, out=self.inputs)
         order = data_order(self.config.seed, epoch, len(self.data.train_y), self.device)
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
         logits = self.train_steps(order, epoch * self.steps)
@@ -143,7 +154,7 @@ class Run:
         """Add the gradient of a batch's mean loss to the parameters; return its logits, float32, detached."""
         outputs = []
         for part in rows.chunk(self.config.accumulation):
-            x, y = self.data.train_x.index_select(0, part), self.data.train_y.index_select(0, part)
+            x, y = self.inputs.index_select(0, part), self.data.train_y.index_select(0, part)
             with self.autocast():
                 logits = self.model(x)
             logits = logits.float()

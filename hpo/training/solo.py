@@ -23,7 +23,7 @@ class SoloEngine:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._data: dict[tuple[str | OwnData, Split], ResidentData] = {}
+        self._data: dict[tuple[str | OwnData, Split, float, int | None], ResidentData] = {}
         self._key: int | None = None
         self._run: Run | None = None
 
@@ -46,9 +46,9 @@ class SoloEngine:
 
     def data(self, config: TrialConfig) -> ResidentData:
         """Return a config's data, resident on the device. Raises: DataError."""
-        key = (config.data, config.split)
+        key = (config.data, config.split, config.data_fraction, config.image_size)
         if key not in self._data:
-            self._data[key] = resident(load_parts(info(config.data), config.split), self.device)
+            self._data[key] = resident(load_parts(info(config.data), config.split), config, self.device)
         return self._data[key]
 
     def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
