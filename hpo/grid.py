@@ -3,15 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hpo.errors import UsageError
+from hpo.errors import HpoError, UsageError
 from hpo.space import SearchSpace
 
 MAX_SIZE = 20_000
 """A grid larger than this is refused: nobody trains so many, and each worker would have to list them first."""
-
-
-class _Continuous(Exception):
-    """A parameter has more values than can be listed."""
 
 
 class _Enumerator:
@@ -22,6 +18,8 @@ class _Enumerator:
         """Of each choice on the path: which option was taken, and how many there are."""
         self._at = 0
         self.drawn: dict[str, Any] = {}
+        self.continuous: str | None = None
+        """A parameter with more values than can be listed; walks end where they meet it."""
 
     def begin(self) -> None:
         self._at, self.drawn = 0, {}
@@ -50,7 +48,8 @@ class _Enumerator:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         if step is None and low != high:
-            raise _Continuous(name)
+            self.continuous = name
+            raise ValueError(f"{name}: has no steps")
         steps = round((high - low) / step) if step is not None else 0
         value: float = self._take(name, [round(low + i * (step or 0.0), 10) for i in range(steps + 1)])
         return value
@@ -69,9 +68,11 @@ def leaves(space: SearchSpace) -> Iterator[dict[str, Any]]:
         enumerator.begin()
         try:
             space.draw(enumerator, seed=0)
-        except _Continuous as error:
+        except (ValueError, HpoError):
+            if enumerator.continuous is None:
+                raise
             raise UsageError(
-                f"sampler.name: grid needs a space without continuous ranges, got {error}. "
+                f"sampler.name: grid needs a space without continuous ranges, got {enumerator.continuous}. "
                 "Give it choices or a step, or take another sampler."
             ) from None
         yield dict(enumerator.drawn)

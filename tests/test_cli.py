@@ -47,18 +47,18 @@ def test_help_is_quick_because_it_imports_no_heavy_library():
 
 
 OPTIONS = {
-    ("run",): "--dashboard --data --device --max-failures --patience --recipe --seed --space --storage --study "
-    "--target --timeout --trials --warm-from --workers",
+    ("run",): "--dashboard --data --device --max-failures --objective --patience --python --recipe --seed --space "
+    "--storage --study --target --timeout --trials --warm-from --workers",
     ("watch",): "--storage",
-    ("worker",): "--device --storage --study",
+    ("worker",): "--device --python --storage --study",
     ("init",): "--data --recipe --space --storage --study --target --trials",
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
-    ("confirm",): "--device --json --seeds --storage --top --workers",
+    ("confirm",): "--device --json --python --seeds --storage --top --workers",
     ("report",): "--output --storage",
-    ("export",): "--as --format --output --storage",
-    ("train",): "--data --device --epochs --json --output --seeds",
-    ("predict",): "--csv --json --resize",
-    ("export-model",): "--output --to",
+    ("export",): "--as --format --output --storage --trial",
+    ("train",): "--data --device --epochs --json --output --python --seeds",
+    ("predict",): "--csv --json --python --resize",
+    ("export-model",): "--output --python --to",
     ("doctor",): "--device --json --space --storage",
     ("doctor", "resume"): "--device --json --seed --space",
     ("studies", "list"): "--json --storage",

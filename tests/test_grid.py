@@ -190,3 +190,37 @@ def test_what_failed_is_not_tried_again_what_was_voided_is(store: Store, tmp_pat
     work(store, study, FakeEngine(), tmp_path)
     *_, again = trials_of(store, study)
     assert again.number == 36 and again.params == done.params and again.state.name == "COMPLETE"
+
+
+OWN = """
+from hpo.config import MLP, Adam, TrialConfig
+
+def draw(suggester):
+    depth = suggester.suggest_int("depth", 1, 2)
+    widths = tuple(suggester.suggest_categorical(f"width{i}", [8, 16]) for i in range(depth))
+    lr = suggester.suggest_float("lr", 0.01, 0.1{step})
+    return TrialConfig(
+        data="", model=MLP(widths, (0.0,) * depth), optimizer=Adam(lr=lr), batch_size=32, epochs=6
+    )
+"""
+
+
+def test_a_space_in_python_can_be_a_grid_and_be_replaced(store: Store, tmp_path: Path):
+    from hpo import space as spaces
+
+    (tmp_path / "space.toml").write_text('data = "digits"\nepochs = 6\npython = "own.py:draw"\n')
+    (tmp_path / "own.py").write_text(OWN.replace("{step}", ""))
+    with pytest.raises(UsageError, match="grid needs a space without continuous ranges, got lr"):
+        grid(spaces.load(str(tmp_path / "space.toml")))
+    (tmp_path / "own.py").write_text(OWN.replace("{step}", ", step=0.09"))
+    space = spaces.load(str(tmp_path / "space.toml"))
+    assert len(grid(space)) == (2 + 4) * 2
+    study = grid_study(store, space, trials=99)
+    work(store, study, FakeEngine(), tmp_path)
+    check_all_once(space, trials_of(store, study))
+    (tmp_path / "own.py").write_text(OWN.replace("{step}", ", step=0.09").replace("[8, 16]", "[8, 16, 24]"))
+    wider = spaces.load(str(tmp_path / "space.toml"))
+    assert len(set_space(store, "s", "wider", wider).kept) == 12
+    studies.update_budget(store, study)
+    work(store, studies.load(store, "s"), FakeEngine(), tmp_path)
+    check_all_once(wider, trials_of(store, study))

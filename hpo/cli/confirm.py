@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Device, Storage, StudyName, at_least_one, out, print_json, talk
+from hpo.cli.options import AsJson, Device, OwnCode, Storage, StudyName, at_least_one, out, print_json, talk
 from hpo.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def confirm(
         int | None, typer.Option(metavar="N", help="Processes. [default: one per CPU core, or one per GPU]")
     ] = None,
     device: Device = "auto",
+    python: OwnCode = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,6 +45,7 @@ def confirm(
     devices = devices_for(device, workers)
     store = open_store(configured(storage))
     found = studies.load(store, study)
+    found.space.check_code()
     fetch_with_progress(found.space.data)
     studies.check_data(found, data.fingerprint(data.info(found.space.data), found.space.split))
     confirming = confirmation.prepare(store, found, top, seeds)

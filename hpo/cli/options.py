@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,6 +67,25 @@ StudyName = Annotated[
     str, typer.Argument(help="A study of `hpo studies list`.", metavar="STUDY", autocompletion=complete_study)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def _allow(paths: list[Path] | None) -> list[Path] | None:
+    from hpo import code
+
+    for path in paths or ():
+        code.allow(path)
+    return paths
+
+
+OwnCode = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--python",
+        metavar="FILE.py",
+        callback=_allow,
+        help="Let this code of yours run, for a study or model that needs it. May be given more than once.",
+    ),
+]
 PIPED_WIDTH = 240
 """Columns where there is no terminal to fit: enough to put a trial on one line."""
 

@@ -10,6 +10,7 @@ import typer
 
 from hpo.cli.options import (
     Device,
+    OwnCode,
     Storage,
     StudyName,
     at_least_one,
@@ -85,6 +86,7 @@ def run(
         int | None, typer.Option(metavar="N", help="Processes. [default: one per CPU core, or one per GPU]")
     ] = None,
     device: Device = "auto",
+    python: OwnCode = None,
     storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
     objective: ObjectiveOption = None,
@@ -198,6 +200,7 @@ def run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str
     from hpo.runner.worker import stop_on_signals
     from hpo.store import reading
 
+    study.space.check_code()
     with store.read() as connection:
         state = reading.study(connection, study.study_id)
     if state.over is not None:
@@ -252,6 +255,7 @@ def watch(study: StudyName, storage: Storage = None) -> None:
 def worker(
     study: Annotated[str, typer.Option(help="The study to work on.", autocompletion=complete_study)],
     device: Device = "auto",
+    python: OwnCode = None,
     storage: Storage = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
@@ -269,6 +273,7 @@ def worker(
         stop_with_parent(stop)
     store = open_store(configured(storage))
     found = studies.load(store, study)
+    found.space.check_code()
     train_study(store, found, device, stop, os.environ.get("HPO_SUPERVISOR", ""))
 
 

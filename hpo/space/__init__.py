@@ -1,7 +1,7 @@
 """Search spaces: where to look. Nothing here needs torch."""
 
 from hpo.constraints import Constraints
-from hpo.space.networks import CNNSpace, MLPSpace, stretched
+from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace, stretched
 from hpo.space.space import Baseline, SearchSpace, load
 from hpo.space.training import AugmentSpace, Hyperparameters, OptimizerSpace, ScheduleSpace
 
@@ -12,6 +12,7 @@ __all__ = [
     "Constraints",
     "Hyperparameters",
     "MLPSpace",
+    "ModelSpace",
     "OptimizerSpace",
     "ScheduleSpace",
     "SearchSpace",

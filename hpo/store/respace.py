@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from hpo import documents
 from hpo.config import TrialConfig
 from hpo.constraints import Costs
-from hpo.errors import StudyError
+from hpo.errors import HpoError, StudyError
 from hpo.grid import grid
 from hpo.ranges import Fixed
 from hpo.space import SearchSpace
@@ -87,8 +87,7 @@ def _check_mappable(study: Study, space: SearchSpace) -> None:
     found = documents.differences("data", documents.dump(before).get("data"), documents.dump(now).get("data"))
     found += documents.differences("split", documents.dump(before.split), documents.dump(now.split))
     found += documents.differences("metric", study.metric, study.with_space(space).metric)
-    families = ["mlp" if each.mlp is not None else "cnn" for each in (before, now)]
-    found += documents.differences("family", families[0], families[1])
+    found += documents.differences("family", before.family, now.family)
     if found:
         raise StudyError(
             f'Study "{study.name}": its trials cannot be mapped to the new space ({"; ".join(found)}): their scores '
@@ -113,7 +112,7 @@ def _sorted_out(
             broken = walked.constraints.broken(costs)
             if rejected != bool(broken):
                 raise ValueError(broken or _FEASIBLE_NOW)
-        except ValueError as error:
+        except (ValueError, HpoError) as error:  # the latter from a space in Python
             why = str(error).removesuffix(".")
             if trial.state.is_finished():
                 changes.system_attrs[key, OUTSIDE] = json.dumps(why)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hpo import data
-from hpo.config import TrialConfig
+from hpo.config import CNN, MLP, PythonNetwork, TrialConfig
 from hpo.data.registry import DataInfo
 from hpo.errors import UsageError
 from hpo.models import INITS, Residual, build_model
@@ -22,10 +22,12 @@ def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
     info = data.info(config.data)
     if info.own is not None:
         raise UsageError("--as script: is for the known data sets, got data of your own. Use hpo train and hpo.load.")
+    if isinstance(config.model, PythonNetwork):
+        raise UsageError("--as script: is for networks of hpo's, got one of your own. Use hpo train and hpo.load.")
     with torch.device("meta"):
         model = build_model(config.model, config.input_shape(info.input_shape), len(info.classes))
     loading, imports, needs = _loading(info)
-    definitions = _definitions(config)
+    definitions = _definitions(config, config.model)
     return SCRIPT.substitute(
         title=f"Trains and tests a network on {info.title}.",
         summary=config.summary(),
@@ -49,7 +51,7 @@ def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
         definitions=definitions,
         dataclass="from dataclasses import dataclass\n" if "@dataclass" in definitions else "",
         tensor="Tensor, " if "Tensor" in definitions else "",
-        init=_init(config),
+        init=_init(config.model),
         prepare=_prepare(config),
         augment=_augment(config),
         rows="epoch_x" if config.augment else "train_x",
@@ -71,11 +73,11 @@ def _origin(provenance: dict[str, Any]) -> str:
 _CLIP = Template("            torch.nn.utils.clip_grad_norm_(net.parameters(), $norm)\n")
 
 
-def _definitions(config: TrialConfig) -> str:
+def _definitions(config: TrialConfig, network: MLP | CNN) -> str:
     """Return what goes before the network: the very functions that hpo trains with, where the config needs them."""
     parts: list[Any] = []
     text = ""
-    if config.model.residual:
+    if network.residual:
         parts.append(Residual)
     if _judged(config) not in JUDGED_SIMPLY:
         parts += [scoring.Scores, scoring.scores]
@@ -88,13 +90,13 @@ def _definitions(config: TrialConfig) -> str:
     return text + "".join(f"\n{inspect.getsource(part)}\n" for part in parts)
 
 
-def _init(config: TrialConfig) -> str:
-    if config.model.init == "default":
+def _init(network: MLP | CNN) -> str:
+    if network.init == "default":
         return ""
     return f"""\
         for layer in self.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
-                nn.init.{INITS[config.model.init].__name__}(layer.weight)
+                nn.init.{INITS[network.init].__name__}(layer.weight)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 """
