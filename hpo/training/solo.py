@@ -1,17 +1,20 @@
 """The solo engine: one trial at a time, each as fast as one network alone can be trained."""
 
 import gc
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hpo.config import OwnData, Split, TrialConfig
+from hpo.constraints import Cost, Costs
 from hpo.data import info, load_parts
 from hpo.errors import HpoError
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.dataset import ResidentData, resident
 from hpo.training.graphed import GraphedRun
+from hpo.training.measuring import measure
 from hpo.training.run import Run
 
 
@@ -47,6 +50,13 @@ class SoloEngine:
         if key not in self._data:
             self._data[key] = resident(load_parts(info(config.data), config.split), config, self.device)
         return self._data[key]
+
+    def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
+        try:
+            data = self.data(config)
+            return measure(config, data.input_shape, data.classes, self.device, wanted)
+        except (HpoError, RuntimeError, ValueError) as error:
+            raise TrialFault(fault_of(error)) from error
 
     def step(self) -> dict[int, EpochResult | Fault]:
         if self._run is None or self._key is None:
