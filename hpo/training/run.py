@@ -12,15 +12,17 @@ from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.models import build_model, parameter_count
-from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, final_accuracy
+from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault
+from hpo.training.course import Course
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import resolve_precision
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hpo.training.randomness import data_order, make_dropout_stateless
-from hpo.training.schedules import lr_factor
 
 EVALUATION_ROWS = 1000
 """Rows per batch where nothing is learned."""
+NOT_FINITE = (math.nan, math.nan)
+"""Accuracy and loss of an epoch that diverged."""
 LOSS_CHECK_STEPS = 50
 """On a CPU a loss that is not finite ends the epoch after at most this many steps."""
 
@@ -36,7 +38,7 @@ class Run:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config, self.data, self.device = config, data, device
-        self.history: list[EpochResult] = []
+        self.course = Course(config, checkpoint.history if checkpoint is not None else ())
         self.best: dict[str, Tensor] = {}
         """Weights of the best epoch, if the config wants them."""
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
@@ -57,44 +59,34 @@ class Run:
     def build_optimizer(self) -> torch.optim.Optimizer:
         return build_optimizer(self.config.optimizer, self.model.parameters(), self.device)
 
-    def train_epoch(self) -> EpochResult | Fault:
-        """Train one epoch and validate; a loss that is not finite is a fault."""
-        start, epoch = time.perf_counter(), len(self.history)
-        train_accuracy, train_loss = self.learn(epoch)
-        accuracy, loss = math.nan, math.nan
-        if math.isfinite(train_loss):
-            accuracy, loss = self.evaluate(self.data.validation_x, self.data.validation_y)
-        if not math.isfinite(loss):
-            return Fault("diverged", f"the loss was not finite in epoch {epoch + 1}")
-        seconds = time.perf_counter() - start
-        last = epoch + 1 >= self.config.epochs or self._waited_enough(accuracy)
-        result = EpochResult(epoch + 1, accuracy, loss, train_accuracy, train_loss, seconds, last)
-        self.history.append(result)
-        if self.config.best_weights:
-            self._keep_best(last)
-        return result
+    @property
+    def history(self) -> list[EpochResult]:
+        """What the epochs so far gave."""
+        return self.course.history
 
     @property
     def finished(self) -> bool:
         """Whether there is no further epoch."""
-        return bool(self.history) and self.history[-1].last
+        return self.course.finished
 
     @property
     def accuracy(self) -> float:
         """The validation accuracy of the weights that the training ends with."""
-        return final_accuracy(self.config, self.history)
+        return self.course.accuracy
 
-    def _waited_enough(self, accuracy: float) -> bool:
-        """Say whether the accuracy, this epoch's included, has not improved for as long as the config waits."""
-        if self.config.patience is None:
-            return False
-        values = [*(result.validation_accuracy for result in self.history), accuracy]
-        return len(values) - 1 - values.index(max(values)) >= self.config.patience
+    def train_epoch(self) -> EpochResult | Fault:
+        """Train one epoch and validate; a loss that is not finite is a fault."""
+        start, trained, validated = time.perf_counter(), self.learn(self.course.epoch), NOT_FINITE
+        if math.isfinite(trained[1]):
+            validated = self.evaluate(self.data.validation_x, self.data.validation_y)
+        result = self.course.take(trained, validated, time.perf_counter() - start)
+        if isinstance(result, EpochResult) and self.config.best_weights:
+            self._keep_best(result.last)
+        return result
 
     def _keep_best(self, last: bool) -> None:
         """Remember the weights of the best epoch; after the last one, take them."""
-        latest = self.history[-1].validation_accuracy
-        if all(result.validation_accuracy < latest for result in self.history[:-1]):
+        if self.course.improved:
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if last:
             self.model.load_state_dict(self.best)
@@ -108,8 +100,8 @@ class Run:
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
         logits = self.train_steps(order, epoch * self.steps)
         if logits is None:
-            return math.nan, math.nan
-        return _score(logits, self.data.train_y[order.flatten()])
+            return NOT_FINITE
+        return score(logits, self.data.train_y[order.flatten()])
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
         """Take a step for each row of `order`, int64 [steps, batch].
@@ -129,13 +121,13 @@ class Run:
         return torch.cat(logits)
 
     def forward_backward(self, rows: Tensor) -> Tensor:
-        """Add the gradient of a batch's mean loss to the parameters; return its logits, float32, detached."""
+        """Add the gradient of a batch's mean loss to the parameters; return its logits, detached."""
         outputs = []
         for part in rows.chunk(self.config.accumulation):
             x, y = self.data.train_x.index_select(0, part), self.data.train_y.index_select(0, part)
             with self.autocast():
                 logits = self.model(x)
-            logits = logits.float()
+            logits = _full(logits)
             loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
             if len(part) < len(rows):
                 loss = loss * (len(part) / len(rows))
@@ -149,14 +141,8 @@ class Run:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
 
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate at a step, counted over all epochs."""
-        losses = [result.validation_loss for result in self.history]
-        factor = lr_factor(self.config.schedule, step, self.config.epochs * self.steps, losses)
-        return self.config.optimizer.lr * factor
-
     def set_lr(self, step: int) -> None:
-        lr = self.lr_at(step)
+        lr = self.course.lr_at(step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
@@ -170,15 +156,15 @@ class Run:
         """Return accuracy and mean loss over rows, without dropout, on running batch statistics."""
         self.model.eval()
         with self.autocast():
-            logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
-        return _score(logits, y)
+            logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
+        return score(logits, y)
 
     @torch.inference_mode()
     def probabilities(self, x: Tensor) -> NDArray[np.float32]:
         """Return the network's probabilities: [rows, classes]."""
         self.model.eval()
         with self.autocast():
-            logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
+            logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
         found: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
         return found
 
@@ -201,14 +187,18 @@ class Run:
         self.model.load_state_dict(dict(_under("model.", tensors)))
         self.best = {name: value.to(self.device) for name, value in _under("best.", tensors)}
         load_optimizer_tensors(self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")})
-        self.history = list(checkpoint.history)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     return ((name.removeprefix(prefix), t) for name, t in tensors.items() if name.startswith(prefix))
 
 
-def _score(logits: Tensor, y: Tensor) -> tuple[float, float]:
+def _full(logits: Tensor) -> Tensor:
+    """Return what autocast gave in the precision that losses are taken in."""
+    return logits.float() if logits.dtype == torch.bfloat16 else logits
+
+
+def score(logits: Tensor, y: Tensor) -> tuple[float, float]:
     """Return accuracy and mean cross-entropy."""
     loss = F.cross_entropy(logits, y)
     correct = (logits.argmax(1) == y).sum()

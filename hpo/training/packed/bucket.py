@@ -1,0 +1,54 @@
+"""Which trials may be trained together, and why another may not be."""
+
+from dataclasses import dataclass
+
+from hpo.config import MLP, OwnData, Split, TrialConfig
+from hpo.training.dataset import ResidentData
+
+DataKey = tuple[str | OwnData, Split]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What the trials of one lane have in common: the rows, how many make a batch, about how wide the networks are.
+
+    Everything else may differ from slot to slot.
+    """
+
+    data: DataKey
+    batch: int
+    width: int
+    """The power of two, at least `NARROWEST`, that no layer's width exceeds."""
+
+
+NARROWEST = 64
+"""Narrower networks are padded rather than parted: below this width a step is all overhead."""
+WIDEST = 1024
+
+
+def why_alone(config: TrialConfig, precision: str) -> str | None:
+    """Return why a trial cannot share a program with others; None if it can. `precision` is the resolved one."""
+    model = config.model
+    if not isinstance(model, MLP):
+        return "convolutions are not packed: grouped ones were measured to bring nothing on a CPU"
+    if not model.widths:
+        return "a network without hidden layers is not packed"
+    if model.norm == "layer":
+        return "layer norm is not packed: padding would count in its mean"
+    if max(model.widths) > WIDEST:
+        return f"layers wider than {WIDEST} fill a device alone"
+    if precision != "fp32":
+        return f"{precision} is not packed: it is chosen only where one network keeps the device busy"
+    if config.accumulation > 1:
+        return "batches in parts are not packed"
+    if config.batch_size < 2:
+        return "a batch of one row is not packed"
+    return None
+
+
+def bucket_of(config: TrialConfig, data: ResidentData) -> Bucket:
+    """Return the bucket of a trial that can be packed."""
+    assert isinstance(config.model, MLP)
+    widest = max(NARROWEST, *config.model.widths)
+    batch = min(config.batch_size, len(data.train_y))
+    return Bucket((config.data, config.split), batch, 1 << (widest - 1).bit_length())
