@@ -6,7 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpo.data import Inputs, Parts
+from hpo.config import OwnData, Split, TrialConfig
+from hpo.data import Inputs, Parts, info, load_parts
+
+DataKey = tuple[str | OwnData, Split]
+"""What a data set on a device goes by."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,18 @@ def standardized(inputs: Inputs, parts: Parts, device: torch.device) -> Tensor:
     mean, std = (torch.from_numpy(v).to(device).view(shape) for v in (parts.mean, parts.std))
     x = x.sub_(mean).div_(std)
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+class DataSets:
+    """The data sets that trials have asked for, which stay on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._loaded: dict[DataKey, ResidentData] = {}
+
+    def of(self, config: TrialConfig) -> ResidentData:
+        """Return a config's data, resident on the device. Raises: DataError."""
+        key = (config.data, config.split)
+        if key not in self._loaded:
+            self._loaded[key] = resident(load_parts(info(config.data), config.split), self.device)
+        return self._loaded[key]

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpo.config import OwnData, Split, TrialConfig
-from hpo.data import info, load_parts
+from hpo.config import TrialConfig
 from hpo.errors import HpoError
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
-from hpo.training.dataset import ResidentData, resident
+from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.graphed import GraphedRun
 from hpo.training.run import Run
 
@@ -20,7 +19,7 @@ class SoloEngine:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._data: dict[tuple[str | OwnData, Split], ResidentData] = {}
+        self._data = DataSets(device)
         self._key: int | None = None
         self._run: Run | None = None
 
@@ -38,15 +37,11 @@ class SoloEngine:
         return self._run.facts
 
     def _start(self, config: TrialConfig, checkpoint: Checkpoint | None) -> Run:
-        kind = GraphedRun if self.device.type == "cuda" else Run
-        return kind(config, self.data(config), self.device, checkpoint)
+        return run_kind(self.device)(config, self.data(config), self.device, checkpoint)
 
     def data(self, config: TrialConfig) -> ResidentData:
         """Return a config's data, resident on the device. Raises: DataError."""
-        key = (config.data, config.split)
-        if key not in self._data:
-            self._data[key] = resident(load_parts(info(config.data), config.split), self.device)
-        return self._data[key]
+        return self._data.of(config)
 
     def step(self) -> dict[int, EpochResult | Fault]:
         if self._run is None or self._key is None:
@@ -79,6 +74,11 @@ class SoloEngine:
         if self.device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def run_kind(device: torch.device) -> type[Run]:
+    """Return the kind of run that is fastest on a device."""
+    return GraphedRun if device.type == "cuda" else Run
 
 
 def fault_of(error: Exception) -> Fault:

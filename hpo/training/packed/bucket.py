@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from hpo.config import MLP, OwnData, Split, TrialConfig
-from hpo.training.dataset import ResidentData
-
-DataKey = tuple[str | OwnData, Split]
+from hpo.config import MLP, TrialConfig
+from hpo.training.dataset import DataKey, ResidentData
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpo.config import MLP, TrialConfig
-from hpo.models import build_model
+from hpo.training.contract import Checkpoint
 from hpo.training.course import Course
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.layout import Layout, sort_key
@@ -15,6 +15,7 @@ from hpo.training.packed.masks import dropouts
 from hpo.training.packed.network import Network
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.randomness import data_order
+from hpo.training.run import score
 
 
 @dataclass
@@ -37,10 +38,17 @@ class Member:
         return self.config.model
 
 
-def first_tensors(config: TrialConfig, data: ResidentData) -> dict[str, Tensor]:
-    """Return the state before the first epoch: the solo engine's initial weights."""
-    model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
-    return {f"model.{name}": value for name, value in model.state_dict().items()}
+def member_of(
+    key: int, config: TrialConfig, model: nn.Module, checkpoint: Checkpoint | None, device: torch.device
+) -> Member:
+    """Return a trial as it comes into a lane: the solo engine's initial weights, or its checkpoint."""
+    if checkpoint is None:
+        initial = {f"model.{name}": value.to(device) for name, value in model.state_dict().items()}
+        return Member(key, Course(config), initial)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in checkpoint.tensors.items()}
+    best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+    state = {n: t for n, t in tensors.items() if not n.startswith("best.")}
+    return Member(key, Course(config, checkpoint.history), state, best)
 
 
 class Program:
@@ -68,6 +76,8 @@ class Program:
         self.logits = torch.zeros(self.steps, *self.network.logits.shape, dtype=rows.dtype, device=self.device)
         for slot, member in enumerate(self.members):
             self._load(slot, member)
+        self._kept: list[Tensor] = []
+        self._kept_steps: list[int] = []
 
     def _load(self, slot: int, member: Member) -> None:
         parts = self.network.params.views(slot) | self._statistics(slot)
@@ -77,7 +87,8 @@ class Program:
 
     def _statistics(self, slot: int) -> dict[str, Tensor]:
         """Return a member's running statistics, by the plain network's names."""
-        network, found = self.layout.networks[slot], {}
+        network = self.layout.networks[slot]
+        found: dict[str, Tensor] = {}
         if network.norm == "batch":
             for index, width in enumerate(network.widths):
                 norm = self.network.layers[index].norm
@@ -88,7 +99,8 @@ class Program:
 
     def weights(self, slot: int) -> dict[str, Tensor]:
         """Return a member's weights and buffers as the plain network's state dict, in its order; copies."""
-        network, found = self.layout.networks[slot], {}
+        network = self.layout.networks[slot]
+        found: dict[str, Tensor] = {}
         parts = self.network.params.views(slot) | self._statistics(slot)
         for index in range(len(network.widths)):
             prefix = f"hidden.{index}."
@@ -111,6 +123,34 @@ class Program:
             if self.clip is not None:
                 self.clip()
             self.update(lrs[step])
+
+    def training_scores(self) -> list[tuple[float, float]]:
+        """Return each slot's accuracy and mean loss over the last epoch's batches."""
+        classes = self.layout.classes
+        return [
+            score(self.logits[:, slot].reshape(-1, classes), self.labels[:, slot].flatten())
+            for slot in range(self.layout.slots)
+        ]
+
+    def remember(self) -> None:
+        """Keep a copy of what an epoch changes."""
+        self._kept = [tensor.clone() for tensor in self._changing()]
+        self._kept_steps = list(self.moments.steps)
+
+    def recall(self) -> None:
+        """Put back what was kept: the epoch was not."""
+        for tensor, kept in zip(self._changing(), self._kept, strict=True):
+            tensor.copy_(kept)
+        self.moments.steps = list(self._kept_steps)
+
+    def _changing(self) -> list[Tensor]:
+        norms = [layer.norm for layer in self.network.layers if layer.norm is not None]
+        return [
+            *self.network.params.tensors(),
+            *self.moments.first.tensors(),
+            *self.moments.second.tensors(),
+            *(tensor for norm in norms for tensor in (norm.running_mean, norm.running_var)),
+        ]
 
     def start_epoch(self) -> list[tuple[float, ...]]:
         """Lay out the epoch's rows and masks; return the learning rates of each step's slots."""
