@@ -83,6 +83,9 @@ class Checkpoints(Section):
     """A study's checkpoints together; of finished trials the worst go first. Folders only, not S3."""
 
 
+Engine = Literal["auto", "packed", "solo"]
+
+
 class StudyRecipe(Section):
     """How a study looks for the best configuration."""
 
@@ -90,7 +93,8 @@ class StudyRecipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Takes the place of the space's epochs."""
-    engine: Literal["solo"] = "solo"
+    engine: Engine = "auto"
+    """Trials one at a time; many small networks as one program; or that only where it measures faster here."""
     duplicates: Literal["ask_again", "new_seed"] = "ask_again"
     """What becomes of a draw that was drawn before: the sampler is asked again, or it is trained on another seed."""
     budget: Budget = Budget()
@@ -105,9 +109,12 @@ class StudyRecipe(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes two recipes the same search: what its trials and their order depend on."""
+        """Return what makes two recipes the same search: what its trials and their order depend on.
+
+        The engine is how a trial is run, not what it is.
+        """
         content = documents.dump(self)
-        del content["title"], content["budget"], content["checkpoints"]
+        del content["title"], content["budget"], content["checkpoints"], content["engine"]
         return content
 
 

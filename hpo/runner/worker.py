@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hpo import data
+from hpo.recipe import Engine as EngineName
 from hpo.runner.artifacts import dashboard_folder, study_files
 from hpo.runner.illustrating import Illustrator, Validation
 from hpo.runner.keeping import Keeper
@@ -52,22 +53,39 @@ def work(
                 engine.evict(key)
 
 
-def make_engine(name: str, device: str) -> Engine:
+def make_engine(name: EngineName, device: str) -> Engine:
     """Return the engine of this name on a device. Raises: UsageError for an unknown device."""
     from hpo.training.devices import choose_device, use_one_thread
+    from hpo.training.packed.engine import PackedEngine
+    from hpo.training.packed.measure import Chooser
     from hpo.training.solo import SoloEngine
 
-    assert name == "solo"
     use_one_thread()
-    return SoloEngine(choose_device(device))
+    chosen = choose_device(device)
+    if name == "solo":
+        return SoloEngine(chosen)
+    engine = PackedEngine(chosen)
+    if name == "auto":
+        engine.lane_size = Chooser(chosen, engine.slots)
+    return engine
 
 
-def train_study(store: Store, study: Study, device: str, stop: threading.Event, supervisor: str) -> None:
-    """Check that the data is the study's, then work on it. Raises: HpoError."""
+def train_study(
+    store: Store,
+    study: Study,
+    device: str,
+    stop: threading.Event,
+    supervisor: str,
+    engine_name: EngineName | None = None,
+) -> None:
+    """Check that the data is the study's, then work on it; with the recipe's engine if none is named.
+
+    Raises: HpoError.
+    """
     info = data.info(study.space.data)
     data.fetch(info)
     check_data(study, data.fingerprint(info, study.space.split))
-    engine = make_engine(study.recipe.engine, device)
+    engine = make_engine(engine_name or study.recipe.engine, device)
     about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
     keeper = Keeper(study_files(store.url, study), study.recipe.checkpoints)
     with Illustrator(dashboard_folder(store.url), study.uid, lambda: _validation(study)) as illustrator:

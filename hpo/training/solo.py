@@ -65,6 +65,9 @@ class SoloEngine:
         assert key == self._key
         self._free()
 
+    def status(self) -> dict[str, float]:
+        return {}
+
     def _of(self, key: int) -> Run:
         assert key == self._key and self._run is not None
         return self._run

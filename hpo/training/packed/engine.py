@@ -1,6 +1,7 @@
 """The packed engine: many small networks trained as few programs, their places refilled as trials end."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -97,13 +98,15 @@ class PackedEngine:
         """`lane_size` says what is packed: everything that can be, if it is not given."""
         self.device = device
         self.slots = slots or SLOTS.get(device.type, MANY_SLOTS)
-        self._lane_size = lane_size or (lambda config, bucket, data: self.slots)
+        self.lane_size: LaneSize = lane_size or (lambda config, bucket, data: self.slots)
         self._data = DataSets(device)
         self._flat: dict[DataKey, tuple[Tensor, Tensor]] = {}
         self._units: list[Unit] = []
         """In the order of their turns."""
         self._limits: dict[Bucket, int] = {}
         """Slots of a lane where memory has shown its end."""
+        self._busy = self._offered = 0.0
+        """Seconds of all slots in which a trial was trained; seconds of all slots."""
         self._offer = 1
         """How many trials would be taken at once: what they are is known only once they are claimed."""
 
@@ -114,11 +117,14 @@ class PackedEngine:
         there is reason to believe in: the offer doubles with each trial that is packed, and begins anew with
         one that is not. Beside one that is trained alone, one more is taken while others are packed.
         """
-        held = sum(len(unit.trials()) for unit in self._units)
+        held = self._held()
         alone = sum(isinstance(unit, Alone) for unit in self._units)
         if alone > 1 or (alone == 1 and held == 1):
             return 0
         return max(0, min(self.slots - held, 1 if alone else self._offer))
+
+    def _held(self) -> int:
+        return sum(len(unit.trials()) for unit in self._units)
 
     def admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> Facts:
         try:
@@ -148,7 +154,7 @@ class PackedEngine:
     def _lane_for(self, config: TrialConfig, data: ResidentData) -> Lane | None:
         """Return a lane with a free slot, made if need be; None where lanes do not pay."""
         bucket = bucket_of(config, data)
-        size = min(self._lane_size(config, bucket, data), self._limits.get(bucket, self.slots))
+        size = min(self.lane_size(config, bucket, data), self._limits.get(bucket, self.slots))
         if size == 0:
             return None
         for unit in self._units:
@@ -163,6 +169,7 @@ class PackedEngine:
     def step(self) -> dict[int, EpochResult | Fault]:
         """Train an epoch of the lane or lone trial whose turn it is; on a GPU, of all of them side by side."""
         outcomes: dict[int, EpochResult | Fault] = {}
+        start, held = time.perf_counter(), self._held()
         while not outcomes:
             turn = [unit for unit in self._units if unit.live()]
             if not turn:
@@ -178,6 +185,8 @@ class PackedEngine:
             for key in unit.live():
                 if isinstance(outcomes.get(key), Fault):
                     unit.end(key)
+        seconds = time.perf_counter() - start
+        self._busy, self._offered = self._busy + held * seconds, self._offered + self.slots * seconds
         return outcomes
 
     def _guarded(self, unit: Unit, action: Callable[[], None], outcomes: dict[int, EpochResult | Fault]) -> bool:
@@ -210,6 +219,11 @@ class PackedEngine:
         unit.evict(key)
         if not unit.trials():
             self._units.remove(unit)
+
+    def status(self) -> dict[str, float]:
+        """Return how many lanes there are, and the part of all slots that was in use so far."""
+        lanes = sum(isinstance(unit, Lane) for unit in self._units)
+        return {"lanes": lanes, "occupancy": round(self._busy / self._offered, 3) if self._offered else 0.0}
 
     def _of(self, key: int) -> Unit:
         return next(unit for unit in self._units if key in unit.trials())

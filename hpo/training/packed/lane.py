@@ -8,7 +8,7 @@ from torch import Tensor
 from hpo.training.contract import Checkpoint, EpochResult, Fault
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.program import Member, Program
+from hpo.training.packed.program import Member, Program, program_kind
 from hpo.training.run import NOT_FINITE, score
 
 
@@ -61,7 +61,7 @@ class Lane:
         live = [self.members[key] for key in self.live()]
         if self._program is None or {m.key for m in live} != {m.key for m in self._program.members}:
             self.settle()
-            self._program = Program(live, self.data, self.rows, self.bucket.batch)
+            self._program = program_kind(self.rows.device)(live, self.data, self.rows, self.bucket.batch)
         self._program.remember()
         try:
             self._program.train_epoch()
