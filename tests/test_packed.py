@@ -29,6 +29,7 @@ from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.packed import masks
 from hpo.training.packed.bucket import bucket_of, why_alone
+from hpo.training.packed.graphed import GraphedProgram
 from hpo.training.packed.lane import Lane
 from hpo.training.packed.layout import Blocks, Layout
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
@@ -162,6 +163,52 @@ def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropo
         assert_same_curve([first[key], *curves[key]], run.history)
         assert_same_state(lane.checkpoint(key), run.checkpoint())
     assert_padding_is_zero(program)
+
+
+def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: ResidentData, device: torch.device):
+    """The members' states after two epochs of a kind of program, and their figures in training."""
+    rows = data.train_x.to(device)
+    on_device = dataclasses.replace(data, train_x=rows, train_y=data.train_y.to(device))
+    members = []
+    for key, config in enumerate(configs):
+        model = build_model(config.model, data.input_shape, CLASSES, seed=config.seed)
+        members.append(member_of(key, config, model, None, device))
+    program = kind(members, on_device, rows, BATCH)
+    for _ in range(2):
+        program.train_epoch()
+        for member in members:
+            member.course.take((0.5, 1.0), (0.5, 1.0), 0.0)
+    return program, {m.key: program.tensors(slot) for slot, m in enumerate(program.members)}, program.training_scores()
+
+
+def test_counted_steps_are_the_plain_ones(doubles: ResidentData):
+    """What a graph would replay - rows, rates, masks and moments by a counter on the device - step by step."""
+    configs = mixed_configs(dropout=True)
+    _, plain, scores = state_after(Program, configs, doubles, CPU)
+    _, counted, counted_scores = state_after(GraphedProgram, configs, doubles, CPU)
+    for key, state in plain.items():
+        assert state.keys() == counted[key].keys()
+        for name, value in state.items():
+            assert (value - counted[key][name]).abs().max() <= 1e-12, name
+    assert torch.allclose(torch.tensor(scores), torch.tensor(counted_scores), rtol=0, atol=1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentData):
+    cuda = torch.device("cuda", 0)
+
+    class Stepwise(GraphedProgram):
+        def _warm_up_and_capture(self) -> int:
+            return 0
+
+    configs = mixed_configs(dropout=True)
+    _, expected, _ = state_after(Stepwise, configs, doubles, cuda)
+    program, captured, _ = state_after(GraphedProgram, configs, doubles, cuda)
+    assert isinstance(program, GraphedProgram) and program.graph is not None
+    for key, state in expected.items():
+        for name, value in state.items():
+            assert (value - captured[key][name]).abs().max() <= 1e-9, name
 
 
 def plain_parameters(layout: Layout, slot: int, params: Blocks) -> list[torch.Tensor]:

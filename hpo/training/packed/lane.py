@@ -8,7 +8,8 @@ from torch import Tensor
 from hpo.training.contract import Checkpoint, EpochResult, Fault
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.program import Member, Program, program_kind
+from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.program import Member, Program
 from hpo.training.run import NOT_FINITE, score
 
 

@@ -12,7 +12,8 @@ from hpo.config import TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.program import Program, member_of, program_kind
+from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.program import Program, member_of
 from hpo.training.solo import run_kind
 
 STEPS = 6

@@ -137,7 +137,7 @@ class VectorizedStep:
             for config, lr, step in zip(self.moments.configs, lrs, self.moments.steps, strict=True)
         ]
         like = self._blocks[0][0]
-        self.take(torch.tensor(rows, dtype=torch.float64).to(like.device, like.dtype))
+        self.take(torch.tensor(rows, dtype=torch.float64).to(like.dtype).to(like.device))
         self.moments.steps = [step + 1 for step in self.moments.steps]
 
     def take(self, table: Tensor) -> None:

@@ -54,6 +54,9 @@ def member_of(
 class Program:
     """Trains all its members, one epoch at a time."""
 
+    whole_epoch = False
+    """Whether the dropout bytes of an epoch are laid out at once."""
+
     def __init__(self, members: Sequence[Member], data: ResidentData, rows: Tensor, batch: int) -> None:
         """`rows` are the training rows, flat: [N, F]."""
         self.members = sorted(members, key=lambda m: sort_key(m.network))
@@ -65,7 +68,7 @@ class Program:
         configs = [member.config for member in self.members]
         self.network = Network(layout, [c.label_smoothing for c in configs], rows.dtype, self.device)
         self.moments = Moments(self.network.params, [c.optimizer for c in configs])
-        self.dropouts = dropouts(networks, self.network.layers, self.steps, whole_epoch=False)
+        self.dropouts = dropouts(networks, self.network.layers, self.steps, self.whole_epoch)
         clipped = any(c.clip_norm is not None for c in configs)
         self.clip = Clipping(self.network.grads, [c.clip_norm for c in configs]) if clipped else None
         kind = FusedStep if self.device.type == "cpu" else VectorizedStep
@@ -168,8 +171,3 @@ class Program:
         """Leave the gradients on a batch of each member, and its logits."""
         torch.index_select(self.rows, 0, rows.flatten(), out=self.x.view(-1, self.layout.features))
         logits.copy_(self.network.learn(self.x, labels))
-
-
-def program_kind(device: torch.device) -> type[Program]:
-    """Return the kind of program that is fastest on a device."""
-    return Program
