@@ -7,6 +7,7 @@ The rule in `hpo/training/devices.py` is read off this table: it may pass over a
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -18,7 +19,7 @@ import torch
 
 from hpo.config import CNN, MLP, Adam, Network, Split, TrialConfig
 from hpo.data import fetch, info, load_parts
-from hpo.training.dataset import ResidentData, resident
+from hpo.training.dataset import resident
 from hpo.training.devices import choose_device, describe, resolve_precision, use_one_thread
 from hpo.training.run import Run
 
@@ -30,7 +31,7 @@ NETWORKS: dict[str, Network] = {
     "CNN 8-16": CNN((8, 16), (0.0, 0.0), norm="batch"),
     "CNN 16-32": CNN((16, 32), (0.0, 0.0), norm="batch"),
     "CNN 16-32-64": CNN((16, 32, 64), (0.0,) * 3, norm="batch"),
-    "CNN 32-64, twice": CNN((32, 64), (0.0, 0.0), convs=2, norm="batch"),
+    "CNN 32-64, twice": CNN((32, 64), (0.0, 0.0), convs=(2, 2), norm="batch"),
 }
 
 
@@ -45,11 +46,10 @@ def main() -> None:
     fetch(info("fashion_mnist"))
     device = choose_device(options.device)
     split = Split(10000)
-    whole = resident(load_parts(info("fashion_mnist"), split), device)
+    config = TrialConfig("fashion_mnist", NETWORKS["CNN 8-16"], Adam(lr=1e-3), 64, 1, split=split)
+    whole = resident(load_parts(info("fashion_mnist"), split), config, device)
     rows = options.rows
-    data = ResidentData(
-        whole.train_x[:rows], whole.train_y[:rows], whole.validation_x, whole.validation_y, 10, (1, 28, 28)
-    )
+    data = dataclasses.replace(whole, train_x=whole.train_x[:rows], train_y=whole.train_y[:rows])
     report = {
         "date": date.today().isoformat(),
         "device": describe(device),

@@ -12,6 +12,7 @@ CPU thread; the sides take turns, and the ratio is that of the medians. Nothing 
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -32,7 +33,7 @@ from hpo.config import CNN, MLP, SGD, Adam, Split, TrialConfig
 from hpo.data import fetch, info, load_parts
 from hpo.data.cache import path_of
 from hpo.models import build_model
-from hpo.training.dataset import ResidentData, resident
+from hpo.training.dataset import resident
 from hpo.training.devices import choose_device, describe, use_one_thread
 from hpo.training.run import Run
 
@@ -83,15 +84,8 @@ def by_hand(
 
 def sides(config: TrialConfig, rows: int, device: torch.device, folder: Path) -> dict[str, Callable[[], object]]:
     """Return what is compared: each trains one epoch when called."""
-    whole = resident(load_parts(info("fashion_mnist"), config.split), device)
-    data = ResidentData(
-        whole.train_x[:rows].clone(),
-        whole.train_y[:rows].clone(),
-        whole.validation_x,
-        whole.validation_y,
-        10,
-        (1, 28, 28),
-    )
+    whole = resident(load_parts(info("fashion_mnist"), config.split), config, device)
+    data = dataclasses.replace(whole, train_x=whole.train_x[:rows].clone(), train_y=whole.train_y[:rows].clone())
     plain_x = data.train_x.contiguous()
 
     def bare() -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,11 +4,12 @@ Shapes: N batch, C channels, H height, W width, F features.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from hpo.config import CNN, MLP, Network, check_fits
+from hpo.config import CNN, MLP, Init, Network, check_fits
 
 InputShape = tuple[int, ...]
 """(F,) for a table, (C, H, W) for images."""
@@ -20,6 +21,24 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "xavier": nn.init.xavier_uniform_,
+    "kaiming": nn.init.kaiming_normal_,
+    "orthogonal": nn.init.orthogonal_,
+}
+
+
+class Residual(nn.Module):
+    """Adds what goes in, through `skip`, to what the body makes of it."""
+
+    def __init__(self, body: nn.Module, skip: nn.Module) -> None:
+        super().__init__()
+        self.body, self.skip = body, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.body(x) + self.skip(x)
+        return total
 
 
 class MLPClassifier(nn.Module):
@@ -27,7 +46,7 @@ class MLPClassifier(nn.Module):
 
     def __init__(self, config: MLP, features: int, classes: int) -> None:
         super().__init__()
-        layers = []
+        layers: list[nn.Module] = []
         for width, rate in zip(config.widths, config.dropout, strict=True):
             parts: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(features, width))
             if config.norm != "none":
@@ -35,7 +54,11 @@ class MLPClassifier(nn.Module):
             parts["activation"] = ACTIVATIONS[config.activation]()
             if rate > 0:
                 parts["dropout"] = nn.Dropout(rate)
-            layers.append(nn.Sequential(parts))
+            layer: nn.Module = nn.Sequential(parts)
+            if config.residual and layers:
+                skip = nn.Identity() if features == width else nn.Linear(features, width, bias=False)
+                layer = Residual(layer, skip)
+            layers.append(layer)
             features = width
         self.hidden = nn.Sequential(*layers)
         self.output = nn.Linear(features, classes)
@@ -46,34 +69,33 @@ class MLPClassifier(nn.Module):
 
 
 class CNNClassifier(nn.Module):
-    """[N, C, H, W] -> [N, classes]: stages of convolutions that each halve the image, then a head."""
+    """[N, C, H, W] -> [N, classes]: stages of convolutions, most of which halve the image, then a head."""
 
     def __init__(self, config: CNN, input_shape: InputShape, classes: int) -> None:
         super().__init__()
         channels, height, width = input_shape
         stages = []
-        for out_channels, rate in zip(config.channels, config.dropout, strict=True):
-            parts: OrderedDict[str, nn.Module] = OrderedDict()
-            for i in range(config.convs):
-                conv = nn.Conv2d(channels, out_channels, config.kernel, padding=config.kernel // 2)
-                parts[f"conv{i}"] = conv
-                if config.norm != "none":
-                    norm = nn.BatchNorm2d if config.norm == "batch" else _channel_layer_norm
-                    parts[f"norm{i}"] = norm(out_channels)
-                parts[f"activation{i}"] = ACTIVATIONS[config.activation]()
-                channels = out_channels
-            parts["pool"] = nn.MaxPool2d(2) if config.pool == "max" else nn.AvgPool2d(2)
-            if rate > 0:
-                parts["dropout"] = nn.Dropout2d(rate)
+        for i, out_channels in enumerate(config.channels):
+            parts = _convolutions(config, config.convs[i], channels, out_channels)
+            if config.residual and i > 0:
+                project = channels != out_channels
+                skip = nn.Conv2d(channels, out_channels, 1, bias=False) if project else nn.Identity()
+                parts = OrderedDict(residual=Residual(nn.Sequential(parts), skip))
+            if config.pool[i] != "none":
+                parts["pool"] = POOLS[config.pool[i]](2)
+                height, width = height // 2, width // 2
+            if config.dropout[i] > 0:
+                parts["dropout"] = nn.Dropout2d(config.dropout[i])
             stages.append(nn.Sequential(parts))
-            height, width = height // 2, width // 2
+            channels = out_channels
         self.stages = nn.Sequential(*stages)
 
         head: OrderedDict[str, nn.Module] = OrderedDict()
         if config.head == "average":
-            head["average"] = nn.AdaptiveAvgPool2d(1)
+            head["average"] = nn.AdaptiveAvgPool2d(config.head_size)
+            height = width = config.head_size
         head["flatten"] = nn.Flatten()
-        features = channels if config.head == "average" else channels * height * width
+        features = channels * height * width
         if config.head_width > 0:
             head["linear"] = nn.Linear(features, config.head_width)
             head["activation"] = ACTIVATIONS[config.activation]()
@@ -88,13 +110,39 @@ class CNNClassifier(nn.Module):
         return logits
 
 
+def _convolutions(config: CNN, count: int, channels: int, out_channels: int) -> OrderedDict[str, nn.Module]:
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(count):
+        parts[f"conv{i}"] = nn.Conv2d(channels, out_channels, config.kernel, padding=config.kernel // 2)
+        if config.norm != "none":
+            norm = nn.BatchNorm2d if config.norm == "batch" else _channel_layer_norm
+            parts[f"norm{i}"] = norm(out_channels)
+        parts[f"activation{i}"] = ACTIVATIONS[config.activation]()
+        channels = out_channels
+    return parts
+
+
 def _channel_layer_norm(channels: int) -> nn.Module:
     """Layer norm over all channels and pixels of an image: group norm with one group."""
     return nn.GroupNorm(1, channels)
 
 
+def initialise(model: nn.Module, init: Init) -> None:
+    """Draw the weights of linear layers and convolutions anew, biases 0; `default` leaves them as torch made them.
+
+    Gains are those of a linear layer for Xavier and orthogonal, of ReLU for Kaiming: torch.nn.init's defaults.
+    """
+    if init == "default" or any(p.is_meta for p in model.parameters()):
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            INITS[init](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def build_model(config: Network, input_shape: InputShape, classes: int, seed: int | None = None) -> nn.Module:
-    """Build the network on the CPU (or on the device of a surrounding `torch.device`), in torch's default init.
+    """Build the network on the CPU (or on the device of a surrounding `torch.device`).
 
     With a seed the initial weights follow from it alone, and torch's global generator is left as it was.
     Raises: ModelError where the inputs do not fit the network.
@@ -103,9 +151,13 @@ def build_model(config: Network, input_shape: InputShape, classes: int, seed: in
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        model: nn.Module
         if isinstance(config, CNN):
-            return CNNClassifier(config, input_shape, classes)
-        return MLPClassifier(config, torch.Size(input_shape).numel(), classes)
+            model = CNNClassifier(config, input_shape, classes)
+        else:
+            model = MLPClassifier(config, torch.Size(input_shape).numel(), classes)
+        initialise(model, config.init)
+        return model
 
 
 def parameter_count(model: nn.Module) -> int:

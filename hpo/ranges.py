@@ -205,6 +205,14 @@ class Fixed:
         return value
 
 
+def allows(field: Any, value: Any) -> bool:
+    """Say whether a field can be drawn as a value."""
+    try:
+        return bool(pick(field, "field", Fixed({"field": value})) == value)
+    except ValueError:
+        return False
+
+
 class AtRandom:
     """A suggester that draws uniformly (in the logarithm where told so); for examples and checks."""
 

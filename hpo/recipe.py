@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpo import documents
+from hpo.config import Metric
 from hpo.documents import Section
 from hpo.errors import UsageError
 
@@ -34,7 +35,7 @@ class Budget(Section):
     timeout: Annotated[int, Field(ge=1), BeforeValidator(_duration)] | None = None
     """Seconds in which at least one worker was at work; `30m` is understood."""
     target: float | None = None
-    """Stop when a trial reaches this validation accuracy."""
+    """Stop when a trial reaches this value of the metric."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop when the best has not improved for this many finished trials."""
     only_waiting: bool = False
@@ -53,7 +54,7 @@ class Sampler(Section):
 
 
 class Pruner(Section):
-    """Who ends trials early, by their validation accuracy after each epoch."""
+    """Who ends trials early, by the metric after each epoch."""
 
     name: Literal["successive_halving", "hyperband", "median", "percentile", "patient", "threshold", "none"] = (
         "successive_halving"
@@ -69,7 +70,20 @@ class Pruner(Section):
     patience: Annotated[int, Field(ge=1)] = 3
     """Patient prunes a trial that has not improved for more than so many epochs."""
     threshold: float = 0.3
-    """Threshold prunes a trial whose validation accuracy is below this."""
+    """Threshold prunes a trial whose value is below this."""
+
+
+class Fidelity(Section):
+    """What the search's trials are trained on, to be cheaper; confirmations and exports take the space's own."""
+
+    data_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Part of the training rows."""
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    """Width and height that images are scaled to."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is set, by its name in the space."""
+        return self.model_dump(exclude_none=True)
 
 
 class Checkpoints(Section):
@@ -93,6 +107,8 @@ class StudyRecipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Takes the place of the space's epochs."""
+    objective: Metric | None = None
+    """What to maximize on the validation rows; takes the place of the space's metric."""
     engine: Engine = "auto"
     """Trials one at a time; many small networks as one program; or that only where it measures faster here."""
     duplicates: Literal["ask_again", "new_seed"] = "ask_again"
@@ -101,6 +117,7 @@ class StudyRecipe(Section):
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
     checkpoints: Checkpoints = Checkpoints()
+    fidelity: Fidelity = Fidelity()
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyRecipe":

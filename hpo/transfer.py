@@ -1,29 +1,48 @@
 """A config seen from another space: the draws that would give it there, or why nothing would."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
-from hpo.config import MLP, TrialConfig
-from hpo.ranges import Fixed, FloatRange, extremes, values_of
+from hpo.config import CNN, MLP, TrialConfig
+from hpo.ranges import Fixed, FloatRange, allows, extremes, values_of
 from hpo.space import CNNSpace, MLPSpace, SearchSpace, stretched
 
-NOT_COMPARED = ("data", "split", "epochs", "precision", "seed", "accumulation", "format")
+SIZES = ("data_fraction", "image_size", "accumulation", "precision")
+"""How much is computed, and how exactly: not what is learned."""
+NOT_COMPARED = ("data", "split", "epochs", *SIZES, "metric", "seed", "format")
 """Of a config: what the new space decides."""
 
 
-def draws_for(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
-    """Return the draws with which a space gives a config, but for its data, split and epochs.
+SAME_STUDY = ("data", "split", "seed", "accumulation", "format")
+"""Not compared where the space is another of the same study: its data are known to be the same."""
 
+
+def draws_for(
+    space: SearchSpace, config: TrialConfig, but: tuple[str, ...] = NOT_COMPARED, drawn: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the draws with which a space gives a config, but for the parts that are not compared.
+
+    `drawn` is what gave the config before: where that fits, it stays (not every draw can be told from a config).
     Raises: ValueError that names the first thing that does not fit.
     """
     own = space.mlp if isinstance(config.model, MLP) else space.cnn
     if own is None:
         raise ValueError(f"its family is {config.model.family}, the space's is {'cnn' if space.cnn else 'mlp'}")
-    fixed = Fixed(_network(config, own) | _rest(space, config))
+    told = _network(config, own) | _rest(space, config, exactly="epochs" not in but)
+    if drawn is not None:
+        with contextlib.suppress(ValueError):
+            return _walked(space, config, told | drawn, but)
+    return _walked(space, config, told, but)
+
+
+def _walked(space: SearchSpace, config: TrialConfig, draws: dict[str, Any], but: tuple[str, ...]) -> dict[str, Any]:
+    """Return the draws that the walk asks for, if it leads to the config. Raises: ValueError if it does not."""
+    fixed = Fixed(draws)
     found = space.draw(fixed, seed=0)
     expected, got = config.to_dict(), found.to_dict()
-    for part in expected.keys() - set(NOT_COMPARED):
-        if expected[part] != got[part]:
+    for part in expected:
+        if part not in but and expected[part] != got[part]:
             raise ValueError(_difference(part, expected[part], got[part]))
     return {name: fixed.values[name] for name in fixed.used}
 
@@ -44,7 +63,11 @@ def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
     for i, (size, rate) in enumerate(zip(sizes, model.dropout, strict=True)):
         draws |= {f"{family}.{i}.{width_name}": size, f"{family}.{i}.dropout": rate}
     draws |= {f"{family}.{width_name}": sizes[0], f"{family}.dropout": model.dropout[0]}
-    single = {f.name for f in dataclasses.fields(model)} - {"widths", "channels", "dropout", "family"}
+    if isinstance(model, CNN):
+        for name, values in (("convs", model.convs), ("pool", model.pool)):
+            draws |= {f"cnn.{i}.{name}": value for i, value in enumerate(values)} | {f"cnn.{name}": values[0]}
+    layered = {"widths", "channels", "dropout", "convs", "pool", "family"}
+    single = {f.name for f in dataclasses.fields(model)} - layered
     draws |= {f"{family}.{name}": getattr(model, name) for name in single}
     name, ratio = ("taper", own.taper) if isinstance(own, MLPSpace) else ("growth", own.growth)
     if ratio is not None:
@@ -57,13 +80,15 @@ def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
     return draws
 
 
-def _rest(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
+def _rest(space: SearchSpace, config: TrialConfig, exactly: bool) -> dict[str, Any]:
     optimizer, schedule = dataclasses.asdict(config.optimizer), dataclasses.asdict(config.schedule)
-    single = ("batch_size", "label_smoothing", "clip_norm", "patience", "best_weights")
+    single = ("batch_size", "class_weight", "label_smoothing", "clip_norm", "patience", "best_weights")
     draws: dict[str, Any] = {name: getattr(config, name) for name in single}
     for key, value in optimizer.items():
         draws |= {f"optimizer.{key}": value, f"optimizer.{optimizer['name']}.{key}": value}
     draws |= {f"schedule.{key}": value for key, value in schedule.items()}
-    allowed = extremes(space.epochs)
-    draws["epochs"] = config.epochs if config.epochs in allowed else max(allowed)
+    draws |= {f"augment.{key}": value for key, value in dataclasses.asdict(config.augment).items()}
+    for name in ("epochs", *SIZES):
+        value, field = getattr(config, name), getattr(space, name)
+        draws[name] = value if exactly or allows(field, value) else extremes(field)[-1]
     return draws

@@ -92,7 +92,15 @@ class FakeEngine:
             trial.state = next_state(trial.config, trial.state, epoch)
             value = value_of(trial.config, trial.state, epoch)
             result = EpochResult(
-                epoch, value, 1 - value, value + 0.01, 1 - value, self.epoch_seconds, epoch >= trial.config.epochs
+                epoch=epoch,
+                validation_accuracy=value,
+                validation_balanced_accuracy=value,
+                validation_macro_f1=value,
+                validation_loss=1 - value,
+                train_accuracy=value + 0.01,
+                train_loss=1 - value,
+                seconds=self.epoch_seconds,
+                last=epoch >= trial.config.epochs,
             )
             trial.history.append(result)
             outcomes[key] = result

@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from hpo import data
 from hpo.config import Split
-from hpo.data import sources
+from hpo.data import download, sources
 from hpo.data.cache import path_of
 from hpo.data.registry import DataFile, DataInfo
 from hpo.errors import DataError, UsageError
@@ -50,7 +52,7 @@ def test_files_come_from_a_system_folder_into_the_cache(small: DataInfo):
     assert data.state(small) == "ready"
     assert data.fetch(small) == "cache"
     leftovers = {p.name for p in path_of(small, small.files[0]).parent.iterdir()} - {f.name for f in small.files}
-    assert leftovers <= {".lock"}
+    assert leftovers <= {".lock", "SHA256SUMS"}
 
 
 def test_a_damaged_file_is_named_and_never_trained_on(small: DataInfo):
@@ -84,6 +86,37 @@ def test_a_damaged_source_is_passed_over_with_its_reason(small: DataInfo):
     with pytest.raises(DataError, match=r"has no train-labels"):
         data.fetch(small)
     assert data.state(small) == "missing"
+
+
+def test_a_data_set_of_unknown_sums_is_held_to_what_came(small: DataInfo):
+    unknown = dataclasses.replace(small, files=tuple(dataclasses.replace(f, sha256="") for f in small.files))
+    assert data.state(unknown) == "missing"
+    data.fetch(unknown)
+    assert data.state(unknown) == "ready"
+    known, told = data.fingerprint(small, Split(10)), data.fingerprint(unknown, Split(10))
+    assert known == told
+    path = path_of(unknown, unknown.files[1])
+    path.write_bytes(path.read_bytes()[:-1] + b"\7")
+    with pytest.raises(DataError, match=r"train-labels: must have SHA-256"):
+        data.load_parts(unknown, Split(10))
+    data.fetch(unknown)
+    assert data.state(unknown) == "ready"
+
+
+def test_what_torchvision_loads_becomes_idx_files(tmp_path: Path):
+    grey = SimpleNamespace(data=torch.arange(24, dtype=torch.uint8).view(2, 3, 4), targets=torch.tensor([3, 1]))
+    download.convert(grey, tmp_path, "train")
+    assert (tmp_path / "train-images-idx3-ubyte").read_bytes() == idx(grey.data.numpy())
+    assert (tmp_path / "train-labels-idx1-ubyte").read_bytes() == idx(np.array([3, 1]))
+    colours = SimpleNamespace(data=np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), targets=[0, 9])
+    download.convert(colours, tmp_path, "t10k")
+    assert (tmp_path / "t10k-images-idx4-ubyte").read_bytes() == idx(colours.data.transpose(0, 3, 1, 2))
+    for name in ("mnist", "kmnist", "cifar10"):  # sizes follow from the shapes
+        info = data.info(name)
+        rank = 3 if info.input_shape[0] == 1 else 4
+        for (images, labels), rows in zip((info.files[:2], info.files[2:]), info.rows, strict=True):
+            assert images.name.endswith(f"-images-idx{rank}-ubyte")
+            assert images.size == 4 + 4 * rank + rows * np.prod(info.input_shape) and labels.size == 8 + rows
 
 
 def test_missing_files_name_the_remedy(small: DataInfo):

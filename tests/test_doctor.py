@@ -18,6 +18,7 @@ from hpo.store import schema
 from hpo.store.connect import Store
 from hpo.store.study import Study
 from hpo.training.dataset import resident
+from tests.test_training import MLP_RUN
 
 CPU = torch.device("cpu")
 
@@ -41,29 +42,31 @@ def changed(parts: Parts, **fields: object) -> Parts:
 
 def test_rows_in_both_parts_are_noticed(parts: Parts):
     leaking = changed(parts, validation=Inputs(parts.train.x[:300], parts.train.y[:300]))
-    found = list(examining._data(leaking, resident(leaking, CPU)))
+    found = list(examining._data(leaking, resident(leaking, MLP_RUN, CPU)))
     [finding] = [f for f in found if f.status == "warning"]
     assert finding.text == "300 validation rows are also training rows" and finding.remedy
 
 
 def test_inputs_that_are_not_normalized_are_noticed(parts: Parts):
     off = changed(parts, mean=parts.mean + 5)
-    assert any("not 0 and 1" in f.text for f in examining._data(off, resident(off, CPU)) if f.status == "warning")
+    assert any(
+        "not 0 and 1" in f.text for f in examining._data(off, resident(off, MLP_RUN, CPU)) if f.status == "warning"
+    )
 
 
 def test_rare_classes_and_impossible_labels_are_noticed(parts: Parts):
     keep = np.flatnonzero((parts.train.y != 3) | (np.arange(len(parts.train.y)) < 20))
     rare = changed(parts, train=Inputs(parts.train.x[keep], parts.train.y[keep]))
-    assert any("the rarest has" in f.text for f in examining._data(rare, resident(rare, CPU)))
+    assert any("the rarest has" in f.text for f in examining._data(rare, resident(rare, MLP_RUN, CPU)))
     impossible = changed(parts, train=Inputs(parts.train.x, parts.train.y + 1))
-    found = list(examining._data(impossible, resident(impossible, CPU)))
+    found = list(examining._data(impossible, resident(impossible, MLP_RUN, CPU)))
     assert [f.text for f in found if f.status == "failure"] == ["digits: labels must lie in 0..9, got 0..10"]
 
 
 def test_inputs_that_say_nothing_cannot_be_learned_by_heart(parts: Parts):
     config = spaces.load("ann_digits").draw(examining.AtRandom(0), seed=0)
     blind = changed(parts, train=Inputs(np.zeros_like(parts.train.x), parts.train.y))
-    [finding] = examining._by_heart(config, resident(blind, CPU), CPU)
+    [finding] = examining._by_heart(config, blind, CPU)
     assert finding.status == "failure" and "is not learned by heart" in finding.text
 
 

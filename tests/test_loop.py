@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from hpo.config import TrialConfig
 from hpo.errors import UsageError
@@ -12,9 +13,11 @@ from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.runner.artifacts import Folder, study_files
 from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
+from hpo.store import reading
 from hpo.store import study as studies
 from hpo.store.connect import Store
 from hpo.store.limits import Over
+from hpo.store.searching import derived_seed
 from hpo.store.session import Session
 from hpo.store.study import Study
 from hpo.training import checkpoints
@@ -58,6 +61,24 @@ def test_optuna_reads_what_was_trained(store: Store, make_study: MakeStudy, tmp_
         assert trial.user_attrs["epochs"] == 6
         assert trial.user_attrs["parameters"] == 1000
         assert trial.user_attrs["curves"]["validation_accuracy"] == [round(accuracy(config, e), 6) for e in range(1, 7)]
+
+
+def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=4, space={"metric": "neg_log_loss"})
+
+    def one_diverges(config: TrialConfig, epoch: int) -> Fault | None:
+        return Fault("diverged", "so it goes") if config.seed == first and epoch == 2 else None
+
+    first = derived_seed(study.recipe.seed, "train", 0)
+    work(store, study, FakeEngine(fault=one_diverges), tmp_path)
+    diverged, *others = trials_of(store, study)
+    assert diverged.value == -100.0 and diverged.state is TrialState.PRUNED
+    for trial in others:
+        config = TrialConfig.from_dict(trial.user_attrs["config"], "trial")
+        assert config.metric == "neg_log_loss"
+        assert trial.value == pytest.approx(accuracy(config, 6) - 1)
+    with store.read() as connection:
+        assert reading.metric(connection, study.study_id) == "validation negative log loss"
 
 
 def test_running_again_goes_on_to_the_same_total(store: Store, make_study: MakeStudy, tmp_path: Path):
@@ -245,10 +266,10 @@ def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeSt
 def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=6)
     with Session(store, study, {}) as session:
-        policy = study.recipe.checkpoints.model_copy(update={"max_megabytes": 0.002})
+        policy = study.recipe.checkpoints.model_copy(update={"max_megabytes": 0.004})
         Loop(session, FakeEngine(), Keeper(Folder(tmp_path), policy)).run()
     kept = sum(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())
-    assert 0 < kept <= 2000
+    assert 0 < kept <= 4000
     best = max(trials_of(store, study), key=lambda t: t.value)
     assert checkpoints_in(tmp_path) == {best.number}
 

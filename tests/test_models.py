@@ -1,5 +1,7 @@
 """Models: shapes, parameter counts from first principles, and initial weights from the seed alone."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ def test_every_norm_and_activation_builds(norm: str, activation: str):
 
 @pytest.mark.parametrize(("head", "features"), [("average", 32), ("flatten", 32 * 7 * 7)])
 def test_a_cnn_has_the_weights_of_its_stages_and_head(head: str, features: int):
-    config = CNN((16, 32), (0.0, 0.0), convs=2, head=head, head_width=64, head_dropout=0.5)  # type: ignore[arg-type]
+    config = CNN((16, 32), (0.0, 0.0), convs=(2, 2), head=head, head_width=64, head_dropout=0.5)  # type: ignore[arg-type]
     model = build_model(config, (1, 28, 28), 10)
     convs = (9 * 1 * 16 + 16) + (9 * 16 * 16 + 16) + (9 * 16 * 32 + 32) + (9 * 32 * 32 + 32)
     assert parameter_count(model) == convs + features * 64 + 64 + 64 * 10 + 10
@@ -52,3 +54,41 @@ def test_a_cnn_that_does_not_fit_is_refused():
     with pytest.raises(ModelError, match=r"got depth=5 \(needs 32\) for 28x28 images. Lower depth to 4"):
         build_model(CNN((4,) * 5, (0.0,) * 5), (1, 28, 28), 10)
     build_model(CNN((4,) * 4, (0.0,) * 4), (1, 28, 28), 10)
+
+
+RANDOM_IMAGES = torch.randn(2, 3, 32, 32)
+
+
+def test_residual_layers_add_their_input_projected_where_the_width_changes():
+    plain, residual = (MLP((8, 8, 4), (0.0,) * 3, residual=flag) for flag in (False, True))
+    with_skip = build_model(residual, (6,), 2)
+    assert parameter_count(with_skip) == parameter_count(build_model(plain, (6,), 2)) + 8 * 4  # 8 -> 8 needs none
+    first, second, third = with_skip.hidden  # type: ignore[misc]
+    x = torch.randn(5, 6)
+    once = first(x)
+    twice = once + torch.relu(second.body.linear(once))
+    torch.testing.assert_close(second(once), twice)
+    torch.testing.assert_close(third(twice), third.skip(twice) + torch.relu(third.body.linear(twice)))
+    cnn = CNN((4, 4, 8), (0.1,) * 3, residual=True, norm="batch", convs=(1, 2, 1))
+    more = parameter_count(build_model(cnn, (3, 32, 32), 2)) - parameter_count(
+        build_model(dataclasses.replace(cnn, residual=False), (3, 32, 32), 2)
+    )
+    assert more == 4 * 8 and build_model(cnn, (3, 32, 32), 2)(RANDOM_IMAGES).shape == (2, 2)
+
+
+def test_initial_weights_are_what_the_init_says():
+    for init, spread in (("xavier", (2 / (400 + 300)) ** 0.5), ("kaiming", (2 / 400) ** 0.5)):
+        model = build_model(MLP((300,), (0.0,), init=init), (400,), 2, seed=0)  # type: ignore[arg-type]
+        layer = model.hidden[0].linear  # type: ignore[union-attr, index]
+        assert float(layer.weight.detach().std()) == pytest.approx(spread, rel=0.02) and not layer.bias.any()
+    turned = build_model(MLP((20,), (0.0,), init="orthogonal"), (20,), 2, seed=0).hidden[0].linear.weight  # type: ignore[union-attr, index]
+    torch.testing.assert_close(turned @ turned.T, torch.eye(20), atol=1e-5, rtol=0)
+
+
+def test_a_stage_need_not_pool_and_the_head_may_keep_a_grid():
+    config = CNN((4, 8), (0.0, 0.0), pool=("none", "avg"), head="average", head_size=4)
+    model = build_model(config, (3, 32, 32), 5)
+    assert config.halvings == 1 and model(RANDOM_IMAGES).shape == (2, 5)
+    assert parameter_count(model) == 9 * 3 * 4 + 4 + 9 * 4 * 8 + 8 + 8 * 16 * 5 + 5
+    with pytest.raises(ValueError, match="convs and pool must have one entry per stage, got 2, 2, 2, 1"):
+        CNN((4, 8), (0.0, 0.0), pool=("max",))

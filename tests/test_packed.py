@@ -13,6 +13,7 @@ from hpo.config import (
     SGD,
     Adam,
     AdamW,
+    Augment,
     Constant,
     Cosine,
     OneCycle,
@@ -35,6 +36,7 @@ from hpo.training.packed.layout import Blocks, Layout
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.packed.program import Program, member_of
 from hpo.training.run import Run
+from hpo.training.scoring import Scores
 
 use_one_thread()
 CPU = torch.device("cpu")
@@ -60,7 +62,7 @@ def doubles() -> Iterator[ResidentData]:
     source = torch.Generator().manual_seed(0)
     x = torch.randn(ROWS + 100, FEATURES, generator=source)
     y = torch.randint(0, CLASSES, (ROWS + 100,), generator=source)
-    yield ResidentData(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], CLASSES, (FEATURES,))
+    yield ResidentData(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], torch.zeros(FEATURES), CLASSES, (FEATURES,))
     torch.set_default_dtype(torch.float32)
 
 
@@ -86,6 +88,7 @@ def mixed_configs(dropout: bool) -> list[TrialConfig]:
                 seed=i,
                 schedule=[Constant(), OneCycle(), Cosine(), Plateau(1)][i % 4],
                 label_smoothing=0.1 * (i % 2),
+                class_weight="balanced" if i % 5 < 2 else "none",
                 clip_norm=0.5 if i % 4 == 1 else None,
                 best_weights=i % 7 == 0,
                 precision="fp32",
@@ -129,7 +132,7 @@ def assert_same_curve(ours: Sequence[EpochResult], theirs: Sequence[EpochResult]
     assert len(ours) == len(theirs)
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine.epoch, mine.last) == (other.epoch, other.last)
-        for name in ("validation_accuracy", "train_accuracy", "validation_loss", "train_loss"):
+        for name in ("validation_accuracy", "validation_macro_f1", "train_accuracy", "validation_loss", "train_loss"):
             assert getattr(mine, name) == pytest.approx(getattr(other, name), rel=0, abs=1e-12)
 
 
@@ -177,7 +180,7 @@ def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: Resid
     for _ in range(2):
         program.train_epoch()
         for member in members:
-            member.course.take((0.5, 1.0), (0.5, 1.0), 0.0)
+            member.course.take((0.5, 1.0), Scores(0.5, 0.5, 0.5, 1.0), 0.0)
     return program, {m.key: program.tensors(slot) for slot, m in enumerate(program.members)}, program.training_scores()
 
 
@@ -335,6 +338,8 @@ PLAIN = TrialConfig("digits", MLP((64,), (0.0,)), SGD(0.1), 32, 5)
         ({"model": MLP((64,), (0.0,), norm="layer")}, "layer norm"),
         ({"model": MLP((), ())}, "without hidden layers"),
         ({"model": MLP((2048,), (0.0,))}, "wider than 1024"),
+        ({"model": MLP((64,), (0.0,), residual=True)}, "residual"),
+        ({"augment": Augment(flip=0.5)}, "augmented"),
         ({"accumulation": 2}, "in parts"),
         ({"batch_size": 1}, "one row"),
     ],

@@ -12,6 +12,7 @@ from hpo.errors import UsageError
 from hpo.recipe import StudyRecipe
 from hpo.runner.worker import make_engine
 from hpo.training.contract import EpochResult, Fault, TrialFault
+from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
 from hpo.training.packed import measure
 from hpo.training.packed.bucket import Bucket, bucket_of
@@ -87,7 +88,7 @@ def test_best_weights_are_those_of_the_best_epoch():
         curve.append(results(engine)[1])
     final = engine.snapshot(1)
     resumed = Run(wild, engine._data.of(wild), CPU, final)
-    accuracy, _ = resumed.evaluate(resumed.data.validation_x, resumed.data.validation_y)
+    accuracy = resumed.evaluate(resumed.data.validation_x, resumed.data.validation_y).accuracy
     assert accuracy == max(r.validation_accuracy for r in curve) > curve[-1].validation_accuracy
 
 
@@ -255,7 +256,7 @@ def test_auto_packs_nothing_that_computes_something_else(
 
 def test_buckets_part_batches_and_powers_of_two():
     data = SoloEngine(CPU).data(BASE)
-    key = (BASE.data, BASE.split)
+    key = data_key(BASE)
     assert bucket_of(BASE, data) == bucket_of(config(3), data) == Bucket(key, 32, 64)
     assert bucket_of(config(0, model=MLP((16, 65), (0.0, 0.0))), data) == Bucket(key, 32, 128)
     assert bucket_of(config(0, batch_size=10**6), data).batch == len(data.train_y)

@@ -37,15 +37,18 @@ from hpo.config import (
 from hpo.errors import DocumentError, HpoError, StudyError
 from hpo.models import build_model, parameter_count
 from hpo.ranges import AtRandom
+from hpo.recipe import Budget, Fidelity, Pruner, StudyRecipe
 from hpo.results import confirmation, export, folder, formats, predict, retrain, testing
 from hpo.results.export import Export
 from hpo.results.script import to_script
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval, proportion_interval
+from hpo.store import study as studies
 from hpo.store.connect import Store
 from hpo.store.study import Study
 from hpo.training.contract import EpochResult, Fault
+from tests.conftest import small_space
 from tests.fakes import FakeEngine
-from tests.test_loop import work
+from tests.test_loop import trials_of, work
 
 MakeStudy = Callable[..., Study]
 CPU = torch.device("cpu")
@@ -418,3 +421,28 @@ def test_a_cnn_comes_back_too(tmp_path: Path):
     rows = data.load_test(data.info("digits"))
     logits = hpo.load(tmp_path)(torch.from_numpy(rows.x))
     assert (logits.argmax(1).numpy() == rows.y).mean() == pytest.approx(metrics["test_accuracy"], abs=0.003)
+
+
+def fidelities(store: Store, study: Study) -> set[tuple[float, int | None]]:
+    configs = [TrialConfig.from_dict(trial.user_attrs["config"], "trial") for trial in trials_of(store, study)]
+    return {(config.data_fraction, config.image_size) for config in configs}
+
+
+def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, tmp_path: Path):
+    less = Fidelity(data_fraction=0.25, image_size=14)
+    recipe = StudyRecipe(budget=Budget(trials=4), pruner=Pruner(name="none"), fidelity=less, objective="macro_f1")
+    assert studies.create(store, "cheap", "small", small_space(epochs=2), recipe, "f" * 64)
+    study = studies.load(store, "cheap")
+    engine = NoisyEngine(lambda config: 0.8)
+    work(store, study, engine, tmp_path)
+    assert fidelities(store, study) == {(0.25, 14)}
+    confirming = confirmation.prepare(store, study, 2, 2)
+    work(store, confirming, engine, tmp_path)
+    assert fidelities(store, confirming) == {(1.0, None)}
+    exported = export.winner(store, study)
+    assert (exported.config.data_fraction, exported.config.image_size) == (1.0, None)
+    assert exported.provenance["searched_at"] == {"data_fraction": 0.25, "image_size": 14}
+    result = confirmation.evaluate(store, study)
+    assert result is not None and result.winner.promise is None, "the promise is one of accuracies"
+    assert "promised_test_accuracy" not in exported.provenance
+    assert "fidelity" not in export.to_toml(exported)

@@ -71,7 +71,7 @@ def names_drawn(loaded: SearchSpace, seed: int = 0) -> list[str]:
 def test_depth_is_drawn_first_then_each_layer():
     width = {"low": 8, "high": 64, "step": 8}
     drawn = names_drawn(small_space(mlp={"depth": 2, "width": width, "dropout": {"low": 0.0, "high": 0.5}}))
-    assert drawn[:4] == ["mlp.0.width", "mlp.0.dropout", "mlp.1.width", "mlp.1.dropout"]
+    assert drawn[:4] == ["mlp.0.width", "mlp.1.width", "mlp.0.dropout", "mlp.1.dropout"]
 
 
 def test_shared_fields_are_drawn_once():

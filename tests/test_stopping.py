@@ -40,8 +40,8 @@ def test_training_ends_when_nothing_improves_and_takes_the_best_weights(digits: 
     best = values.index(max(values))
     assert len(history) < 40 and len(history) - 1 - best == 3
     assert [result.last for result in history] == [False] * (len(history) - 1) + [True]
-    accuracy, _ = run.evaluate(digits.validation_x, digits.validation_y)
-    assert accuracy == run.accuracy == max(values) > values[-1]
+    accuracy = run.evaluate(digits.validation_x, digits.validation_y).accuracy
+    assert accuracy == run.final.validation_accuracy == max(values) > values[-1]
     # The same weights as those of a training that ends there.
     short = Run(dataclasses.replace(STOPPING, patience=None, best_weights=False), digits, CPU)
     for _ in range(best + 1):

@@ -157,15 +157,15 @@ def test_a_study_is_loaded_as_it_was_made(store: Store, make_study: MakeStudy):
 
 def test_resuming_with_something_else_names_the_differences(store: Store, make_study: MakeStudy):
     study = make_study()
-    studies.check_same(study, small_space(), study.recipe, None)
+    studies.check_same(study, small_space(), study.recipe)
     other = small_space(epochs=9)
     with pytest.raises(StudyError, match=r"space.epochs: 6 in the study, 9 now.*`hpo run --study s`.*--study NEW_NAME"):
-        studies.check_same(study, other, None, None)
+        studies.check_same(study, other, None)
     pruner = study.recipe.model_copy(update={"pruner": study.recipe.pruner.model_copy(update={"name": "median"})})
     with pytest.raises(StudyError, match=r'recipe.pruner.name: "none" in the study, "median" now'):
-        studies.check_same(study, None, pruner, None)
+        studies.check_same(study, None, pruner)
     with pytest.raises(StudyError, match=r"recipe.seed: 0 in the study, 3 now"):
-        studies.check_same(study, None, None, 3)
+        studies.check_same(study, None, None, {"seed": 3})
     with pytest.raises(StudyError, match=r"must have fingerprint f{16}..., got e{16}...: its scores would not compare"):
         studies.check_data(study, "e" * 64)
 

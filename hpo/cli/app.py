@@ -33,8 +33,8 @@ app.command("train")(train.train)
 app.command("report")(report.report)
 app.command("predict")(predict.predict)
 app.command("export-model")(predict.export_model)
-for command in (manage.delete, manage.rename, manage.copy, manage.retry):
-    studies.app.command(command.__name__)(command)
+for command in (manage.delete, manage.rename, manage.copy, manage.retry, manage.set_space):
+    studies.app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(studies.app, name="studies")
 app.add_typer(manage.trials, name="trials")
 app.add_typer(spaces.app, name="spaces")

@@ -84,6 +84,7 @@ def confirmation_table(result: "Confirmation") -> "Table":
     """Return what the fresh seeds have shown, the winner first."""
     from rich.table import Table
 
+    from hpo.config import LABELS
     from hpo.results.statistics import LEVEL
 
     table = Table(box=None, pad_edge=False, caption_justify="left")
@@ -104,7 +105,8 @@ def confirmation_table(result: "Confirmation") -> "Table":
     missing = f"; {result.missing} trainings are missing" if result.missing else ""
     counts = sorted({len(c.values) for c in result.candidates})
     seeds = " to ".join(str(count) for count in {counts[0], counts[-1]})
-    table.caption = f"validation accuracy, mean of {seeds} seeds, {100 * LEVEL:.0f} % intervals{missing}"
+    metric, level = LABELS[result.winner.config.metric], f"{100 * LEVEL:.0f} %"
+    table.caption = f"validation {metric}, mean of {seeds} seeds, {level} intervals{missing}"
     return table
 
 

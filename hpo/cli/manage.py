@@ -1,4 +1,4 @@
-"""`hpo studies delete|rename|copy|retry` and `hpo trials`: changing what a store holds."""
+"""`hpo studies delete|rename|copy|retry|set-space` and `hpo trials`: changing what a store holds."""
 
 import shutil
 from pathlib import Path
@@ -6,12 +6,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hpo.cli.options import AsJson, Storage, StudyName, out, print_json, talk
+from hpo.cli.options import AsJson, Storage, StudyName, complete_space, out, print_json, talk
 from hpo.errors import HpoError, UsageError
 
 trials = typer.Typer(help="Single trials of a study.", no_args_is_help=True)
 
 Number = Annotated[int, typer.Argument(help="The trial's number.")]
+
+
+SAID = 10
+"""So many hidden trials are listed with their reasons."""
 
 
 def _done(as_json: bool, text: str, **facts: Any) -> None:
@@ -101,6 +105,48 @@ def copy(
     _done(as_json, f"copied study {study} to {where} as {new}: all trials equal", copied=study, to=where, name=new)
 
 
+def set_space(
+    study: StudyName,
+    space: Annotated[
+        str, typer.Argument(help="A name of `hpo spaces list`, or a path.", autocompletion=complete_space)
+    ],
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a study in progress another space: wider or narrower ranges, more or fewer choices, fixed parameters.
+
+    Trials that the new space can draw stay as the sampler's history; the others are kept and shown, but hidden from it.
+    """
+    from hpo import data
+    from hpo import space as spaces
+    from hpo.store.connect import open_store
+    from hpo.store.respace import set_space as give
+    from hpo.store.url import configured
+
+    found = spaces.load(space)
+    if found.data is not None:
+        found.check_inputs(data.info(found.data).input_shape, space)
+    result = give(open_store(configured(storage)), study, space.removesuffix(".toml").rpartition("/")[2], found)
+    lines = [
+        f"{len(result.kept)} finished trial(s) fit and stay as history, {len(result.hidden)} do not and are hidden"
+    ]
+    lines += [f"  trial {number}: {why}" for number, why in list(result.hidden.items())[:SAID]]
+    lines += [f"  and {len(result.hidden) - SAID} more"] if len(result.hidden) > SAID else []
+    if result.waiting:
+        lines.append(f"{len(result.waiting)} waiting trial(s) fit and are run")
+    lines += [f"dropped trial {n}, {what}: {why}" for n, (what, why) in result.dropped.items()]
+    lines += [f"to be tried: baseline {name}" for name in result.added]
+    if as_json:
+        dropped = [{"trial": n, "what": what, "why": why} for n, (what, why) in result.dropped.items()]
+        hidden = [{"trial": n, "why": why} for n, why in result.hidden.items()]
+        facts = {"kept": result.kept, "hidden": hidden, "waiting": result.waiting}
+        print_json({"study": study, "space": space, **facts, "dropped": dropped, "added": result.added})
+        return
+    for line in lines:
+        out().print(line, markup=False)
+    talk().print(f"To go on: hpo run --study {study}")
+
+
 def retry(
     study: StudyName,
     kind: Annotated[
@@ -138,6 +184,7 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
         if trial_id is None:
             raise StudyError(f'Study "{study}" has no trial {number}. `hpo studies show {study}` lists the best.')
         trial = reading.trial(connection, trial_id)
+        metric = reading.metric(connection, id_of(connection, store, study))
     if as_json:
         print_json(trial_json(trial))
         return
@@ -145,8 +192,10 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
     value = "" if trial.value is None else f" {trial.value:.4f}"
     console.print(f"trial {number} of {study}: {trial.state.lower()}{value}")
     console.print(configuration(trial))
+    if trial.outside is not None:
+        console.print(f"outside the study's space, hidden from the sampler: {trial.outside}", markup=False)
     if trial.curve:
-        console.print(f"validation accuracy by epoch: {sparkline(list(trial.curve.values()))}")
+        console.print(f"{metric} by epoch: {sparkline(list(trial.curve.values()))}")
     for key, entry in trial.attrs.items():
         if key not in ("config", "curves"):
             text = f"{entry['kind']}: {entry['message']}" if key == "failure" else entry

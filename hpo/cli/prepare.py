@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from hpo import data
 from hpo import recipe as recipes
 from hpo import space as spaces
 from hpo.cli.data import fetch_with_progress
 from hpo.cli.options import talk
-from hpo.config import OwnData
+from hpo.config import LABELS, Metric, OwnData
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget
 from hpo.store import study as studies
@@ -17,18 +19,32 @@ from hpo.store.study import Study
 from hpo.store.url import configured, shown
 
 
+def _check_fidelity(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:
+    for name in recipe.fidelity.fields():
+        if isinstance(getattr(space, name), BaseModel):
+            raise UsageError(
+                f"recipe: fidelity.{name}: goes with a space whose {name} is a constant, got a range. "
+                "Remove it from the recipe, or fix it in the space."
+            )
+
+
+SHOWN_CLASSES = 6
+IMBALANCE = 3
+"""The largest class is so many times the smallest: then accuracy mostly tells of the large ones."""
+
+
 def prepare(
     space_name: str | None,
     study_name: str | None,
     recipe_name: str | None,
-    seed: int | None,
+    given: dict[str, Any],
     storage: str | None,
     limits: dict[str, Any],
     own: OwnData | None = None,
 ) -> tuple[Store, Study, bool]:
     """Open the study that the options name, or make it (then the last of the answer is True).
 
-    `own` takes the place of the space's data. Nothing is made unless everything is right.
+    `given` takes the place of fields of the recipe, `own` of the space's data. Nothing is made unless all is right.
     Raises: HpoError for whatever is wrong.
     """
     space = spaces.load(space_name) if space_name is not None else None
@@ -44,7 +60,7 @@ def prepare(
     if exists(url):
         store = open_store(url)
         if name in _names(store):
-            return store, _resume(store, name, space, recipe, seed, limits), False
+            return store, _resume(store, name, space, recipe, given, limits), False
     if space is None:
         known = _names(store) if store is not None else []
         raise StudyError(
@@ -52,11 +68,12 @@ def prepare(
             f"To make it: hpo run --study {name} --space SPACE"
         )
     recipe = recipe or recipes.load("default")
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
+    recipe = recipe.model_copy(update=given)
+    _check_fidelity(space, recipe)
     budget = Budget.model_validate(recipe.budget.model_dump() | limits)
     recipe = recipe.model_copy(update={"budget": budget})
-    space.check_inputs(data.info(space.data).input_shape, str(space_name))
+    searched = space.model_copy(update=recipe.fidelity.fields())
+    searched.check_inputs(data.info(space.data).input_shape, str(space_name))
     fetch_with_progress(space.data)
     fingerprint = data.fingerprint(data.info(space.data), space.split)
     if store is None:
@@ -64,9 +81,37 @@ def prepare(
         talk().print(f"made a new store: {shown(url)}")
     made = studies.create(store, name, document, space, recipe, fingerprint)
     if not made:  # another process was faster
-        return store, _resume(store, name, space, recipe, seed, limits), False
+        return store, _resume(store, name, space, recipe, given, limits), False
     talk().print(f'made study "{name}": up to {budget.trials} trials of {space.title or document}')
-    return store, studies.load(store, name), True
+    study = studies.load(store, name)
+    if isinstance(space.data, OwnData):
+        talk().print(_classes(space.data, study.metric), markup=False)
+    return store, study, True
+
+
+def _classes(source: OwnData, metric: Metric) -> str:
+    """Say how many rows each class has, and what to do if that is uneven."""
+    counts = data.class_counts(data.info(source))
+    total, most = sum(counts.values()), sorted(counts, key=lambda name: -counts[name])
+    listed = ", ".join(f"{name} {100 * counts[name] / total:.0f} %" for name in most[:SHOWN_CLASSES])
+    more = f", {len(most) - SHOWN_CLASSES} more" if len(most) > SHOWN_CLASSES else ""
+    text = f"{source.name}: {total:,} training rows, {len(counts)} classes: {listed}{more}."
+    if counts[most[0]] < IMBALANCE * counts[most[-1]] or metric in ("balanced_accuracy", "macro_f1"):
+        return text
+    return (
+        f'{text} They are imbalanced: consider --objective balanced_accuracy, and class_weight = "balanced" '
+        "or choices of it in the space."
+    )
+
+
+def check_metric(name: str | None) -> Metric | None:
+    """Return the metric of this name. Raises: UsageError."""
+    if name is None:
+        return None
+    metric = next((known for known in LABELS if known == name), None)
+    if metric is None:
+        raise UsageError(f'--objective: no metric named "{name}". {suggestion(name, LABELS)}')
+    return metric
 
 
 def own_data(path: str | None, target: str | None) -> OwnData | None:
@@ -99,13 +144,13 @@ def _resume(
     name: str,
     space: spaces.SearchSpace | None,
     recipe: recipes.StudyRecipe | None,
-    seed: int | None,
+    given: dict[str, Any],
     limits: dict[str, Any],
 ) -> Study:
     study = studies.load(store, name)
     if space is not None and space.data is None:
         space = space.model_copy(update={"data": study.space.data})
-    studies.check_same(study, space, recipe, seed)
+    studies.check_same(study, space, recipe, given)
     fetch_with_progress(study.space.data)
     studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
     studies.update_budget(store, study, **limits)

@@ -52,6 +52,16 @@ TrialsOption = Annotated[
 ]
 
 
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METRIC",
+        help="What to maximize on the validation rows: accuracy, balanced_accuracy, macro_f1 or neg_log_loss. "
+        "[default: the recipe's, else the space's]",
+    ),
+]
+
+
 def run(
     space: SpaceOption = None,
     study: StudyOption = None,
@@ -64,7 +74,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="TARGET",
-            help="Stop when a trial reaches this validation accuracy; and with a table as --data, "
+            help="Stop when a trial reaches this value of the metric; and with a table as --data, "
             "the column that holds the class. May be given twice.",
         ),
     ] = None,
@@ -79,6 +89,7 @@ def run(
     engine: EngineOption = None,
     storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
+    objective: ObjectiveOption = None,
     warm_from: Annotated[
         str | None, typer.Option(metavar="STUDY,...", help="Try first what was best in earlier studies, where it fits.")
     ] = None,
@@ -105,12 +116,13 @@ def run(
         raise UsageError(f"--seed: must be at least 0, got {seed}.")
     named = engine_name(engine)
 
-    from hpo.cli.prepare import own_data, prepare
+    from hpo.cli.prepare import check_metric, own_data, prepare
     from hpo.runner.devices import devices_for
 
     devices = devices_for(device, workers)
-    given = {k: v for k, v in limits.items() if v is not None}
-    store, found, _ = prepare(space, study, recipe, seed, storage, given, own_data(data, column))
+    chosen = {"seed": seed, "objective": check_metric(objective)}
+    given, limits = ({k: v for k, v in some.items() if v is not None} for some in (chosen, limits))
+    store, found, _ = prepare(space, study, recipe, given, storage, limits, own_data(data, column))
     if warm_from is not None:
         warm_start(store, found, warm_from)
     with watched(store, dashboard):
@@ -288,7 +300,7 @@ def init(
         from hpo.cli.prepare import own_data, prepare
 
         limits = {"trials": trials} if trials else {}
-        _, found, made = prepare(space, study, recipe, None, storage, limits, own_data(data, target))
+        _, found, made = prepare(space, study, recipe, {}, storage, limits, own_data(data, target))
         if not made:
             talk().print(f'study "{found.name}" was there')
         return

@@ -75,6 +75,8 @@ def show(
             f"{found.finished}{of} trials finished, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed, "
             f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
         )
+        if found.outside:
+            console.print(f"{found.outside} of the finished trials lie outside the space that was set since (rank out)")
         kinds = reading.failure_kinds(connection, study_id)
         if kinds:
             console.print("faults: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())))

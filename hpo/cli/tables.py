@@ -10,11 +10,15 @@ from hpo.store import reading
 from hpo.store.reading import StudyView, TrialView
 from hpo.store.url import DEFAULT, parse, shown
 
+OUTSIDE_ROWS = 3
+"""So many of the best trials that the study's space, changed since, cannot draw."""
+
 
 def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
-    """Return the best trials of a study, best first, and the best baseline below them."""
+    """Return the best trials of a study, best first; below them the best baseline, and what lies outside the space."""
     table = Table(box=None, pad_edge=False)
-    for column in ("rank", "trial", "accuracy", "epochs", "seconds", "weights", "configuration"):
+    metric = reading.metric(connection, study_id).removeprefix("validation ")
+    for column in ("rank", "trial", metric, "epochs", "seconds", "weights", "configuration"):
         table.add_column(
             column, justify="left" if column == "configuration" else "right", no_wrap=column != "configuration"
         )
@@ -25,6 +29,11 @@ def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
     if baseline is not None and baseline.number not in [trial.number for trial in best]:
         table.add_section()
         table.add_row("-", *_cells(baseline))
+    outside = reading.best_trials(connection, study_id, min(top, OUTSIDE_ROWS), outside=True)
+    if outside:
+        table.add_section()
+        for trial in outside:
+            table.add_row("out", *_cells(trial))
     return table
 
 
@@ -58,6 +67,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "value": trial.value,
         "params": trial.params,
         "curve": {str(epoch): value for epoch, value in trial.curve.items()},
+        "outside": trial.outside,
         **{key: value for key, value in trial.attrs.items() if key != "curves"},
     }
 
@@ -70,6 +80,8 @@ def study_json(study: StudyView) -> dict[str, Any]:
         "data": study.attrs.get("space", {}).get("data"),
         "data_fingerprint": study.attrs.get("data_fingerprint"),
         "counts": study.counts,
+        "metric": study.metric,
+        "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,
         "active_seconds": study.active_seconds,

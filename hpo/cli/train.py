@@ -116,6 +116,7 @@ def _train_once(
 ) -> "Trained":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from hpo.config import LABELS
     from hpo.results.retrain import retrain
     from hpo.training.contract import EpochResult
 
@@ -124,10 +125,10 @@ def _train_once(
         task = progress.add_task("training", total=config.epochs)
 
         def on_epoch(result: EpochResult) -> None:
-            score = result.train_accuracy if with_validation else result.validation_accuracy
-            name = "training" if with_validation else "validation"
+            score = result.train_accuracy if with_validation else result.score(config.metric)
+            name = "training accuracy" if with_validation else f"validation {LABELS[config.metric]}"
             prefix = "" if which == "1 of 1" else f"seed {which}: "
-            progress.update(task, advance=1, description=f"{prefix}{name} accuracy {score:.4f}")
+            progress.update(task, advance=1, description=f"{prefix}{name} {score:.4f}")
 
         return retrain(config, parts, device, output, with_validation, on_epoch)
 
@@ -145,7 +146,8 @@ def _say(metrics: dict[str, Any], output: Path, console: "Console") -> None:
     out().print(table)
     out().print(
         f"\ntest accuracy [bold]{metrics['test_accuracy']:.4f}[/bold] "
-        f"(95 % interval {low:.4f} to {high:.4f}) on {metrics['test_rows']:,} rows"
+        f"(95 % interval {low:.4f} to {high:.4f}) on {metrics['test_rows']:,} rows; "
+        f"balanced accuracy {metrics['test_balanced_accuracy']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}"
     )
     seeds = metrics.get("seeds")
     if seeds:

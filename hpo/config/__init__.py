@@ -4,7 +4,9 @@ A config is what a space draws, what the store keeps on each trial, what an expo
 thing that training knows. Kinds of optimizer, schedule and network are told apart by `name` or `family`.
 """
 
-from hpo.config.networks import CNN, MLP, Activation, Head, Network, Norm, Pool, check_fits
+from hpo.config.augment import Augment
+from hpo.config.metrics import LABELS, WORST, Metric
+from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.config.schedules import (
     SCHEDULES,
@@ -18,23 +20,29 @@ from hpo.config.schedules import (
     WarmupCosine,
 )
 from hpo.config.source import DataSource, OwnData, Split
-from hpo.config.trial import FORMAT, Precision, TrialConfig, own_fields
+from hpo.config.trial import FORMAT, ClassWeight, Precision, TrialConfig, own_fields
 
 __all__ = [
     "CNN",
     "FORMAT",
+    "LABELS",
     "MLP",
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
+    "WORST",
     "Activation",
     "Adam",
     "AdamW",
+    "Augment",
+    "ClassWeight",
     "Constant",
     "Cosine",
     "DataSource",
     "Exponential",
     "Head",
+    "Init",
+    "Metric",
     "Network",
     "Norm",
     "OneCycle",

@@ -10,8 +10,10 @@ from hpo.errors import ModelError
 
 Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
 Norm = Literal["none", "batch", "layer"]
-Pool = Literal["max", "avg"]
+Pool = Literal["max", "avg", "none"]
 Head = Literal["average", "flatten"]
+Init = Literal["default", "xavier", "kaiming", "orthogonal"]
+"""torch's own; Xavier's uniform, He's normal ("kaiming") and orthogonal weights, with biases 0."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,13 @@ class MLP:
     """One rate per hidden layer."""
     activation: Activation = "relu"
     norm: Norm = "none"
+    residual: bool = False
+    """Each hidden layer but the first adds its input, linearly projected where the width changes."""
+    init: Init = "default"
     family: Literal["mlp"] = "mlp"
 
     def __post_init__(self) -> None:
-        _same_length("widths", self.widths, "dropout", self.dropout)
+        _one_per_layer("layer", widths=self.widths, dropout=self.dropout)
 
 
 @dataclass(frozen=True)
@@ -38,29 +43,45 @@ class CNN:
     channels: tuple[Count, ...]
     dropout: tuple[Rate, ...]
     """One rate per stage, for whole channels."""
-    convs: Count = 1
-    """Convolutions per stage, each followed by norm and activation."""
+    convs: tuple[Count, ...] = ()
+    """Convolutions of each stage, each followed by norm and activation; empty for one each."""
+    pool: tuple[Pool, ...] = ()
+    """How each stage halves the image, if it does; empty for max pooling in each."""
     kernel: Annotated[int, Field(ge=1)] = 3
     """Odd; padded so that a convolution keeps the image's size."""
-    pool: Pool = "max"
     head: Head = "average"
-    """How the last stage becomes features: the average over the image, or everything flattened."""
+    """How the last stage becomes features: averages over the image, or everything flattened."""
+    head_size: Count = 1
+    """Width and height of what adaptive average pooling leaves, for the head `average`."""
     head_width: Annotated[int, Field(ge=0)] = 0
     """Width of a dense layer before the output; 0 for none."""
     head_dropout: Rate = 0.0
     activation: Activation = "relu"
     norm: Norm = "none"
+    residual: bool = False
+    """Each stage but the first adds its input before pooling, projected by a 1x1 convolution where channels change."""
+    init: Init = "default"
     family: Literal["cnn"] = "cnn"
 
     def __post_init__(self) -> None:
-        _same_length("channels", self.channels, "dropout", self.dropout)
+        stages = len(self.channels)
+        object.__setattr__(self, "convs", self.convs or (1,) * stages)
+        object.__setattr__(self, "pool", self.pool or ("max",) * stages)
+        _one_per_layer("stage", channels=self.channels, dropout=self.dropout, convs=self.convs, pool=self.pool)
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, got {self.kernel}.")
 
+    @property
+    def halvings(self) -> int:
+        """How often the image is halved."""
+        return sum(pool != "none" for pool in self.pool)
 
-def _same_length(a: str, values_a: tuple[Any, ...], b: str, values_b: tuple[Any, ...]) -> None:
-    if len(values_a) != len(values_b):
-        raise ValueError(f"{a} and {b} must have one entry per layer, got {len(values_a)} and {len(values_b)}.")
+
+def _one_per_layer(what: str, **lists: tuple[Any, ...]) -> None:
+    lengths = [len(values) for values in lists.values()]
+    if len(set(lengths)) > 1:
+        names = f"{', '.join(list(lists)[:-1])} and {list(lists)[-1]}"
+        raise ValueError(f"{names} must have one entry per {what}, got {', '.join(map(str, lengths))}.")
 
 
 Network = MLP | CNN
@@ -72,10 +93,10 @@ def check_fits(network: Network, input_shape: tuple[int, ...]) -> None:
         return
     if len(input_shape) != 3:
         raise ModelError(f"cnn: inputs must be images, got rows of {input_shape[0]} numbers. Use [mlp].")
-    depth, smallest = len(network.channels), min(input_shape[1:])
-    if smallest < 2**depth:
+    halvings, smallest = network.halvings, min(input_shape[1:])
+    if smallest < 2**halvings:
         size = "x".join(map(str, input_shape[1:]))
         raise ModelError(
-            f"cnn.depth: images must be at least 2**depth pixels wide and high, got depth={depth} "
-            f"(needs {2**depth}) for {size} images. Lower depth to {smallest.bit_length() - 1}."
+            f"cnn.depth: images must be at least 2**depth pixels wide and high, got depth={halvings} "
+            f"(needs {2**halvings}) for {size} images. Lower depth to {smallest.bit_length() - 1}."
         )

@@ -2,7 +2,7 @@
 
 from hpo.data.cache import cache_folder, fetch, state
 from hpo.data.encoding import Encoding
-from hpo.data.loading import Inputs, Parts, fingerprint, info, load_parts, load_test
+from hpo.data.loading import Inputs, Parts, class_counts, fingerprint, info, load_parts, load_test
 from hpo.data.registry import DataInfo, known
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Inputs",
     "Parts",
     "cache_folder",
+    "class_counts",
     "fetch",
     "fingerprint",
     "info",

@@ -19,6 +19,10 @@ Report = Callable[[str, int], None]
 """Told the source that is being tried and how many bytes have come from it."""
 
 
+NOTED = "SHA256SUMS"
+"""The sums of what came, beside the files, as sha256sum writes and checks them."""
+
+
 def cache_folder() -> Path:
     """Return where data sets are kept: `HPO_DATA`, else the user's cache folder."""
     return Path(os.environ.get("HPO_DATA") or platformdirs.user_cache_dir("hpo"))
@@ -44,18 +48,33 @@ def verify(data: DataInfo, files: tuple[DataFile, ...]) -> None:
     """Check files in the cache. Raises: OSError for one that cannot be read, DataError for a damaged one."""
     for file in files:
         path = path_of(data, file)
-        problem = _problem(path, file)
+        problem = _problem(path, file, checksum(data, file))
         if problem:
             raise DataError(f"{path}: {problem}. Run `hpo data fetch {data.name}` to replace it.")
 
 
-def _problem(path: Path, file: DataFile) -> str:
+def checksum(data: DataInfo, file: DataFile) -> str:
+    """Return the SHA-256 that a file's content must have: the known one, or what was noted when it came.
+
+    Raises: OSError if none was noted.
+    """
+    if file.sha256:
+        return file.sha256
+    lines = (cache_folder() / data.name / NOTED).read_text().splitlines()
+    return next((line.split()[0] for line in lines if line.endswith(f"  {file.name}")), "none")
+
+
+def _problem(path: Path, file: DataFile, expected: str) -> str:
     size = path.stat().st_size
     if size != file.size:
         return f"must have {file.size} bytes, got {size}"
+    found = _sha256(path)
+    return "" if expected in (found, "") else f"must have SHA-256 {expected[:16]}..., got {found[:16]}..."
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    return "" if found == file.sha256 else f"must have SHA-256 {file.sha256[:16]}..., got {found[:16]}..."
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def fetch(data: DataInfo, report: Report = lambda source, size: None) -> str:
@@ -89,8 +108,11 @@ def _fetch(data: DataInfo, folder: Path, report: Report) -> str:
             except SourceError as error:
                 reasons.append(f"{name}: {error}")
                 continue
+            sums = "".join(f"{_sha256(path)}  {file.name}\n" for file, path in zip(data.files, ready, strict=True))
+            (Path(aside) / NOTED).write_text(sums)
             for file, path in zip(data.files, ready, strict=True):
                 path.replace(folder / file.name)
+            (Path(aside) / NOTED).replace(folder / NOTED)
         return name
     raise DataError(
         f"{data.name}: no source gave the data ({'; '.join(reasons)}). "
@@ -108,7 +130,7 @@ def _unpack(brought: Path, file: DataFile, target: Path) -> Path:
             shutil.copyfileobj(source, copy)
     except (EOFError, gzip.BadGzipFile) as error:
         raise SourceError(f"{found.name} is damaged: {error}") from error
-    problem = _problem(target, file)
+    problem = _problem(target, file, file.sha256)
     if problem:
         raise SourceError(f"{found.name} {problem}")
     return target

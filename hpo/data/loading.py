@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpo.config import OwnData, Split
 from hpo.data import own
-from hpo.data.cache import path_of, verify
+from hpo.data.cache import checksum, path_of, verify
 from hpo.data.encoding import Encoding
 from hpo.data.own import Rows
 from hpo.data.registry import DataFile, DataInfo, known_info
@@ -92,13 +92,19 @@ def fingerprint(data: DataInfo, split: Split) -> str:
     return _digest(data, everything, _cut(everything.y, split, data.name)[1])
 
 
+def class_counts(data: DataInfo) -> dict[str, int]:
+    """Return how many training rows, validation included, each class has."""
+    counts = np.bincount(_read(data, test=False).y, minlength=len(data.classes))
+    return dict(zip(data.classes, counts.tolist(), strict=True))
+
+
 def _digest(data: DataInfo, everything: Inputs | Rows, validation_rows: NDArray[np.int64]) -> str:
     digest = hashlib.sha256()
     if data.own is not None:
         digest.update(own.read(data.own).digest.encode())
     elif data.files:  # whose checksums were verified on reading; those of the test files count too
         for file in data.files:
-            digest.update(file.sha256.encode())
+            digest.update(checksum(data, file).encode())
     else:
         for test in (False, True):
             part = _bundled(data, test)

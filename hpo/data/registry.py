@@ -13,7 +13,8 @@ class DataFile:
 
     name: str
     size: int
-    sha256: str
+    sha256: str = ""
+    """Empty where torchvision alone knows the data's sums: it checks its download, and what came is noted then."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,17 @@ class DataInfo:
     """Where the user's own data is."""
 
 
+def _mnist_files(sums: tuple[str, str, str, str] = ("", "", "", "")) -> tuple[DataFile, ...]:
+    """Return the four files that MNIST and its likes consist of, with the SHA-256 sums of their content."""
+    parts = (
+        ("train-images-idx3-ubyte", 47040016),
+        ("train-labels-idx1-ubyte", 60008),
+        ("t10k-images-idx3-ubyte", 7840016),
+        ("t10k-labels-idx1-ubyte", 10008),
+    )
+    return tuple(DataFile(name, size, digest) for (name, size), digest in zip(parts, sums, strict=True))
+
+
 DATA_SETS = {
     data.name: data
     for data in (
@@ -63,31 +75,73 @@ DATA_SETS = {
             ),
             rows=(60000, 10000),
             scale=255.0,
-            files=(
-                DataFile(
-                    "train-images-idx3-ubyte",
-                    47040016,
+            files=_mnist_files(
+                (
                     "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-                ),
-                DataFile(
-                    "train-labels-idx1-ubyte",
-                    60008,
                     "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-                ),
-                DataFile(
-                    "t10k-images-idx3-ubyte",
-                    7840016,
                     "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-                ),
-                DataFile(
-                    "t10k-labels-idx1-ubyte",
-                    10008,
                     "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-                ),
+                )
             ),
             torchvision="FashionMNIST",
             system_folder="/usr/share/datasets/fashion-mnist",
             debian_package="dataset-fashion-mnist",
+        ),
+        DataInfo(
+            name="mnist",
+            title="MNIST: 28x28 grey pictures of handwritten digits",
+            kind="images",
+            input_shape=(1, 28, 28),
+            classes=tuple("0123456789"),
+            rows=(60000, 10000),
+            scale=255.0,
+            files=_mnist_files(
+                (
+                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                )
+            ),
+            torchvision="MNIST",
+        ),
+        DataInfo(
+            name="kmnist",
+            title="KMNIST: 28x28 grey pictures of cursive Japanese characters, ten kinds",
+            kind="images",
+            input_shape=(1, 28, 28),
+            classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+            rows=(60000, 10000),
+            scale=255.0,
+            files=_mnist_files(),
+            torchvision="KMNIST",
+        ),
+        DataInfo(
+            name="cifar10",
+            title="CIFAR-10: 32x32 colour photographs, ten kinds",
+            kind="images",
+            input_shape=(3, 32, 32),
+            classes=(
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
+            rows=(50000, 10000),
+            scale=255.0,
+            files=(
+                DataFile("train-images-idx4-ubyte", 153600020),
+                DataFile("train-labels-idx1-ubyte", 50008),
+                DataFile("t10k-images-idx4-ubyte", 30720020),
+                DataFile("t10k-labels-idx1-ubyte", 10008),
+            ),
+            torchvision="CIFAR10",
         ),
         DataInfo(
             name="digits",

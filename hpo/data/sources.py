@@ -46,11 +46,8 @@ def _system(data: DataInfo) -> Path:
 
 
 def _torchvision(data: DataInfo, folder: Path, progress: Progress) -> Path:
-    code = (
-        "import sys, torchvision.datasets as d; print('ready', flush=True);"
-        f"d.{data.torchvision}(sys.argv[1], download=True)"
-    )
-    _watched([sys.executable, "-c", code, str(folder)], folder, progress, ready="ready")
+    command = [sys.executable, "-m", "hpo.data.download", data.torchvision, str(folder)]
+    _watched(command, folder, progress, ready="ready")
     return folder
 
 

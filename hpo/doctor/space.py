@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from hpo import data
 from hpo.config import AdamW, Constant, TrialConfig
-from hpo.data import Parts
+from hpo.data import DataInfo, Parts
 from hpo.doctor.findings import Finding, failure, guarded, milliseconds, ok, warning
 from hpo.models import build_model, parameter_count
 from hpo.ranges import AtRandom, Fixed
@@ -33,21 +33,22 @@ def examine(space: SearchSpace, device: torch.device) -> Iterator[Finding]:
     except Exception as error:
         yield failure("data", str(error).partition(". ")[0], f"hpo data fetch {space.data}")
         return
-    on_device = resident(parts, device)
+    configs = sorted((space.draw(AtRandom(i), seed=i) for i in range(DRAWS)), key=lambda c: _weights(c, info))
+    on_device = resident(parts, dataclasses.replace(configs[0], data_fraction=1.0, image_size=None), device)
     yield from guarded("data", lambda: _data(parts, on_device))
-    configs = sorted((space.draw(AtRandom(i), seed=i) for i in range(DRAWS)), key=lambda c: _weights(c, on_device))
     for which, config in (("smallest", configs[0]), ("largest", configs[-1])):
-        yield from guarded("network", lambda which=which, config=config: _one_batch(which, config, on_device, device))  # type: ignore[misc]
+        yield from guarded("network", lambda which=which, config=config: _one_batch(which, config, parts, device))  # type: ignore[misc]
     typical = configs[len(configs) // 2]
     if space.baselines:
         typical = space.draw(Fixed(space.baselines[0].values()), seed=0)
-    yield from guarded("learning", lambda: _first_loss(typical, on_device, device))
-    yield from guarded("learning", lambda: _by_heart(typical, on_device, device))
+    yield from guarded("learning", lambda: _first_loss(typical, parts, device))
+    yield from guarded("learning", lambda: _by_heart(typical, parts, device))
 
 
-def _weights(config: TrialConfig, on_device: ResidentData) -> int:
+def _weights(config: TrialConfig, info: DataInfo) -> int:
     with torch.device("meta"):
-        return parameter_count(build_model(config.model, on_device.input_shape, on_device.classes))
+        shape = config.input_shape(info.input_shape)
+        return parameter_count(build_model(config.model, shape, len(info.classes)))
 
 
 def _data(parts: Parts, on_device: ResidentData) -> Iterator[Finding]:
@@ -79,10 +80,10 @@ def _data(parts: Parts, on_device: ResidentData) -> Iterator[Finding]:
         yield ok("data", f"training and validation are disjoint{equal}")
 
 
-def _one_batch(which: str, config: TrialConfig, on_device: ResidentData, device: torch.device) -> Iterator[Finding]:
+def _one_batch(which: str, config: TrialConfig, parts: Parts, device: torch.device) -> Iterator[Finding]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    run = Run(config, on_device, device)
+    run = Run(config, resident(parts, config, device), device)
     rows = torch.arange(run.batch_size, device=device)
 
     def step() -> None:
@@ -104,9 +105,10 @@ def _one_batch(which: str, config: TrialConfig, on_device: ResidentData, device:
     )
 
 
-def _first_loss(config: TrialConfig, on_device: ResidentData, device: torch.device) -> Iterator[Finding]:
+def _first_loss(config: TrialConfig, parts: Parts, device: torch.device) -> Iterator[Finding]:
+    on_device = resident(parts, config, device)
     run = Run(config, on_device, device)
-    _, loss = run.evaluate(on_device.validation_x[:1000], on_device.validation_y[:1000])
+    loss = run.evaluate(on_device.validation_x[:1000], on_device.validation_y[:1000]).loss
     expected = math.log(on_device.classes)
     text = f"loss before training {loss:.2f}, that of guessing {expected:.2f}"
     if abs(loss - expected) > 0.5 * expected:
@@ -117,9 +119,10 @@ def _first_loss(config: TrialConfig, on_device: ResidentData, device: torch.devi
         yield ok("learning", text)
 
 
-def _by_heart(config: TrialConfig, on_device: ResidentData, device: torch.device) -> Iterator[Finding]:
+def _by_heart(config: TrialConfig, parts: Parts, device: torch.device) -> Iterator[Finding]:
     model = dataclasses.replace(config.model, dropout=(0.0,) * len(config.model.dropout))
     plain = dataclasses.replace(config, model=model, optimizer=AdamW(lr=1e-3), schedule=Constant(), precision="fp32")
+    on_device = resident(parts, plain, device)
     run = Run(plain, on_device, device)
     x, y = on_device.train_x[: run.batch_size], on_device.train_y[: run.batch_size]
     run.model.train()

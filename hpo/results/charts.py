@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from hpo.config import TrialConfig
+from hpo.config import LABELS, TrialConfig
 from hpo.results.confirmation import Confirmation
 
 WON, PRUNED, FAILED, MARK = "#2563eb", "#94a3b8", "#dc2626", "#f59e0b"
@@ -26,8 +26,8 @@ def complete(trials: Trials) -> list[FrozenTrial]:
     return [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
 
 
-def best_so_far(trials: Trials, baseline: float | None) -> go.Figure:
-    """Best validation accuracy over finished trials, and over the time since the first began."""
+def best_so_far(trials: Trials, baseline: float | None, metric: str) -> go.Figure:
+    """Best value of the metric over finished trials, and over the time since the first began."""
     ended = sorted((t for t in trials if t.state.is_finished() and t.datetime_complete), key=_end)
     first = min((t.datetime_start for t in trials if t.datetime_start), default=None)
     values, minutes, best = [], [], -math.inf
@@ -44,7 +44,7 @@ def best_so_far(trials: Trials, baseline: float | None) -> go.Figure:
         figure.add_hline(baseline, line_dash="dot", line_color=MARK, annotation_text="baseline")
     figure.update_xaxes(title_text="finished trials", row=1, col=1)
     figure.update_xaxes(title_text="minutes", row=1, col=2)
-    figure.update_yaxes(title_text="validation accuracy", row=1, col=1)
+    figure.update_yaxes(title_text=metric, row=1, col=1)
     return _styled(figure, 340)
 
 
@@ -52,8 +52,8 @@ def _end(trial: FrozenTrial) -> datetime:
     return trial.datetime_complete or datetime.max
 
 
-def learning_curves(trials: Trials) -> go.Figure:
-    """Validation accuracy by epoch of all trials: pruned ones end early, the best stands out."""
+def learning_curves(trials: Trials, metric: str) -> go.Figure:
+    """The metric by epoch of all trials: pruned ones end early, the best stands out."""
     done = complete(trials)
     pruned = [t for t in trials if t.state is TrialState.PRUNED]
     figure = go.Figure()
@@ -71,7 +71,7 @@ def learning_curves(trials: Trials) -> go.Figure:
         xs, ys = _lines([best])
         line = {"color": WON, "width": 3}
         figure.add_scatter(x=xs, y=ys, mode="lines+markers", name=f"best: trial {best.number}", line=line)
-    figure.update_layout(xaxis_title="epoch", yaxis_title="validation accuracy")
+    figure.update_layout(xaxis_title="epoch", yaxis_title=metric)
     ended = sorted(t.intermediate_values[max(t.intermediate_values)] for t in (*pruned, *done) if t.intermediate_values)
     if ended:  # the worst quarter would squeeze what matters; a double click shows all
         low, high = ended[len(ended) // 4], ended[-1]
@@ -216,7 +216,7 @@ def confirmed(result: Confirmation) -> go.Figure:
         name="in the search",
         marker={"color": MARK, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
     )
-    figure.update_layout(xaxis_title="validation accuracy")
+    figure.update_layout(xaxis_title=f"validation {LABELS[result.winner.config.metric]}")
     return _styled(figure, 140 + 42 * len(shown))
 
 

@@ -5,7 +5,6 @@ that played no part in choosing it, as trials of a linked study `NAME-confirm`: 
 survived. The winner is the one with the highest lower confidence bound of its mean.
 """
 
-import dataclasses
 import json
 import statistics
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo import data
-from hpo.config import TrialConfig
+from hpo.config import WORST, TrialConfig
 from hpo.errors import StudyError
-from hpo.recipe import Budget, Pruner, Sampler
+from hpo.recipe import Budget, Fidelity, Pruner, Sampler
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval
 from hpo.store import limits, reading, schema, trials
 from hpo.store import study as studies
@@ -27,13 +26,11 @@ from hpo.store.searching import derived_seed
 from hpo.store.study import Study
 
 SUFFIX = "-confirm"
-FAILED_VALUE = 0.0
-"""What a training that diverged counts: a configuration that may diverge is no winner."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that was trained again, and what that showed. Values are validation accuracies."""
+    """A configuration that was trained again, and what that showed. Values are of the study's metric."""
 
     number: int
     """Of the trial in the study that was searched."""
@@ -47,8 +44,8 @@ class Candidate:
     """Of the mean."""
     gap: Interval | None
     """How far its mean lies above the baseline's; None for the baseline, and without one."""
-    promise: Interval
-    """Where the test accuracy of one more training should land."""
+    promise: Interval | None
+    """Where the test accuracy of one more training should land; None where another metric was searched."""
 
     @property
     def mean(self) -> float:
@@ -103,6 +100,7 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
                 "title": f"Fresh seeds for the best of {study.name}",
                 "sampler": Sampler(name="random"),
                 "pruner": Pruner(name="none"),
+                "fidelity": Fidelity(),
                 "budget": Budget(trials=len(chosen) * seeds, only_waiting=True),
             }
         )
@@ -121,7 +119,7 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
                     seed = derived_seed(study.recipe.seed, f"confirm/{source.number}", repeat)
                     config = TrialConfig.from_dict(source.user_attrs["config"], f"trial {source.number}")
                     noted = {
-                        "config": dataclasses.replace(config, seed=seed).to_dict(),
+                        "config": study.full(config).with_seed(seed).to_dict(),
                         CONFIRMS: {"trial": source.number, "repeat": repeat},
                     }
                     trials.add_waiting(store, connection, confirming.study_id, source, noted, {})
@@ -162,10 +160,11 @@ def evaluate(store: Store, study: Study) -> Confirmation | None:
     if confirming is None:
         return None
     values: dict[int, dict[int, float]] = {}
+    worst = WORST[study.metric]  # what a training that diverged counts: a configuration that may diverge is no winner
     trainings = _trainings(store, confirming)
     for what, trial in trainings:
         if trial.state in schema.FINISHED:
-            value = trial.value if trial.state == "COMPLETE" and trial.value is not None else FAILED_VALUE
+            value = trial.value if trial.state == "COMPLETE" and trial.value is not None else worst
             values.setdefault(what["trial"], {})[what["repeat"]] = value
     samples = {number: tuple(v for _, v in sorted(found.items())) for number, found in values.items() if len(found) > 1}
     if not samples:
@@ -173,14 +172,14 @@ def evaluate(store: Store, study: Study) -> Confirmation | None:
     with store.read() as connection:
         ids = {number: reading.trial_id_of(connection, study.study_id, number) for number in samples}
         sources = {number: reading.trial(connection, key) for number, key in ids.items() if key is not None}
-    candidates = _candidates(sources, samples)
+    candidates = _candidates(study, sources, samples)
     candidates.sort(key=lambda c: (-c.interval.low, c.number))
     verdict, certain = _verdict(candidates)
     missing = len({(w["trial"], w["repeat"]) for w, _ in trainings}) - sum(map(len, values.values()))
     return Confirmation(confirming.name, tuple(candidates), verdict, certain, missing)
 
 
-def _candidates(sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]) -> list[Candidate]:
+def _candidates(study: Study, sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]) -> list[Candidate]:
     control = next((n for n, trial in sources.items() if "baseline" in trial.attrs), None)
     others = [n for n in sources if n != control]
     found: dict[int, Interval] = {}
@@ -188,18 +187,20 @@ def _candidates(sources: dict[int, TrialView], samples: dict[int, tuple[float, .
         found = dict(zip(others, gaps([samples[n] for n in others], samples[control]), strict=True))
     candidates = []
     for number, trial in sources.items():
-        config = TrialConfig.from_dict(trial.attrs["config"], f"trial {number}: config")
+        config = study.full(TrialConfig.from_dict(trial.attrs["config"], f"trial {number}: config"))
         info = data.info(config.data)
         candidates.append(
             Candidate(
                 number=number,
                 config=config,
                 baseline=trial.attrs.get("baseline"),
-                searched=trial.value if trial.value is not None else FAILED_VALUE,
+                searched=trial.value if trial.value is not None else WORST[config.metric],
                 values=samples[number],
                 interval=mean_interval(samples[number]),
                 gap=found.get(number),
-                promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1]),
+                promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1])
+                if config.metric == "accuracy"
+                else None,
             )
         )
     return candidates

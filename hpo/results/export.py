@@ -62,7 +62,8 @@ def winner(store: Store, study: Study) -> Export:
         "store": shown(store.url),
         "study": study.name,
         "trial": trial.number,
-        "validation_accuracy": trial.value,
+        "validation_score": trial.value,
+        "searched_at": study.recipe.fidelity.fields() or None,
         **_confirmed(confirmed),
         "finished_trials": state.finished,
         "space": study.space_name,
@@ -74,6 +75,7 @@ def winner(store: Store, study: Study) -> Export:
         "python": platform.python_version(),
     }
     config = TrialConfig.from_dict(trial.attrs["config"], f"trial {trial.number}: config")
+    config = study.full(config)
     provenance = {key: value for key, value in provenance.items() if value is not None}
     return Export(config, provenance, describe(provenance))
 
@@ -94,6 +96,7 @@ def _confirmed(result: Confirmation | None) -> dict[str, Any]:
     if result is None:
         return {"confirmed": False}
     found: Candidate = result.winner
+    promise = found.promise
     return {
         "confirmed": True,
         "verdict": result.verdict,
@@ -102,7 +105,7 @@ def _confirmed(result: Confirmation | None) -> dict[str, Any]:
         "fresh_values": [round(value, 6) for value in found.values],
         "fresh_mean": round(found.mean, 6),
         "fresh_mean_interval": [round(found.interval.low, 6), round(found.interval.high, 6)],
-        "promised_test_accuracy": [round(found.promise.low, 6), round(found.promise.high, 6)],
+        "promised_test_accuracy": promise and [round(promise.low, 6), round(promise.high, 6)],
         "confidence": LEVEL,
     }
 
@@ -111,8 +114,9 @@ COMMENTS = {
     "config.seed": "initial weights, data order and dropout follow from it",
     "config.precision": "auto: bf16 where the device is faster with it",
     "config.split.validation": "rows cut from the training split, or a fraction of it",
-    "provenance.validation_accuracy": "of this trial in the search: the best of many, so likely too high",
-    "provenance.fresh_mean": "validation accuracy on seeds that played no part in the choice",
+    "provenance.validation_score": "of this trial in the search: the best of many, so likely too high",
+    "provenance.searched_at": "what the search's trials were trained on instead of everything",
+    "provenance.fresh_mean": "validation score on seeds that played no part in the choice",
     "provenance.promised_test_accuracy": "where one more training should land",
     "provenance.data_fingerprint": "training refuses other data",
 }

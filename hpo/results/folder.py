@@ -19,6 +19,7 @@ from hpo.models import build_model
 from hpo.results.export import Export, to_toml
 from hpo.results.retrain import Trained
 from hpo.runner.artifacts import Folder
+from hpo.training.dataset import resized
 
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.toml", "metrics.json"
 
@@ -32,8 +33,10 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, inputs: dict[str, Any]) -> None:
+    def __init__(self, network: nn.Module, inputs: dict[str, Any], image_size: int | None = None) -> None:
         super().__init__()
+        self.image_size = image_size
+        """What images are scaled to before the network."""
         self.network = network
         self.kind: str = inputs["kind"]
         self.input_shape = tuple(int(size) for size in inputs["shape"])
@@ -46,7 +49,8 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(inputs["std"], dtype=torch.float32).view(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network((x.float() / self.scale - self.mean) / self.std)
+        x = (x.float() / self.scale - self.mean) / self.std
+        logits: Tensor = self.network(x if self.image_size is None else resized(x, self.image_size))
         return logits
 
 
@@ -108,8 +112,9 @@ def load(folder: str | Path) -> Classifier:
     config = TrialConfig.from_dict(content.get("config", {}), f"{where}: config")
     try:
         inputs = content["inputs"]
-        network = build_model(config.model, tuple(inputs["shape"]), len(inputs["classes"]), seed=0)
-        classifier = Classifier(network, inputs)
+        shape = config.input_shape(tuple(inputs["shape"]))
+        network = build_model(config.model, shape, len(inputs["classes"]), seed=0)
+        classifier = Classifier(network, inputs, config.image_size)
     except (KeyError, TypeError, ValueError) as error:
         raise DocumentError(
             f"{where}: inputs: must be what `hpo train` wrote, got {error!r}. Train it again."

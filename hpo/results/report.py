@@ -13,13 +13,13 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from hpo import documents
-from hpo.config import TrialConfig
+from hpo.config import LABELS, TrialConfig
 from hpo.results import charts, confirmation
 from hpo.results.confirmation import Confirmation
 from hpo.runner.note import data_name
 from hpo.store import reading, trials
 from hpo.store.connect import Store
-from hpo.store.limits import EXCUSED
+from hpo.store.limits import EXCUSED, OUTSIDE
 from hpo.store.reading import StudyView
 from hpo.store.study import Study
 from hpo.store.url import shown
@@ -39,7 +39,7 @@ def report(store: Store, study: Study, commands: str) -> str:
         everything = trials.load_study(connection, study.study_id)
         kinds = reading.failure_kinds(connection, study.study_id)
         baseline = reading.baseline_trial(connection, study.study_id)
-    own = [t for t in everything if EXCUSED not in t.user_attrs]
+    own = [t for t in everything if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
     result = confirmation.evaluate(store, study)
     figures: dict[str, go.Figure] = {}
     sections = _sections(study, own, result, figures, kinds, baseline.value if baseline else None)
@@ -72,9 +72,10 @@ def _text(value: object) -> str:
 def _tiles(state: StudyView, own: list[FrozenTrial], result: Confirmation | None, baseline: float | None) -> str:
     seconds = sum(float(t.user_attrs.get("seconds", 0.0)) for t in own)
     counts = state.counts
+    outside = f", {state.outside} outside the space that was set since" if state.outside else ""
     tiles = [
-        (f"{state.finished}", f"trials finished, {counts['PRUNED']} of them pruned, {counts['FAIL']} failed"),
-        ("-" if state.best_value is None else f"{state.best_value:.4f}", "best validation accuracy in the search"),
+        (f"{state.finished}", f"trials finished, {counts['PRUNED']} of them pruned{outside}, {counts['FAIL']} failed"),
+        ("-" if state.best_value is None else f"{state.best_value:.4f}", f"best {state.metric} in the search"),
         ("-" if baseline is None else f"{baseline:.4f}", "the baseline's"),
         (f"{seconds / 60:.1f} min", "of training, all workers together"),
     ]
@@ -97,6 +98,7 @@ def _sections(
         figures[name] = made
         return f'<div class=figure id="{name}" style="height:{int(made.layout.height)}px"></div>'
 
+    metric = f"validation {LABELS[study.metric]}"
     sections: list[Section] = [("What was searched", "", _searched(study))]
     if result is not None:
         explained = (
@@ -107,15 +109,15 @@ def _sections(
         )
     else:
         sections.append(("Confirmation", f"Not done: the best may be luck. To know: hpo confirm {study.name}", ""))
-    sections.append(("The best trials", "", _leaderboard(own)))
-    best = figure("best", charts.best_so_far(own, baseline))
+    sections.append(("The best trials", "", _leaderboard(own, metric)))
+    best = figure("best", charts.best_so_far(own, baseline, metric))
     sections.append(("Best so far", "Over finished trials, and over time.", best))
-    curves = figure("curves", charts.learning_curves(own))
+    curves = figure("curves", charts.learning_curves(own, metric))
     sections.append(("Learning curves", "Crosses mark where a trial was pruned.", curves))
     found = charts.search_figures(own)
     explanations = {
         "importances": ("Importances", "PED-ANOVA over the complete trials, of the parameters that all of them have."),
-        "slices": ("Each choice", "Complete trials: accuracy against each parameter."),
+        "slices": ("Each choice", f"Complete trials: {metric} against each parameter."),
         "parallel": ("Parallel coordinates", "Drag along an axis to choose trials."),
     }
     sections += [(*explanations[name], figure(name, made)) for name, made in found.items()]
@@ -158,7 +160,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _leaderboard(own: list[FrozenTrial]) -> str:
+def _leaderboard(own: list[FrozenTrial], metric: str) -> str:
     best = sorted(charts.complete(own), key=lambda t: -(t.value or 0.0))[:TOP]
     rows = []
     for trial in best:
@@ -173,7 +175,7 @@ def _leaderboard(own: list[FrozenTrial]) -> str:
             f"baseline: {name}" if name else what,
         )
         rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("trial", "accuracy", "epochs", "seconds", "configuration"))
+    head = "".join(f"<th>{name}</th>" for name in ("trial", metric, "epochs", "seconds", "configuration"))
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else "<p>No trial is complete yet.</p>"
 
 
@@ -187,7 +189,7 @@ def _confirmation(result: Confirmation) -> str:
             f"{c.mean:.4f} ± {c.interval.half:.4f}",
             f"{c.luck:+.4f}",
             gap,
-            f"{c.promise.low:.4f} to {c.promise.high:.4f}",
+            f"{c.promise.low:.4f} to {c.promise.high:.4f}" if c.promise else "",
             f"baseline: {c.baseline}" if c.baseline else c.config.summary(),
         )
         rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")

@@ -17,7 +17,7 @@ from hpo.errors import DataError, TrainingError
 from hpo.runner.artifacts import Folder
 from hpo.training import checkpoints
 from hpo.training.contract import Checkpoint, EpochResult, Fault
-from hpo.training.dataset import ResidentData, resident, standardized
+from hpo.training.dataset import ResidentData, resident, scaled, standardized
 from hpo.training.run import Run
 
 OnEpoch = Callable[[EpochResult], None]
@@ -75,9 +75,8 @@ def retrain(
         checkpoint = None if content is None else checkpoints.from_bytes(content, str(folder / name))
         if checkpoint is not None and checkpoint.config != config:
             checkpoint = None
-        run = Run(
-            config, _everything(parts, device) if with_validation else resident(parts, device), device, checkpoint
-        )
+        rows = _everything(parts, config, device) if with_validation else resident(parts, config, device)
+        run = Run(config, rows, device, checkpoint)
         for result in run.history:
             on_epoch(result)
         saved = time.monotonic()
@@ -104,8 +103,8 @@ def unfinished_name(config: TrialConfig, with_validation: bool) -> str:
     return f".unfinished-{config.seed}{'-all' if with_validation else ''}.safetensors"
 
 
-def _everything(parts: Parts, device: torch.device) -> ResidentData:
-    apart = resident(parts, device)
+def _everything(parts: Parts, config: TrialConfig, device: torch.device) -> ResidentData:
+    apart = resident(parts, config, device)
     return dataclasses.replace(
         apart,
         train_x=torch.cat([apart.train_x, apart.validation_x]),
@@ -115,4 +114,4 @@ def _everything(parts: Parts, device: torch.device) -> ResidentData:
 
 def probabilities(trained: Trained, rows: Inputs) -> NDArray[np.float32]:
     """Return a network's probabilities: float32 [rows, classes]."""
-    return trained.run.probabilities(standardized(rows, trained.parts, trained.run.device))
+    return trained.run.probabilities(scaled(standardized(rows, trained.parts, trained.run.device), trained.run.config))

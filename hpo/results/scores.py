@@ -4,7 +4,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 from hpo.results.statistics import proportion_interval
 
@@ -21,12 +27,15 @@ def scores(probabilities: NDArray[np.float32], labels: NDArray[np.int64], classe
     precise /= precise.sum(1, keepdims=True)
     accuracy = float((predicted == labels).mean())
     interval = proportion_interval(accuracy, len(labels))
+    balanced = balanced_accuracy_score(labels, predicted)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=numbers, average=None, zero_division=0.0
     )
     return {
         "test_accuracy": accuracy,
         "test_accuracy_interval": [interval.low, interval.high],
+        "test_balanced_accuracy": float(balanced),
+        "test_macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
         "test_loss": float(log_loss(labels, precise, labels=numbers)),
         "test_rows": len(labels),
         "classes": [

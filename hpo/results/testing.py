@@ -12,10 +12,10 @@ from hpo.results.statistics import Interval, mean_interval
 def test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, dict[str, Any]]:
     """Test trainings of one config on different seeds; return the one to keep, and all that is known of it.
 
-    Kept is the one with the highest validation accuracy or, where validation was trained on, the first.
+    Kept is the one with the highest validation score or, where validation was trained on, the first.
     `promise` is the interval that its test accuracy should lie in.
     """
-    kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.accuracy)
+    kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.final.score(t.run.config.metric))
     info = kept.parts.info
     rows = data.load_test(info, kept.parts.encoding)
     found = [scores(probabilities(t, rows), rows.y, info.classes) for t in trained]
@@ -36,7 +36,7 @@ def test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, 
             "mean_interval": [interval.low, interval.high],
         }
     metrics |= {
-        "validation_accuracy": None if kept.with_validation else run.accuracy,
+        "validation_accuracy": None if kept.with_validation else run.final.validation_accuracy,
         "train_accuracy": run.examine().train_accuracy,
         "trained_on": "train+val" if kept.with_validation else "train",
         "trained_on_rows": len(run.data.train_y),

@@ -13,7 +13,7 @@ from hpo.runner.vitals import vitals
 from hpo.store.claims import Wait
 from hpo.store.limits import Over
 from hpo.store.session import Assignment, Session
-from hpo.training.contract import Engine, EpochResult, Fault, TrialFault, final_accuracy
+from hpo.training.contract import Engine, EpochResult, Fault, TrialFault, final
 
 LOOK_SECONDS = 1.0
 """How often the loop looks beyond its own trials: is the study over, is another worker gone?"""
@@ -111,7 +111,9 @@ class Loop:
         checkpoint = self.keeper.find(assignment) if assignment.resumed else None
         history = list(checkpoint.history) if checkpoint else []
         if assignment.resumed:
-            self.session.restore_curve(assignment.trial_id, {r.epoch: r.validation_accuracy for r in history})
+            self.session.restore_curve(
+                assignment.trial_id, {r.epoch: r.score(assignment.config.metric) for r in history}
+            )
         live = Live(assignment, history)
         try:
             facts = self.engine.admit(assignment.trial_id, assignment.config, checkpoint)
@@ -139,7 +141,7 @@ class Loop:
     def _take(self, key: int, result: EpochResult) -> None:
         live = self.live[key]
         live.history.append(result)
-        self.session.report(key, result.epoch, result.validation_accuracy)
+        self.session.report(key, result.epoch, result.score(live.assignment.config.metric))
         if result.last:
             self._finish(key)
         elif self.session.should_prune(key):
@@ -160,7 +162,8 @@ class Loop:
 
     def _value(self, key: int) -> float:
         """Return what a trial is worth."""
-        return final_accuracy(self.live[key].assignment.config, self.live[key].history)
+        config = self.live[key].assignment.config
+        return final(config, self.live[key].history).score(config.metric)
 
     def _end_faulty(self, key: int, fault: Fault) -> None:
         live = self.live[key]
@@ -201,9 +204,9 @@ class Loop:
     def _describe(self, key: int) -> None:
         """Note what the trial's end shows, in words that people read on the dashboard."""
         start = time.perf_counter()
-        examined = self.engine.examine(key)
+        examined, config = self.engine.examine(key), self.live[key].assignment.config
         self.training_seconds += time.perf_counter() - start
-        gap = examined.train_accuracy - self._value(key)
+        gap = examined.train_accuracy - final(config, self.live[key].history).validation_accuracy
         self._note_course(key)
         self.session.set_attrs(key, {"train_accuracy": examined.train_accuracy, "overfitting_gap": gap})
 
@@ -214,7 +217,15 @@ class Loop:
 
     def _curves(self, key: int) -> dict[str, list[float]]:
         history = self.live[key].history
-        figures = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss", "seconds")
+        figures = (
+            "validation_accuracy",
+            "validation_balanced_accuracy",
+            "validation_macro_f1",
+            "validation_loss",
+            "train_accuracy",
+            "train_loss",
+            "seconds",
+        )
         return {name: [round(getattr(result, name), 6) for result in history] for name in figures}
 
     def _illustrate(self, key: int, complete: bool) -> None:

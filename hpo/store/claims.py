@@ -200,14 +200,19 @@ class Watch:
         self._seen.clear()
 
 
+def beats(connection: Connection, study_id: int) -> dict[str, int]:
+    """Return the beat of each worker of a study."""
+    workers = schema.hpo_workers.c
+    rows = connection.execute(sa.select(workers.worker_id, workers.beat).where(workers.study_id == study_id))
+    return {row.worker_id: row.beat for row in rows}
+
+
 def reap_dead(store: Store, study_id: int, watch: Watch, but: str = "") -> list[int]:
     """Reap every worker that the watch finds gone, but the one who asks; return the numbers of their trials."""
-    workers = schema.hpo_workers.c
     with store.read() as connection:
-        rows = connection.execute(sa.select(workers.worker_id, workers.beat).where(workers.study_id == study_id))
-        beats = {row.worker_id: row.beat for row in rows if row.worker_id != but}
+        others = {worker_id: beat for worker_id, beat in beats(connection, study_id).items() if worker_id != but}
     reaped = []
-    for worker_id, beat in watch.observe(beats).items():
+    for worker_id, beat in watch.observe(others).items():
         with store.write() as connection:
             reaped += reap(store, connection, study_id, worker_id, beat)
     return reaped

@@ -18,6 +18,9 @@ CONFIRMS = "confirms"
 EXCUSED = "excused"
 """User attribute of a failed trial that does not count as a failure; its text says why."""
 
+OUTSIDE = "outside"
+"""System attribute of a trial that the study's space, changed since, cannot draw; its text says why."""
+
 
 @dataclass(frozen=True)
 class Over:
@@ -30,6 +33,12 @@ class Over:
 def count(connection: Connection, where: sa.ColumnElement[bool]) -> int:
     """Return how many rows there are of this kind."""
     return int(connection.execute(sa.select(sa.func.count()).where(where)).scalar_one())
+
+
+def is_outside() -> sa.ColumnElement[bool]:
+    """The condition on `schema.trials` that a trial is not one of the study's space."""
+    attrs = schema.trial_system_attributes.c
+    return sa.exists().where(attrs.trial_id == schema.trials.c.trial_id, attrs.key == OUTSIDE)
 
 
 def count_finished(connection: Connection, study_id: int) -> int:
@@ -98,11 +107,12 @@ def failed_trials(connection: Connection, study_id: int) -> int:
 
 
 def best_value(connection: Connection, study_id: int) -> tuple[float | None, int]:
-    """Return the best value of the complete trials, and how many trials have finished since it came."""
+    """Return the best value of the complete trials of the space, and how many have finished since it came."""
     columns, values = schema.trials.c, schema.trial_values.c
     query = (
         sa.select(values.value, columns.datetime_complete)
         .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
+        .where(sa.not_(is_outside()))
         .order_by(values.value.desc(), columns.datetime_complete)
         .limit(1)
     )

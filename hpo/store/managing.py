@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StoreError, StudyError
-from hpo.store import claims, reading, schema, trials
+from hpo.store import claims, limits, reading, schema, trials
 from hpo.store.connect import Store
 from hpo.store.limits import EXCUSED, FAILURE
 from hpo.store.study import check_name, id_of, insert_study
@@ -29,27 +29,37 @@ _TRIAL_CHILDREN = (
 _STUDY_CHILDREN = (schema.study_user_attributes, schema.study_system_attributes, schema.study_directions)
 
 
-def workers_at_work(store: Store, study_id: int) -> int:
-    """Return how many workers of a study are alive: those whose beat moves while we look."""
+def check_at_rest(store: Store, name: str, study_id: int) -> dict[str, int]:
+    """Refuse a study with living workers: those whose beat moves while we look.
+
+    Returns the beats of those that stood still. Raises: StudyError.
+    """
     claims.reap_dead(store, study_id, claims.Watch())
-
-    def beats() -> dict[str, int]:
-        workers = schema.hpo_workers.c
-        query = sa.select(workers.worker_id, workers.beat).where(workers.study_id == study_id)
-        with store.read() as connection:
-            return {row.worker_id: row.beat for row in connection.execute(query)}
-
-    before = beats()
+    with store.read() as connection:
+        before = claims.beats(connection, study_id)
     if not before:
-        return 0
+        return {}
     time.sleep(_BEATS_SEEN_WITHIN)
-    return sum(beat != before.get(worker) for worker, beat in beats().items())
-
-
-def _check_at_rest(store: Store, name: str, study_id: int) -> None:
-    alive = workers_at_work(store, study_id)
+    with store.read() as connection:
+        now = claims.beats(connection, study_id)
+    alive = sum(beat != before.get(worker) for worker, beat in now.items())
     if alive:
-        raise StudyError(f'Study "{name}": must be at rest, got {alive} worker(s) at work. Stop them first.')
+        raise _at_work(name, alive)
+    return now
+
+
+def _at_work(name: str, alive: int) -> StudyError:
+    return StudyError(f'Study "{name}": must be at rest, got {alive} worker(s) at work. Stop them first.')
+
+
+def give_up(store: Store, connection: Connection, name: str, study_id: int, standing: dict[str, int]) -> None:
+    """Within a transaction, reap the workers that stood still. Raises: StudyError if there is any other."""
+    now = claims.beats(connection, study_id)
+    moved = now.items() - standing.items()
+    if moved:
+        raise _at_work(name, len(moved))
+    for worker_id in now:
+        claims.reap(store, connection, study_id, worker_id)
 
 
 def delete(store: Store, name: str) -> str | None:
@@ -59,7 +69,7 @@ def delete(store: Store, name: str) -> str | None:
     """
     with store.read() as connection:
         study_id = id_of(connection, store, name)
-    _check_at_rest(store, name, study_id)
+    check_at_rest(store, name, study_id)
     with store.write() as connection:
         uid = connection.execute(
             sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == study_id)
@@ -89,7 +99,7 @@ def rename(store: Store, name: str, new_name: str) -> None:
     check_name(new_name)
     with store.read() as connection:
         study_id = id_of(connection, store, name)
-    _check_at_rest(store, name, study_id)
+    check_at_rest(store, name, study_id)
     try:
         with store.write() as connection:
             renamed = sa.update(schema.studies).where(schema.studies.c.study_id == study_id)
@@ -210,7 +220,7 @@ def retry(store: Store, name: str, kind: str | None) -> list[tuple[int, int]]:
         columns, attrs = schema.trials.c, schema.trial_user_attributes.c
         excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
         failed = sa.select(columns.trial_id).where(
-            columns.study_id == study_id, columns.state == "FAIL", sa.not_(excused)
+            columns.study_id == study_id, columns.state == "FAIL", sa.not_(excused), sa.not_(limits.is_outside())
         )
         retried = []
         for trial in trials.load_some(connection, list(connection.execute(failed).scalars())):

@@ -4,8 +4,8 @@ Optuna's own storage asks the database several times for every suggestion, repor
 reading costs nothing: the mirror is refreshed when its owner says so, and what samplers and pruners write
 (parameters, rungs, relative parameters) is put into the mirror and into `Changes` for the next transaction.
 
-Trials that failed, were voided or went on under another number are left out of sight: they would teach
-nothing, and successive halving would count their rungs twice.
+Trials that failed, were voided, went on under another number or lie outside the space are left out of sight: they
+would teach nothing, and successive halving would count their rungs twice.
 """
 
 import copy
@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.store import schema, trials
+from hpo.store.limits import OUTSIDE
 from hpo.store.trials import Changes
 
 
@@ -111,7 +112,11 @@ class Mirror(BaseStorage):
     ) -> list[FrozenTrial]:
         with self._lock:
             seen = [
-                t for t in self._trials.values() if t.state != TrialState.FAIL and (states is None or t.state in states)
+                t
+                for t in self._trials.values()
+                if t.state != TrialState.FAIL
+                and OUTSIDE not in t.system_attrs
+                and (states is None or t.state in states)
             ]
         seen.sort(key=lambda t: t.number)
         return copy.deepcopy(seen) if deepcopy else seen

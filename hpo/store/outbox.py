@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import StoreError
 from hpo.store import schema, trials
+from hpo.store import study as studies
 from hpo.store.connect import OUTAGE_PATIENCE, Store, is_transient, reason
 from hpo.store.study import Study
 from hpo.store.trials import Changes
@@ -51,7 +52,7 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
-        """Make the worker known and begin to write. Raises: StoreError if the study is gone."""
+        """Make the worker known and begin to write. Raises: StoreError if the study is gone, or has another space."""
         row = {
             "worker_id": self.worker_id,
             "study_id": self.study.study_id,
@@ -62,6 +63,8 @@ class Outbox:
             uid = sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == self.study.study_id)
             if connection.execute(uid).scalar() != self.study.uid:
                 raise StoreError(f'{shown(self.store.url)}: study "{self.study.name}" has been deleted.')
+            if studies.space_of(connection, self.study.study_id, self.study.name) != self.study.space:
+                raise StoreError(f'Study "{self.study.name}" was given another space. Start this worker again.')
             connection.execute(sa.insert(schema.hpo_workers), row)
         self._thread.start()
 

@@ -24,10 +24,12 @@ class TrialView:
     state: str
     value: float | None
     curve: dict[int, float]
-    """Validation accuracy by epoch."""
+    """Value of the metric by epoch."""
     attrs: dict[str, Any]
     params: dict[str, Any]
     """As drawn, by name; empty if they were not asked for."""
+    outside: str | None = None
+    """Why the study's space, changed since, cannot draw it; None if it can."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,11 @@ class StudyView:
     budget: Budget | None
     active_seconds: float | None
     over: Over | None
+    metric: str
+    """What the values are of, in words: "validation accuracy"."""
     workers: tuple[dict[str, Any], ...]
+    outside: int = 0
+    """Finished trials that the study's space, changed since, cannot draw."""
 
     @property
     def finished(self) -> int:
@@ -83,16 +89,29 @@ def study(connection: Connection, study_id: int) -> StudyView:
         budget=limits.budget_of(connection, study_id)[0] if ours is not None else None,
         active_seconds=ours.active_seconds if ours is not None else None,
         over=limits.over(connection, study_id) if ours is not None else None,
+        metric=metric(connection, study_id),
         workers=tuple(json.loads(text) for text in workers.scalars()),
+        outside=limits.count(
+            connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED), limits.is_outside())
+        ),
     )
 
 
-def best_trials(connection: Connection, study_id: int, count: int) -> list[TrialView]:
-    """Return the best complete trials, the best first; of equals the earlier one."""
+def metric(connection: Connection, study_id: int) -> str:
+    """Return what a study's values are of, in words; "value" for a study that does not say so."""
+    table = schema.study_system_attributes
+    query = sa.select(table.c.value_json).where(table.c.study_id == study_id, table.c.key == schema.METRIC_NAMES)
+    text = connection.execute(query).scalar()
+    return "value" if text is None else str(json.loads(text)[0])
+
+
+def best_trials(connection: Connection, study_id: int, count: int, outside: bool = False) -> list[TrialView]:
+    """Return the best complete trials of the space (or of those outside it), the best first; of equals the earlier."""
     columns, values = schema.trials.c, schema.trial_values.c
+    belongs = limits.is_outside() if outside else sa.not_(limits.is_outside())
     query = (
         sa.select(columns.trial_id)
-        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
+        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE", belongs)
         .order_by(values.value.desc(), columns.number)
         .limit(count)
     )
@@ -112,6 +131,7 @@ def best_so_far(connection: Connection, study_id: int) -> list[float]:
     query = (
         sa.select(columns.state, values.value)
         .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state.in_(schema.FINISHED))
+        .where(sa.not_(limits.is_outside()))
         .order_by(columns.datetime_complete, columns.number)
     )
     best, found = float("-inf"), []
@@ -202,6 +222,8 @@ def _views(connection: Connection, trial_ids: list[int]) -> list[TrialView]:
     curves = rows(schema.trial_intermediate_values, "step", "intermediate_value")
     attrs = rows(schema.trial_user_attributes, "key", "value_json")
     params = rows(schema.trial_params, "param_name", "param_value", "distribution_json")
+    system = rows(schema.trial_system_attributes, "key", "value_json")
+    outside = {i: json.loads(text) for i in trial_ids for key, text in system[i] if key == limits.OUTSIDE}
     return [
         TrialView(
             trial_id=i,
@@ -211,6 +233,7 @@ def _views(connection: Connection, trial_ids: list[int]) -> list[TrialView]:
             curve=dict(sorted(tuple(point) for point in curves[i])),
             attrs={key: json.loads(text) for key, text in attrs[i]},
             params={name: _external(value, text) for name, value, text in params[i]},
+            outside=outside.get(i),
         )
         for i in trial_ids
     ]

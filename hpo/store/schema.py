@@ -16,6 +16,8 @@ hpo_tables = sa.MetaData()
 
 _TRIAL_STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
 UNFINISHED = ("RUNNING", "WAITING")
+METRIC_NAMES = "study:metric_names"
+"""What Optuna calls the system attribute by which its dashboard names the values."""
 FINISHED = ("COMPLETE", "PRUNED")
 """The states that a budget counts."""
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
-from hpo.config import TrialConfig
+from hpo.config import WORST, TrialConfig
 from hpo.store import claims, limits, trials
 from hpo.store import study as studies
 from hpo.store.claims import Claimed, Presence, Wait, Watch
@@ -27,8 +27,6 @@ T = TypeVar("T")
 
 REFRESH_SECONDS = 1.0
 """How old a worker's picture of the other workers' trials may be."""
-WORST_VALUE = 0.0
-"""What a diverged trial is worth: the worst accuracy there is."""
 
 
 @dataclass(frozen=True)
@@ -195,9 +193,9 @@ class Session:
         """End a trial whose loss was not finite: pruned, with the worst value, so that the sampler learns."""
         self._note_failure(trial_id, "diverged", message)
         self._mirror.set_trial_system_attr(trial_id, DIVERGED, True)
-        trial = self._mirror.get_trial(trial_id)
-        self._mirror.set_trial_intermediate_value(trial_id, (trial.last_step or 0) + 1, WORST_VALUE)
-        self._end(trial_id, TrialState.PRUNED, WORST_VALUE)
+        trial, worst = self._mirror.get_trial(trial_id), WORST[self.study.metric]
+        self._mirror.set_trial_intermediate_value(trial_id, (trial.last_step or 0) + 1, worst)
+        self._end(trial_id, TrialState.PRUNED, worst)
 
     def fail(self, trial_id: int, kind: str, message: str) -> None:
         """End a trial that could not be trained."""

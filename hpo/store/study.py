@@ -1,10 +1,11 @@
 """Studies in a store: made whole or not at all, found by name, and resumed only as what they were."""
 
+import dataclasses
 import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
@@ -14,16 +15,15 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from hpo import documents
+from hpo.config import LABELS, Metric, TrialConfig
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget, StudyRecipe
-from hpo.space import SearchSpace
+from hpo.space import Baseline, SearchSpace
 from hpo.store import schema
 from hpo.store.connect import Store
 from hpo.store.trials import Changes, fresh_id, insert_trial, write
 from hpo.store.url import shown
 
-METRIC_NAMES = "study:metric_names"
-"""What Optuna calls the system attribute by which its dashboard names the values."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -50,10 +50,24 @@ class Study:
 
     @property
     def effective_space(self) -> SearchSpace:
-        """The space that is walked: with the recipe's epochs, if it sets them."""
-        if self.recipe.epochs is None:
-            return self.space
-        return self.space.model_copy(update={"epochs": self.recipe.epochs})
+        """The space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
+        told = {"epochs": self.recipe.epochs, "metric": self.recipe.objective} | self.recipe.fidelity.fields()
+        return self.space.model_copy(update={name: value for name, value in told.items() if value is not None})
+
+    def full(self, config: TrialConfig) -> TrialConfig:
+        """Return a trial's config at the space's own fidelity: what is confirmed, exported and trained in the end."""
+        return dataclasses.replace(
+            config, **{name: getattr(self.space, name) for name in self.recipe.fidelity.fields()}
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """What its trials are judged by."""
+        return self.effective_space.metric
+
+    def with_space(self, space: SearchSpace) -> "Study":
+        """Return the study as it would be with another space."""
+        return replace(self, space=space)
 
 
 def names(connection: Connection) -> list[str]:
@@ -89,7 +103,8 @@ def create(
             } | dict(noted)
             rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
             connection.execute(sa.insert(schema.study_user_attributes), rows)
-            named = {"study_id": study_id, "key": METRIC_NAMES, "value_json": json.dumps(["validation accuracy"])}
+            values = [f"validation {LABELS[recipe.objective or space.metric]}"]
+            named = {"study_id": study_id, "key": schema.METRIC_NAMES, "value_json": json.dumps(values)}
             connection.execute(sa.insert(schema.study_system_attributes), named)
             budget = json.dumps(documents.dump(recipe.budget))
             connection.execute(
@@ -97,15 +112,15 @@ def create(
                 {"study_id": study_id, "uid": uuid.uuid4().hex, "budget_json": budget, "active_seconds": 0.0},
             )
             for baseline in space.baselines:
-                trial_id, _ = insert_trial(store, connection, study_id, "WAITING")
-                changes = Changes(
-                    user_attrs={(trial_id, "baseline"): json.dumps(baseline.name)},
-                    system_attrs={(trial_id, "fixed_params"): json.dumps(baseline.values())},
-                )
-                write(store, connection, changes)
+                add_baseline(store, connection, study_id, baseline)
     except IntegrityError:
         return False
     return True
+
+
+def add_baseline(store: Store, connection: Connection, study_id: int, baseline: Baseline) -> None:
+    """Have a baseline wait to be tried, within a transaction."""
+    _enqueue(store, connection, study_id, baseline.values(), {"baseline": baseline.name})
 
 
 def enqueue(store: Store, study: Study, listed: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
@@ -113,12 +128,16 @@ def enqueue(store: Store, study: Study, listed: list[tuple[dict[str, Any], dict[
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
         for draws, attrs in listed:
-            trial_id, _ = insert_trial(store, connection, study.study_id, "WAITING")
-            changes = Changes(
-                user_attrs={(trial_id, key): json.dumps(value) for key, value in attrs.items()},
-                system_attrs={(trial_id, "fixed_params"): json.dumps(draws)},
-            )
-            write(store, connection, changes)
+            _enqueue(store, connection, study.study_id, draws, attrs)
+
+
+def _enqueue(store: Store, connection: Connection, study_id: int, draws: dict[str, Any], attrs: dict[str, Any]) -> None:
+    trial_id, _ = insert_trial(store, connection, study_id, "WAITING")
+    changes = Changes(
+        user_attrs={(trial_id, key): json.dumps(value) for key, value in attrs.items()},
+        system_attrs={(trial_id, "fixed_params"): json.dumps(draws)},
+    )
+    write(store, connection, changes)
 
 
 def insert_study(store: Store, connection: Connection, name: str) -> int:
@@ -165,6 +184,11 @@ def load(store: Store, name: str) -> Study:
     )
 
 
+def space_of(connection: Connection, study_id: int, name: str) -> SearchSpace:
+    """Return a study's space as it is now. Raises: DocumentError."""
+    return documents.check(SearchSpace, user_attrs(connection, study_id)["space"], f'study "{name}": space')
+
+
 def user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
     """Return the user attributes of a study."""
     table = schema.study_user_attributes
@@ -172,19 +196,26 @@ def user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
     return {row.key: json.loads(row.value_json) for row in rows}
 
 
-def check_same(study: Study, space: SearchSpace | None, recipe: StudyRecipe | None, seed: int | None) -> None:
+def check_same(
+    study: Study, space: SearchSpace | None, recipe: StudyRecipe | None, given: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Compare what a command names with what the study was made of; None stands for 'as it was'.
 
+    `given` are fields of the recipe that the command sets by options of their own.
     Raises: StudyError that names every difference and the ways out.
     """
     found = []
     if space is not None:
         found += documents.differences("space", study.space.identity(), space.identity())
     if recipe is not None:
-        named = recipe.identity() | {"seed": study.recipe.seed}  # --seed may have set it
-        found += documents.differences("recipe", study.recipe.identity(), named)
-    if seed is not None and seed != study.recipe.seed:
-        found.append(f"recipe.seed: {study.recipe.seed} in the study, {seed} now")
+        own: dict[str, Any] = {"seed": study.recipe.seed}  # --seed may have set it
+        if recipe.objective is None:  # --objective may have set it
+            own["objective"] = study.recipe.objective
+        found += documents.differences("recipe", study.recipe.identity(), recipe.identity() | own)
+    was = {name: getattr(study.recipe, name) for name in given}
+    if "objective" in was:
+        was["objective"] = study.metric
+    found += documents.differences("recipe", was, dict(given))
     if found:
         raise StudyError(
             f'Study "{study.name}" was made of something else ({"; ".join(found)}). '

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.config import TrialConfig
+from hpo.config import WORST, Metric, TrialConfig
 
 FaultKind = Literal["diverged", "oom", "error"]
 
@@ -24,6 +24,10 @@ class EpochResult:
     epoch: int
     """Epochs completed, this one included."""
     validation_accuracy: float
+    validation_balanced_accuracy: float
+    """Mean over the classes of the share of a class's rows that is right."""
+    validation_macro_f1: float
+    """Mean over the classes of F1, 0 for a class never predicted."""
     validation_loss: float
     train_accuracy: float
     train_loss: float
@@ -31,11 +35,22 @@ class EpochResult:
     last: bool = False
     """Whether the training ends with this epoch."""
 
+    def score(self, metric: Metric) -> float:
+        """Return what a metric says of the network after this epoch; higher is better."""
+        match metric:
+            case "accuracy":
+                return self.validation_accuracy
+            case "balanced_accuracy":
+                return self.validation_balanced_accuracy
+            case "macro_f1":
+                return self.validation_macro_f1
+            case "neg_log_loss":
+                return max(-self.validation_loss, WORST[metric])
 
-def final_accuracy(config: TrialConfig, history: Sequence[EpochResult]) -> float:
-    """Return the validation accuracy of the weights that a training ends with."""
-    values = [result.validation_accuracy for result in history]
-    return max(values) if config.best_weights else values[-1]
+
+def final(config: TrialConfig, history: Sequence[EpochResult]) -> EpochResult:
+    """Return the epoch whose weights a training ends with: the last one or, if the config wants it, the best."""
+    return max(history, key=lambda result: result.score(config.metric)) if config.best_weights else history[-1]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hpo.config import TrialConfig
-from hpo.training.contract import EpochResult, Fault, final_accuracy
+from hpo.training.contract import EpochResult, Fault, final
 from hpo.training.schedules import lr_factor
+from hpo.training.scoring import Scores
 
 
 class Course:
@@ -26,15 +28,15 @@ class Course:
         return bool(self.history) and self.history[-1].last
 
     @property
-    def accuracy(self) -> float:
-        """The validation accuracy of the weights that the training ends with."""
-        return final_accuracy(self.config, self.history)
+    def final(self) -> EpochResult:
+        """The epoch whose weights the training ends with."""
+        return final(self.config, self.history)
 
     @property
     def improved(self) -> bool:
         """Whether the latest epoch is better than all before it."""
-        latest = self.history[-1].validation_accuracy
-        return all(result.validation_accuracy < latest for result in self.history[:-1])
+        values = [result.score(self.config.metric) for result in self.history]
+        return all(value < values[-1] for value in values[:-1])
 
     def lrs(self, steps: int) -> list[float]:
         """Return the learning rate at each step of the next epoch, `steps` to an epoch."""
@@ -46,21 +48,32 @@ class Course:
         factor = lr_factor(self.config.schedule, step, self.config.epochs * steps, losses)
         return self.config.optimizer.lr * factor
 
-    def take(
-        self, training: tuple[float, float], validation: tuple[float, float], seconds: float
-    ) -> EpochResult | Fault:
-        """Add an epoch, of which accuracies and losses are known; a loss that is not finite is a fault."""
-        (train_accuracy, train_loss), (accuracy, loss) = training, validation
-        if not (math.isfinite(train_loss) and math.isfinite(loss)):
+    def take(self, training: tuple[float, float], validation: Scores | None, seconds: float) -> EpochResult | Fault:
+        """Add an epoch: accuracy and loss in training, and what it is worth; a loss that is not finite is a fault.
+
+        `validation` may be left out where the training loss is not finite.
+        """
+        train_accuracy, train_loss = training
+        if validation is None or not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
             return Fault("diverged", f"the loss was not finite in epoch {self.epoch + 1}")
-        last = self.epoch + 1 >= self.config.epochs or self._waited_enough(accuracy)
-        result = EpochResult(self.epoch + 1, accuracy, loss, train_accuracy, train_loss, seconds, last)
+        result = EpochResult(
+            epoch=self.epoch + 1,
+            validation_accuracy=validation.accuracy,
+            validation_balanced_accuracy=validation.balanced_accuracy,
+            validation_macro_f1=validation.macro_f1,
+            validation_loss=validation.loss,
+            train_accuracy=train_accuracy,
+            train_loss=train_loss,
+            seconds=seconds,
+        )
+        if result.epoch >= self.config.epochs or self._waited_enough(result):
+            result = replace(result, last=True)
         self.history.append(result)
         return result
 
-    def _waited_enough(self, accuracy: float) -> bool:
-        """Say whether the accuracy, the new epoch's included, has not improved for as long as the config waits."""
+    def _waited_enough(self, result: EpochResult) -> bool:
+        """Say whether the metric, the new epoch's included, has not improved for as long as the config waits."""
         if self.config.patience is None:
             return False
-        values = [*(result.validation_accuracy for result in self.history), accuracy]
+        values = [epoch.score(self.config.metric) for epoch in (*self.history, result)]
         return len(values) - 1 - values.index(max(values)) >= self.config.patience

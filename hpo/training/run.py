@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import TrialConfig
+from hpo.errors import ModelError
 from hpo.models import build_model, parameter_count
+from hpo.training.augmentation import augmented
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault
 from hpo.training.course import Course
-from hpo.training.dataset import ResidentData
+from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import resolve_precision
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hpo.training.randomness import data_order, make_dropout_stateless
+from hpo.training.scoring import Scores, scores
 
 EVALUATION_ROWS = 1000
 """Rows per batch where nothing is learned."""
-NOT_FINITE = (math.nan, math.nan)
-"""Accuracy and loss of an epoch that diverged."""
 LOSS_CHECK_STEPS = 50
 """On a CPU a loss that is not finite ends the epoch after at most this many steps."""
 
@@ -49,6 +50,11 @@ class Run:
         self.batch_size = min(config.batch_size, len(data.train_y))
         self.steps = len(data.train_y) // self.batch_size
         """Steps per epoch; the rows of a last, short batch wait for another epoch's order."""
+        self.inputs = data.train_x
+        """What an epoch trains on: the training rows, or what augmentation makes of them."""
+        if config.augment and data.train_x.dim() != 4:
+            raise ModelError("augment: inputs must be images, got a table. Remove [augment].")
+        self.class_weights = balanced_weights(data) if config.class_weight == "balanced" else None
         self.optimizer = self.build_optimizer()
         precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
         if checkpoint is not None:
@@ -70,13 +76,13 @@ class Run:
         return self.course.finished
 
     @property
-    def accuracy(self) -> float:
-        """The validation accuracy of the weights that the training ends with."""
-        return self.course.accuracy
+    def final(self) -> EpochResult:
+        """The epoch whose weights the training ends with."""
+        return self.course.final
 
     def train_epoch(self) -> EpochResult | Fault:
         """Train one epoch and validate; a loss that is not finite is a fault."""
-        start, trained, validated = time.perf_counter(), self.learn(self.course.epoch), NOT_FINITE
+        start, trained, validated = time.perf_counter(), self.learn(self.course.epoch), None
         if math.isfinite(trained[1]):
             validated = self.evaluate(self.data.validation_x, self.data.validation_y)
         result = self.course.take(trained, validated, time.perf_counter() - start)
@@ -96,12 +102,18 @@ class Run:
         self.model.train()
         for dropout in self.dropouts:
             dropout.start_epoch(self.config.seed, epoch, self.steps, self.batch_size)
+        if self.config.augment:
+            if self.inputs is self.data.train_x:
+                self.inputs = torch.empty_like(self.inputs)
+            x, black = self.data.train_x, self.data.black
+            augmented(x, self.config.augment, black, self.config.seed, epoch, out=self.inputs)
         order = data_order(self.config.seed, epoch, len(self.data.train_y), self.device)
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
         logits = self.train_steps(order, epoch * self.steps)
         if logits is None:
-            return NOT_FINITE
-        return score(logits, self.data.train_y[order.flatten()])
+            return math.nan, math.nan
+        found = scores(logits, self.data.train_y[order.flatten()])
+        return found.accuracy, found.loss
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
         """Take a step for each row of `order`, int64 [steps, batch].
@@ -124,16 +136,23 @@ class Run:
         """Add the gradient of a batch's mean loss to the parameters; return its logits, detached."""
         outputs = []
         for part in rows.chunk(self.config.accumulation):
-            x, y = self.data.train_x.index_select(0, part), self.data.train_y.index_select(0, part)
+            x, y = self.inputs.index_select(0, part), self.data.train_y.index_select(0, part)
             with self.autocast():
                 logits = self.model(x)
             logits = _full(logits)
-            loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+            loss = F.cross_entropy(logits, y, self.class_weights, label_smoothing=self.config.label_smoothing)
             if len(part) < len(rows):
-                loss = loss * (len(part) / len(rows))
+                loss = loss * self._share(part, rows)
             loss.backward()  # type: ignore[no-untyped-call]
             outputs.append(logits.detach())
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _share(self, part: Tensor, rows: Tensor) -> Tensor | float:
+        """Return what a part's mean loss weighs in the mean of its batch."""
+        if self.class_weights is None:
+            return len(part) / len(rows)
+        of_part, of_all = (self.class_weights[self.data.train_y[some]].sum() for some in (part, rows))
+        return of_part / of_all
 
     def update(self) -> None:
         """Take the optimizer's step on the gradient, clipped if the config says so."""
@@ -152,12 +171,12 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
 
     @torch.inference_mode()
-    def evaluate(self, x: Tensor, y: Tensor) -> tuple[float, float]:
-        """Return accuracy and mean loss over rows, without dropout, on running batch statistics."""
+    def evaluate(self, x: Tensor, y: Tensor) -> Scores:
+        """Return what the network is worth on rows, without dropout, on running batch statistics."""
         self.model.eval()
         with self.autocast():
             logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
-        return score(logits, y)
+        return scores(logits, y)
 
     @torch.inference_mode()
     def probabilities(self, x: Tensor) -> NDArray[np.float32]:
@@ -171,8 +190,8 @@ class Run:
     def examine(self) -> Examination:
         """Evaluate on as many training rows as there are validation rows, the first ones."""
         rows = len(self.data.validation_y)
-        accuracy, loss = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
-        return Examination(accuracy, loss)
+        found = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
+        return Examination(found.accuracy, found.loss)
 
     def checkpoint(self) -> Checkpoint:
         """Return the state after the last epoch."""
@@ -196,10 +215,3 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tenso
 def _full(logits: Tensor) -> Tensor:
     """Return what autocast gave in the precision that losses are taken in."""
     return logits.float() if logits.dtype == torch.bfloat16 else logits
-
-
-def score(logits: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return accuracy and mean cross-entropy."""
-    loss = F.cross_entropy(logits, y)
-    correct = (logits.argmax(1) == y).sum()
-    return correct.item() / len(y), loss.item()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpo.config import MLP, TrialConfig
-from hpo.training.dataset import DataKey, ResidentData
+from hpo.training.dataset import DataKey, ResidentData, data_key
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ def why_alone(config: TrialConfig, precision: str) -> str | None:
         return "a network without hidden layers is not packed"
     if model.norm == "layer":
         return "layer norm is not packed: padding would count in its mean"
+    if model.residual:
+        return "residual connections are not packed"
+    if config.augment:
+        return "augmented rows are not packed: each trial has its own"
     if max(model.widths) > WIDEST:
         return f"layers wider than {WIDEST} fill a device alone"
     if precision != "fp32":
@@ -49,4 +53,4 @@ def bucket_of(config: TrialConfig, data: ResidentData) -> Bucket:
     assert isinstance(config.model, MLP)
     widest = max(NARROWEST, *config.model.widths)
     batch = min(config.batch_size, len(data.train_y))
-    return Bucket((config.data, config.split), batch, 1 << (widest - 1).bit_length())
+    return Bucket(data_key(config), batch, 1 << (widest - 1).bit_length())

@@ -10,7 +10,7 @@ from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.graphed import program_kind
 from hpo.training.packed.program import Member, Program
-from hpo.training.run import NOT_FINITE, score
+from hpo.training.scoring import scores
 
 
 class Lane:
@@ -80,12 +80,11 @@ class Lane:
         except torch.OutOfMemoryError:
             program.recall()
             raise
-        validation = [score(logits, self.data.validation_y) for logits in judged]
+        validation = [scores(logits, self.data.validation_y) for logits in judged]
         seconds = (time.perf_counter() - self._started) / len(program.members)
         outcomes: dict[int, EpochResult | Fault] = {}
         for slot, member in enumerate(program.members):
-            finite = training[slot][1] == training[slot][1]
-            outcome = member.course.take(training[slot], validation[slot] if finite else NOT_FINITE, seconds)
+            outcome = member.course.take(training[slot], validation[slot], seconds)
             outcomes[member.key] = outcome
             if isinstance(outcome, EpochResult):
                 self._after(program, slot, member, outcome)

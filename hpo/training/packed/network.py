@@ -23,10 +23,17 @@ class Network:
         self.bias, self.bias_grad = (b.vector("output", layout.slots) for b in (self.params, self.grads))
         self.logits = torch.zeros(layout.slots, layout.batch, layout.classes, dtype=dtype, device=device)
         self.logits_grad = torch.zeros_like(self.logits)
-        smooth = torch.tensor(list(smoothing), dtype=dtype, device=device).view(-1, 1, 1)
-        self._spread = smooth / layout.classes if any(smoothing) else None
+        self._smooth = torch.tensor(list(smoothing), dtype=dtype, device=device).view(-1, 1, 1)
+        self._spread = self._smooth / layout.classes if any(smoothing) else None
         """What each class gets of the target whatever the label is."""
-        self._hit = (smooth - 1.0).expand(-1, layout.batch, 1)
+        self._hit = (self._smooth - 1.0).expand(-1, layout.batch, 1)
+        self._weights: Tensor | None = None
+        """Of each class in each member's loss, if any member has them: [S, C]."""
+
+    def weigh(self, weights: Tensor, weighed: Sequence[bool]) -> None:
+        """Have the loss of some members weigh each row by its class: weights [C]."""
+        chosen = torch.tensor(list(weighed), device=weights.device).unsqueeze(1)
+        self._weights = torch.where(chosen, weights, torch.ones_like(weights))
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
         """Leave the gradients of each member's mean loss over its batch in `grads`; return the logits.
@@ -58,9 +65,20 @@ class Network:
     def _loss_backward(self, y: Tensor) -> None:
         """Of cross-entropy: softmax less the target, over the rows."""
         grad = torch.softmax(self.logits, -1, out=self.logits_grad)
+        if self._weights is not None:
+            self._weighted(grad, y, self._weights)
+            return
         if self._spread is not None:
             grad.sub_(self._spread)
         grad.scatter_add_(2, y.unsqueeze(-1), self._hit).mul_(1 / self.layout.batch)
+
+    def _weighted(self, grad: Tensor, y: Tensor, weights: Tensor) -> None:
+        """Turn the softmax into the gradient of torch's weighted mean, of which smoothing too is weighted."""
+        of_rows = weights.gather(1, y).unsqueeze(-1)
+        spread = self._smooth / self.layout.classes
+        grad.mul_((1.0 - self._smooth) * of_rows + spread * weights.sum(1).view(-1, 1, 1))
+        grad.sub_(spread * weights.unsqueeze(1)).scatter_add_(2, y.unsqueeze(-1), self._hit * of_rows)
+        grad.div_(of_rows.sum(1, keepdim=True))
 
     def evaluate(self, x: Tensor) -> Tensor:
         """Return every member's logits of the same rows, [S, rows, C], without dropout, on running statistics."""

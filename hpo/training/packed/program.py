@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from hpo.config import MLP, TrialConfig
 from hpo.training.contract import Checkpoint
 from hpo.training.course import Course
-from hpo.training.dataset import ResidentData
+from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.packed.layout import Layout, sort_key
 from hpo.training.packed.masks import dropouts
 from hpo.training.packed.network import Network
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.randomness import data_order
-from hpo.training.run import score
+from hpo.training.scoring import scores
 
 
 @dataclass
@@ -66,7 +66,11 @@ class Program:
         self.steps = len(rows) // batch
         """Per epoch."""
         configs = [member.config for member in self.members]
+        weighed = [c.class_weight == "balanced" for c in configs]
+        classes = balanced_weights(data) if any(weighed) else None
         self.network = Network(layout, [c.label_smoothing for c in configs], rows.dtype, self.device)
+        if classes is not None:
+            self.network.weigh(classes, weighed)
         self.moments = Moments(self.network.params, [c.optimizer for c in configs])
         self.dropouts = dropouts(networks, self.network.layers, self.steps, self.whole_epoch)
         clipped = any(c.clip_norm is not None for c in configs)
@@ -129,11 +133,11 @@ class Program:
 
     def training_scores(self) -> list[tuple[float, float]]:
         """Return each slot's accuracy and mean loss over the last epoch's batches."""
-        classes = self.layout.classes
-        return [
-            score(self.logits[:, slot].reshape(-1, classes), self.labels[:, slot].flatten())
+        found = [
+            scores(self.logits[:, slot].flatten(0, 1), self.labels[:, slot].flatten())
             for slot in range(self.layout.slots)
         ]
+        return [(each.accuracy, each.loss) for each in found]
 
     def remember(self) -> None:
         """Keep a copy of what an epoch changes."""

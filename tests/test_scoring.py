@@ -1,0 +1,87 @@
+"""Metrics other than accuracy, and class weights: as scikit-learn defines them, and obeyed everywhere."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
+from sklearn.utils.class_weight import compute_class_weight
+
+from hpo.config import Split, TrialConfig
+from hpo.data import info, load_parts
+from hpo.training.contract import EpochResult, final
+from hpo.training.dataset import ResidentData, balanced_weights, resident
+from hpo.training.run import Run
+from hpo.training.scoring import scores
+from tests.test_stopping import MLP_RUN
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def cancer() -> ResidentData:
+    return resident(load_parts(info("breast_cancer"), Split()), MLP_RUN, CPU)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_scores_are_scikit_learns(classes: int):
+    chance = np.random.default_rng(classes)
+    y = chance.choice(classes, size=200, p=[0.6] + [0.4 / (classes - 1)] * (classes - 1))
+    logits = chance.normal(size=(200, classes))
+    logits[:, -1] -= 9  # a class that is never predicted
+    found, predicted = scores(torch.tensor(logits), torch.tensor(y)), logits.argmax(1)
+    assert found.accuracy == pytest.approx((predicted == y).mean())
+    assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(y, predicted))
+    assert found.macro_f1 == pytest.approx(f1_score(y, predicted, average="macro", zero_division=0.0))
+    assert found.loss == pytest.approx(log_loss(y, torch.tensor(logits).softmax(1).numpy()))
+
+
+def test_balanced_class_weights_are_scikit_learns_and_weigh_the_loss(cancer: ResidentData):
+    labels = cancer.train_y.numpy()
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
+    assert balanced_weights(cancer).numpy() == pytest.approx(expected)
+    config = dataclasses.replace(
+        MLP_RUN,
+        data="breast_cancer",
+        class_weight="balanced",
+        model=dataclasses.replace(MLP_RUN.model, dropout=(0.0, 0.0), norm="none"),
+    )
+    whole, parts = Run(config, cancer, CPU), Run(dataclasses.replace(config, accumulation=3), cancer, CPU)
+    rows = torch.arange(32)
+    plain = Run(config, cancer, CPU)
+    whole.forward_backward(rows)
+    parts.forward_backward(rows)
+    weights = torch.tensor(expected, dtype=torch.float32)
+    F.cross_entropy(plain.model(cancer.train_x[rows]), cancer.train_y[rows], weights).backward()
+    for one, other, third in zip(*(r.model.parameters() for r in (whole, parts, plain)), strict=True):
+        torch.testing.assert_close(one.grad, third.grad)
+        torch.testing.assert_close(other.grad, third.grad)
+
+
+def epoch(number: int, accuracy: float, balanced: float, loss: float) -> EpochResult:
+    return EpochResult(number, accuracy, balanced, balanced, loss, 1.0, 0.0, 1.0)
+
+
+def test_the_metric_decides_which_weights_are_the_best():
+    history = [epoch(1, 0.9, 0.5, 0.4), epoch(2, 0.8, 0.7, 0.3), epoch(3, 0.7, 0.6, 0.2)]
+    best = {
+        metric: final(dataclasses.replace(MLP_RUN, best_weights=True, metric=metric), history).epoch
+        for metric in ("accuracy", "balanced_accuracy", "macro_f1", "neg_log_loss")
+    }
+    assert best == {"accuracy": 1, "balanced_accuracy": 2, "macro_f1": 2, "neg_log_loss": 3}
+    assert history[0].score("neg_log_loss") == -0.4
+    assert dataclasses.replace(history[0], validation_loss=1e9).score("neg_log_loss") == -100.0
+
+
+def test_patience_waits_for_the_metric(cancer: ResidentData):
+    config: TrialConfig = dataclasses.replace(
+        MLP_RUN, data="breast_cancer", metric="neg_log_loss", patience=2, epochs=60, best_weights=True
+    )
+    run = Run(config, cancer, CPU)
+    while not run.finished:
+        run.train_epoch()
+    losses = [result.validation_loss for result in run.history]
+    assert len(losses) < 60 and min(losses) == losses[-3]
+    assert run.evaluate(cancer.validation_x, cancer.validation_y).loss == pytest.approx(min(losses), rel=1e-6)
