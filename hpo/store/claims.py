@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 from hpo.store import limits, schema, trials
 from hpo.store.connect import Store
 from hpo.store.limits import EXCUSED, FAILURE, Over
-from hpo.store.trials import insert_trial, set_state
+from hpo.store.trials import insert_trials, set_state
 
 GRACE_SECONDS = 30.0
 MAX_DEATHS = 5
@@ -68,8 +68,9 @@ def claim(
     for trial_id, number in _waiting(connection, study_id, min(count, left)):
         set_state(store, connection, trial_id, "RUNNING")
         claimed.append(Claimed(trial_id, number))
-    while len(claimed) < min(count, left) and not progress.budget.only_waiting:
-        claimed.append(Claimed(*insert_trial(store, connection, study_id, "RUNNING"), fresh=True))
+    if not progress.budget.only_waiting:
+        made = insert_trials(store, connection, study_id, "RUNNING", min(count, left) - len(claimed))
+        claimed += [Claimed(*each, fresh=True) for each in made]
     if not claimed:
         return Wait()
     leases_of_mine = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
