@@ -47,10 +47,8 @@ def test_help_is_quick_because_it_imports_no_heavy_library():
 
 
 OPTIONS = {
-    (
-        "run",
-    ): "--dashboard --data --device --engine --max-failures --patience --recipe --seed --space --storage --study "
-    "--target --timeout --trials --warm-from --workers",
+    ("run",): "--dashboard --data --device --engine --max-failures --patience --recipe --seed --space --storage "
+    "--study --target --timeout --trials --warm-from --workers",
     ("watch",): "--storage",
     ("worker",): "--device --engine --storage --study",
     ("init",): "--data --recipe --space --storage --study --target --trials",

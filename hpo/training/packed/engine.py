@@ -186,7 +186,8 @@ class PackedEngine:
                 if isinstance(outcomes.get(key), Fault):
                     unit.end(key)
         seconds = time.perf_counter() - start
-        self._busy, self._offered = self._busy + held * seconds, self._offered + self.slots * seconds
+        if any(isinstance(unit, Lane) for unit in self._units):
+            self._busy, self._offered = self._busy + held * seconds, self._offered + self.slots * seconds
         return outcomes
 
     def _guarded(self, unit: Unit, action: Callable[[], None], outcomes: dict[int, EpochResult | Fault]) -> bool:
@@ -221,9 +222,9 @@ class PackedEngine:
             self._units.remove(unit)
 
     def status(self) -> dict[str, float]:
-        """Return how many lanes there are, and the part of all slots that was in use so far."""
+        """Return how many lanes there are, and the part of the slots in use while there were any."""
         lanes = sum(isinstance(unit, Lane) for unit in self._units)
-        return {"lanes": lanes, "occupancy": round(self._busy / self._offered, 3) if self._offered else 0.0}
+        return {"lanes": lanes} | ({"occupancy": round(self._busy / self._offered, 3)} if self._offered else {})
 
     def _of(self, key: int) -> Unit:
         return next(unit for unit in self._units if key in unit.trials())

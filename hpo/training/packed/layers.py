@@ -47,6 +47,7 @@ class HiddenLayer:
         self.count, self.rows = count, rows
         self.weights, self.weights_grad = weights, grads.hidden[layer]
         self.bias, self.bias_grad = (b.vector(f"bias{layer}", count) for b in (params, grads))
+        self._bias_rows, self._turned = self.bias.unsqueeze(1), weights.transpose(1, 2)
         self.runs = list(layout.runs(layer))
         self.units: Tensor | None = None
         """1 for a member's own units, 0 for padding, where that does not follow by itself: [S, 1, W]."""
@@ -77,7 +78,7 @@ class HiddenLayer:
 
     def forward(self, x: Tensor) -> Tensor:
         """[S, N, I] -> [S, N, W]."""
-        torch.baddbmm(self.bias.unsqueeze(1), x, self.weights.transpose(1, 2), out=self.linear)
+        torch.baddbmm(self._bias_rows, x, self._turned, out=self.linear)
         if self.norm is not None:
             self.norm.forward(self.linear)
         self._activate(self.input, self.activated)
@@ -108,7 +109,7 @@ class HiddenLayer:
 
     def evaluate(self, x: Tensor) -> Tensor:
         """[S, rows, I] -> [S, rows, W] on running statistics, without dropout; for any number of rows."""
-        u = torch.baddbmm(self.bias.unsqueeze(1), x, self.weights.transpose(1, 2))
+        u = torch.baddbmm(self._bias_rows, x, self._turned)
         if self.norm is not None:
             self.norm.evaluate(u)
         h = torch.empty_like(u)
@@ -127,6 +128,7 @@ class Norm:
         has = [float(network.norm == "batch") for network in layout.networks[:count]]
         self.has = torch.tensor(has, dtype=like.dtype, device=like.device).unsqueeze(1)
         """1 for a member with batch norm, else 0: [S, 1]."""
+        self._has_not = 1.0 - self.has
         self.all = all(has)
         self.running_mean = torch.zeros(count, width, dtype=like.dtype, device=like.device)
         self.running_var = torch.ones_like(self.running_mean)
@@ -137,8 +139,11 @@ class Norm:
 
     def forward(self, z: Tensor) -> None:
         """Standardize z in place; leave the scaled and shifted values in `output`."""
-        variance, mean = torch.var_mean(z, 1, correction=0)
+        # Two passes of sums: on a CPU torch.var_mean over a middle dimension takes many times as long.
+        mean = torch.sum(z, 1).div_(self.rows)
         self.running_mean.lerp_(mean, MOMENTUM)
+        torch.sub(z, mean.unsqueeze(1), out=self._work)
+        variance = torch.sum(self._work.mul_(self._work), 1).div_(self.rows)
         self.running_var.mul_(1 - MOMENTUM).add_(variance, alpha=MOMENTUM * self.rows / (self.rows - 1))
         torch.rsqrt(variance.add_(EPS), out=self._inverse)
         if not self.all:
@@ -149,7 +154,7 @@ class Norm:
 
     def _full_scale(self) -> Tensor:
         """Return the scale, 1 where there is no norm: there it is kept as 0."""
-        return self.scale if self.all else torch.add(self.scale, 1.0 - self.has, out=self._gain)
+        return self.scale if self.all else torch.add(self.scale, self._has_not, out=self._gain)
 
     def backward(self, standardized: Tensor, grad: Tensor) -> None:
         """Turn the gradient of the output, in place, into that of the input."""
