@@ -9,12 +9,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(folder: str | Path) -> "Classifier":
+def load(folder: str | Path, python: str | Path | None = None) -> "Classifier":
     """Return the trained network of a model folder that `hpo train` wrote.
 
     An `nn.Module` in eval mode: [N, C, H, W] or [N, F] of raw numbers (pixels 0..255) to logits [N, classes];
-    `.classes` names them. Raises: hpo.errors.HpoError if the folder is missing or damaged.
+    `.classes` names them. A network of your own needs its Python file: name it as `python`.
+    Raises: hpo.errors.HpoError if the folder is missing or damaged.
     """
+    from hpo import code
     from hpo.results import folder as folders  # here, for it imports torch
 
+    if python is not None:
+        code.allow(Path(python))
     return folders.load(folder)

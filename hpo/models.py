@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hpo.config import CNN, MLP, Init, Network, check_fits
+from hpo import code
+from hpo.config import CNN, MLP, Init, Network, PythonNetwork, check_fits
+from hpo.errors import ModelError
 
 InputShape = tuple[int, ...]
 """(F,) for a table, (C, H, W) for images."""
@@ -152,12 +154,38 @@ def build_model(config: Network, input_shape: InputShape, classes: int, seed: in
         if seed is not None:
             torch.manual_seed(seed)
         model: nn.Module
+        if isinstance(config, PythonNetwork):
+            return _own(config, input_shape, classes)
         if isinstance(config, CNN):
             model = CNNClassifier(config, input_shape, classes)
         else:
             model = MLPClassifier(config, torch.Size(input_shape).numel(), classes)
         initialise(model, config.init)
         return model
+
+
+def _own(config: PythonNetwork, input_shape: InputShape, classes: int) -> nn.Module:
+    """Build a network by the user's own function, and try it on two rows of zeros."""
+    build, where = code.load(config.python, config.digest), config.python
+    try:
+        model = build(dict(config.params), input_shape, classes)
+    except Exception as error:
+        raise ModelError(f"{where}: failed with {code.said(error)} for params {config.params}. Mend it.") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{where}: must return a torch.nn.Module, got {type(model).__name__}. Mend it.")
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(2, *input_shape))
+    except Exception as error:
+        raise ModelError(
+            f"{where}: its network must take [rows, {', '.join(map(str, input_shape))}], "
+            f"got {code.said(error)}. Mend it."
+        ) from error
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != [2, classes]:
+        raise ModelError(f"{where}: its network must give logits [2, {classes}] for 2 rows, got {shape}. Mend it.")
+    return model.train()
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -119,6 +119,26 @@ Number = Annotated[
 Flag = Annotated[Annotated[bool, Tag("constant")] | Annotated[Choices[bool], Tag("choices")], _BY_FORM]
 
 
+def _param_form(value: Any) -> str:
+    if isinstance(value, dict) and "choices" not in value:
+        numbers = (value.get("low"), value.get("high"), value.get("step", 1))
+        return "integers" if all(isinstance(number, int) for number in numbers) else "numbers"
+    if isinstance(value, dict | Choices):
+        return "choices"
+    return {IntRange: "integers", FloatRange: "numbers"}.get(type(value), "constant")
+
+
+Scalar = bool | int | float | str
+Param = Annotated[
+    Annotated[Scalar, Tag("constant")]
+    | Annotated[IntRange, Tag("integers")]
+    | Annotated[FloatRange, Tag("numbers")]
+    | Annotated[Choices[Scalar], Tag("choices")],
+    Discriminator(_param_form),
+]
+"""A field whose meaning only the user's own code knows: whole bounds make a range of whole numbers."""
+
+
 def one_of(values: Any) -> Any:
     """Return the field type for one of a Literal's values, or a list of them to choose from."""
     return Annotated[

@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from hpo.config import CNN, MLP, TrialConfig
+from hpo.config import CNN, MLP, PythonNetwork, TrialConfig
 from hpo.ranges import Fixed, FloatRange, allows, extremes, values_of
-from hpo.space import CNNSpace, MLPSpace, SearchSpace, stretched
+from hpo.space import MLPSpace, SearchSpace, stretched
 
 SIZES = ("data_fraction", "image_size", "accumulation", "precision")
 """How much is computed, and how exactly: not what is learned."""
@@ -26,10 +26,11 @@ def draws_for(
     `drawn` is what gave the config before: where that fits, it stays (not every draw can be told from a config).
     Raises: ValueError that names the first thing that does not fit.
     """
-    own = space.mlp if isinstance(config.model, MLP) else space.cnn
-    if own is None:
-        raise ValueError(f"its family is {config.model.family}, the space's is {'cnn' if space.cnn else 'mlp'}")
-    told = _network(config, own) | _rest(space, config, exactly="epochs" not in but)
+    if space.python is not None:
+        if drawn is None:
+            raise ValueError(f"the space is {space.python}, in which nothing can be looked up by its config")
+        return _walked(space, config, drawn, but)
+    told = _network(space, config) | _rest(space, config, exactly="epochs" not in but)
     if drawn is not None:
         with contextlib.suppress(ValueError):
             return _walked(space, config, told | drawn, but)
@@ -55,8 +56,16 @@ def _difference(part: str, expected: Any, got: Any) -> str:
     return f"{part}: is {expected}, the space gives {got}"
 
 
-def _network(config: TrialConfig, own: MLPSpace | CNNSpace) -> dict[str, Any]:
+def _network(space: SearchSpace, config: TrialConfig) -> dict[str, Any]:
     model = config.model
+    families = {"mlp": space.mlp, "cnn": space.cnn, "python": space.model}
+    if families[model.family] is None:
+        [other] = [name for name, section in families.items() if section is not None]
+        raise ValueError(f"its family is {model.family}, the space's is {other}")
+    if isinstance(model, PythonNetwork):
+        return {f"model.{name}": value for name, value in model.params.items()}
+    own = space.mlp if isinstance(model, MLP) else space.cnn
+    assert own is not None
     family, width_name = model.family, "width" if isinstance(model, MLP) else "channels"
     sizes = model.widths if isinstance(model, MLP) else model.channels
     draws: dict[str, Any] = {f"{family}.depth": len(sizes)}

@@ -47,18 +47,18 @@ def test_help_is_quick_because_it_imports_no_heavy_library():
 
 
 OPTIONS = {
-    ("run",): "--dashboard --data --device --engine --max-failures --patience --recipe --seed --space --storage "
-    "--study --target --timeout --trials --warm-from --workers",
+    ("run",): "--dashboard --data --device --engine --max-failures --objective --patience --python --recipe --seed "
+    "--space --storage --study --target --timeout --trials --warm-from --workers",
     ("watch",): "--storage",
-    ("worker",): "--device --engine --storage --study",
+    ("worker",): "--device --engine --python --storage --study",
     ("init",): "--data --recipe --space --storage --study --target --trials",
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
-    ("confirm",): "--device --engine --json --seeds --storage --top --workers",
+    ("confirm",): "--device --engine --json --python --seeds --storage --top --workers",
     ("report",): "--output --storage",
     ("export",): "--as --format --output --storage",
-    ("train",): "--data --device --epochs --json --output --seeds",
-    ("predict",): "--csv --json --resize",
-    ("export-model",): "--output --to",
+    ("train",): "--data --device --epochs --json --output --python --seeds",
+    ("predict",): "--csv --json --python --resize",
+    ("export-model",): "--output --python --to",
     ("doctor",): "--device --json --space --storage",
     ("doctor", "resume"): "--device --json --seed --space",
     ("studies", "list"): "--json --storage",
@@ -67,6 +67,7 @@ OPTIONS = {
     ("studies", "rename"): "--json --storage",
     ("studies", "copy"): "--json --name --storage --to",
     ("studies", "retry"): "--json --kind --storage",
+    ("studies", "set-space"): "--json --storage",
     ("trials", "show"): "--json --storage",
     ("trials", "void"): "--json --storage --why",
     ("spaces", "list"): "--json",

@@ -60,7 +60,10 @@ MISTAKES: list[tuple[Mutation, str]] = [
     (put("batch_size", value={"choices": [32, 32]}), "batch_size.choices: choices must differ from one another"),
     (put("batch_size", value={"low": 8, "high": 30, "step": 8}), "batch_size: high - low must be a multiple of step"),
     (put("split", value={"validation": 1.5}), "split: validation must be a fraction below 1 or a whole number"),
-    (put("cnn", value={"depth": 1, "channels": 8}), "exactly one of [mlp] and [cnn] is required."),
+    (
+        put("cnn", value={"depth": 1, "channels": 8}),
+        "exactly one of [mlp], [cnn], [model] and python is required, got ",
+    ),
     (lambda d: d.pop("optimizer"), "optimizer: is required."),
     (lambda d: d["optimizer"].pop("lr"), "optimizer: lr is required for sgd."),
     (lambda d: d["baselines"][0]["params"]["mlp"].update(width=5), "baselines.0.params.mlp.width: must lie in 8..512"),

@@ -138,6 +138,12 @@ def test_what_does_not_pack_takes_turns_with_the_lanes():
     assert all((mine.tensors[n] == value).all() for n, value in alone.checkpoint().tensors.items())
 
 
+def test_lower_precision_is_trained_alone():
+    engine = PackedEngine(CPU)
+    assert engine.admit(1, config(1, precision="bf16")).precision == "bf16"
+    assert not any(isinstance(unit, Lane) for unit in engine._units)
+
+
 def test_a_trial_that_cannot_start_is_refused_with_its_fault():
     engine = PackedEngine(CPU)
     with pytest.raises(TrialFault, match=r"images must be at least 2\*\*depth"):

@@ -23,6 +23,7 @@ from hpo.config import (
     MLP,
     SGD,
     AdamW,
+    Augment,
     Constant,
     Cosine,
     Exponential,
@@ -333,12 +334,29 @@ def test_what_does_not_fit_the_network_is_refused(tmp_path: Path):
     assert len(list(predict.predict(model, [tmp_path / "big.png"], resize=True))) == 1
 
 
+RESIDUAL_MLP = MLP((32, 32, 16), (0.1, 0.0, 0.0), norm="layer", residual=True, init="orthogonal")
+EVERYTHING = dataclasses.replace(
+    MLP_CONFIG,
+    model=CNN(
+        (8, 16), (0.1, 0.0), convs=(1, 2), pool=("avg", "none"), norm="batch", residual=True, head_size=2, head_width=16
+    ),
+    augment=Augment(flip=0.1, shift=1, rotate=10.0, erase=0.1, jitter=0.1),
+    class_weight="balanced",
+    metric="macro_f1",
+    best_weights=True,
+    patience=10,
+    image_size=10,
+    data_fraction=0.8,
+    epochs=12,
+)
+
+
 def sample_configs() -> list[TrialConfig]:
     found = [MLP_CONFIG]
     for name in ("ann_fashion", "cnn_fashion"):
         space = spaces.load(name)
         found += [space.draw(AtRandom(i), seed=i) for i in range(12)]
-    return found
+    return [*found, dataclasses.replace(MLP_CONFIG, model=RESIDUAL_MLP), EVERYTHING]
 
 
 def test_a_script_builds_the_same_network():
@@ -354,11 +372,12 @@ def test_a_script_builds_the_same_network():
         namespace: dict[str, object] = {"__name__": "script"}
         exec(compile(text, "script", "exec"), namespace)
         net = namespace["Net"]()  # type: ignore[operator]
-        ours = build_model(config.model, info.input_shape, len(info.classes))
+        shape = config.input_shape(info.input_shape)
+        ours = build_model(config.model, shape, len(info.classes))
         assert parameter_count(net) == parameter_count(ours)
         weights = dict(zip(net.state_dict(), ours.state_dict().values(), strict=True))
         net.load_state_dict(weights)
-        x = torch.randn(3, *info.input_shape)
+        x = torch.randn(3, *shape)
         torch.testing.assert_close(net.eval()(x), ours.eval()(x))
 
 
@@ -387,18 +406,20 @@ def test_a_script_has_the_same_learning_rates(schedule: Schedule):
         assert namespace["learning_rate"](step, 100, losses) == pytest.approx(expected, rel=1e-9)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), RMSprop(lr=1e-3, weight_decay=1e-4), AdamW(lr=0.01)])
-def test_a_script_runs_where_hpo_is_not(tmp_path: Path, optimizer: SGD | RMSprop | AdamW):
-    config = dataclasses.replace(
-        MLP_CONFIG,
-        optimizer=optimizer,
-        schedule=Cosine(),
-        epochs=15,
-        label_smoothing=0.1,
-        clip_norm=5.0,
-        patience=8,
-        best_weights=True,
-    )
+STOPPED = dataclasses.replace(
+    MLP_CONFIG, schedule=Cosine(), epochs=15, label_smoothing=0.1, clip_norm=5.0, patience=8, best_weights=True
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(STOPPED, optimizer=SGD(lr=0.1)),
+        dataclasses.replace(STOPPED, optimizer=RMSprop(lr=1e-3, weight_decay=1e-4)),
+        EVERYTHING,
+    ],
+)
+def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig):
     path = tmp_path / "best.py"
     path.write_text(to_script(config, {}))
     # -I: neither the environment's paths nor the working folder; and an `hpo` that cannot be imported.

@@ -9,6 +9,7 @@ from hpo.cli.options import (
     AsJson,
     Device,
     EngineOption,
+    OwnCode,
     Storage,
     StudyName,
     at_least_one,
@@ -34,6 +35,7 @@ def confirm(
     ] = None,
     device: Device = "auto",
     engine: EngineOption = None,
+    python: OwnCode = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,6 +59,7 @@ def confirm(
     devices = devices_for(device, workers)
     store = open_store(configured(storage))
     found = studies.load(store, study)
+    found.space.check_code()
     fetch_with_progress(found.space.data)
     studies.check_data(found, data.fingerprint(data.info(found.space.data), found.space.split))
     confirming = confirmation.prepare(store, found, top, seeds)

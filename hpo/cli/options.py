@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,6 +75,25 @@ EngineOption = Annotated[
         metavar="ENGINE",
         help="solo: one trial at a time; packed: many small networks as one program; auto: packed where it measures "
         "faster. [default: the recipe's]",
+    ),
+]
+
+
+def _allow(paths: list[Path] | None) -> list[Path] | None:
+    from hpo import code
+
+    for path in paths or ():
+        code.allow(path)
+    return paths
+
+
+OwnCode = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--python",
+        metavar="FILE.py",
+        callback=_allow,
+        help="Let this code of yours run, for a study or model that needs it. May be given more than once.",
     ),
 ]
 PIPED_WIDTH = 240

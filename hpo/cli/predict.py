@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.options import AsJson, out, print_json, talk
+from hpo.cli.options import AsJson, OwnCode, out, print_json, talk
 from hpo.errors import UsageError
 
 
 def predict(
     folder: Annotated[Path, typer.Argument(help="A folder that `hpo train` wrote.")],
     files: Annotated[list[Path], typer.Argument(help="Images, .npz or .csv files.")],
+    python: OwnCode = None,
     resize: Annotated[bool, typer.Option("--resize", help="Scale images of another size.")] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
@@ -56,6 +57,7 @@ def export_model(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file to write. [default: in the folder]")
     ] = None,
+    python: OwnCode = None,
 ) -> None:
     """Write a trained network, preprocessing included, in another program's format; check that it agrees."""
     from hpo.results import formats

@@ -11,12 +11,32 @@ from hpo import space as spaces
 from hpo.cli.data import fetch_with_progress
 from hpo.cli.options import talk
 from hpo.config import LABELS, Metric, OwnData
-from hpo.errors import StudyError, UsageError, suggestion
+from hpo.errors import DocumentError, StudyError, UsageError, suggestion
+from hpo.ranges import AtRandom, Fixed, Suggester
 from hpo.recipe import Budget
 from hpo.store import study as studies
 from hpo.store.connect import Store, exists, open_store
 from hpo.store.study import Study
 from hpo.store.url import configured, shown
+
+
+def _try_code(space: spaces.SearchSpace) -> None:
+    """Draw and build networks by code of the user's own, before any trial is spent.
+
+    Raises: ModelError, DocumentError.
+    """
+    if space.python is None and space.model is None:
+        return
+    from hpo.models import build_model
+
+    info = data.info(space.data)
+    suggesters: list[Suggester] = [Fixed(baseline.values()) for baseline in space.baselines]
+    try:
+        for suggester in [*suggesters, *(AtRandom(i) for i in range(TRIED))]:
+            config = space.draw(suggester, seed=0)
+            build_model(config.model, config.input_shape(info.input_shape), len(info.classes))
+    except ValueError as error:
+        raise DocumentError(f"baselines: {error}") from error
 
 
 def _check_fidelity(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:
@@ -28,6 +48,8 @@ def _check_fidelity(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> N
             )
 
 
+TRIED = 5
+"""Random draws for which code of the user's own must work before a study is made of it."""
 SHOWN_CLASSES = 6
 IMBALANCE = 3
 """The largest class is so many times the smallest: then accuracy mostly tells of the large ones."""
@@ -74,6 +96,7 @@ def prepare(
     recipe = recipe.model_copy(update={"budget": budget})
     searched = space.model_copy(update=recipe.fidelity.fields())
     searched.check_inputs(data.info(space.data).input_shape, str(space_name))
+    _try_code(searched)
     fetch_with_progress(space.data)
     fingerprint = data.fingerprint(data.info(space.data), space.split)
     if store is None:

@@ -11,6 +11,7 @@ import typer
 from hpo.cli.options import (
     Device,
     EngineOption,
+    OwnCode,
     Storage,
     StudyName,
     at_least_one,
@@ -87,6 +88,7 @@ def run(
     ] = None,
     device: Device = "auto",
     engine: EngineOption = None,
+    python: OwnCode = None,
     storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
     objective: ObjectiveOption = None,
@@ -201,6 +203,7 @@ def run_workers(store: "Store", study: "Study", devices: list[str], engine: str 
     from hpo.runner.worker import stop_on_signals
     from hpo.store import reading
 
+    study.space.check_code()
     with store.read() as connection:
         state = reading.study(connection, study.study_id)
     if state.over is not None:
@@ -256,6 +259,7 @@ def worker(
     study: Annotated[str, typer.Option(help="The study to work on.", autocompletion=complete_study)],
     device: Device = "auto",
     engine: EngineOption = None,
+    python: OwnCode = None,
     storage: Storage = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
@@ -274,6 +278,7 @@ def worker(
         stop_with_parent(stop)
     store = open_store(configured(storage))
     found = studies.load(store, study)
+    found.space.check_code()
     train_study(store, found, device, stop, os.environ.get("HPO_SUPERVISOR", ""), named)
 
 

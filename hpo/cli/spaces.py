@@ -92,7 +92,8 @@ def check_space(name: Name) -> None:
     from hpo.ranges import AtRandom
 
     found = space.load(name)
-    found.check_inputs(data.info(found.data).input_shape, name)
+    if found.data is not None:
+        found.check_inputs(data.info(found.data).input_shape, name)
     example = found.draw(AtRandom(seed=0), seed=0)
     talk().print(f"{name}: ok. For example: {example.summary()}")
 

@@ -108,9 +108,17 @@ def storage_option(url: URL) -> str:
     return "" if url == parse(DEFAULT) else f" --storage '{shown(url)}'"
 
 
+def _python_option(study: StudyView) -> str:
+    """Return the --python option that a command needs to run a study's code of the user's own."""
+    space = study.attrs.get("space", {})
+    reference = space.get("python") or (space.get("model") or {}).get("python")
+    return f" --python {reference.rpartition(':')[0]}" if reference else ""
+
+
 def next_commands(url: URL, study: StudyView) -> str:
     """Return what to do after a run: how far it came, how to go further, and three commands to go on with."""
-    option = storage_option(url)
+    storage, python = storage_option(url), _python_option(study)
+    option = storage + python
     if study.over is not None:
         state, more = f"is over: {study.over.reason}", f" {study.over.extension}"
     else:
@@ -119,6 +127,6 @@ def next_commands(url: URL, study: StudyView) -> str:
         f"\nstudy {study.name} {state}. For more: hpo run --study {study.name}{more.rstrip()}{option}\n"
         f"To keep the winner:\n"
         f"  hpo confirm {study.name}{option}\n"
-        f"  hpo export {study.name} -o best.toml{option}\n"
-        f"  hpo train best.toml -o best"
+        f"  hpo export {study.name} -o best.toml{storage}\n"
+        f"  hpo train best.toml -o best{python}"
     )

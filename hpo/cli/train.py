@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Device, Storage, StudyName, at_least_one, out, print_json, talk
+from hpo.cli.options import AsJson, Device, OwnCode, Storage, StudyName, at_least_one, out, print_json, talk
 from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def train(
     ] = "train",
     epochs: Annotated[int | None, typer.Option(metavar="E", help="Epochs. [default: the file's]")] = None,
     device: Device = "auto",
+    python: OwnCode = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a configuration from its file alone; then read the test split, once, and say how good it is.

@@ -6,7 +6,7 @@ thing that training knows. Kinds of optimizer, schedule and network are told apa
 
 from hpo.config.augment import Augment
 from hpo.config.metrics import LABELS, WORST, Metric
-from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, check_fits
+from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, PythonNetwork, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.config.schedules import (
     SCHEDULES,
@@ -51,6 +51,7 @@ __all__ = [
     "Plateau",
     "Pool",
     "Precision",
+    "PythonNetwork",
     "RMSprop",
     "SGDMomentum",
     "Schedule",

@@ -34,6 +34,10 @@ class MLP:
     def __post_init__(self) -> None:
         _one_per_layer("layer", widths=self.widths, dropout=self.dropout)
 
+    def summary(self) -> str:
+        """Return the network in a few words."""
+        return _words(f"MLP {'-'.join(map(str, self.widths))}", self)
+
 
 @dataclass(frozen=True)
 class CNN:
@@ -76,6 +80,23 @@ class CNN:
         """How often the image is halved."""
         return sum(pool != "none" for pool in self.pool)
 
+    def summary(self) -> str:
+        """Return the network in a few words."""
+        convs = f" x{'/'.join(str(count) for count in dict.fromkeys(self.convs))}" if max(self.convs) > 1 else ""
+        return _words(f"CNN {'-'.join(map(str, self.channels))}{convs}", self)
+
+
+def _words(name: str, network: "MLP | CNN") -> str:
+    dropout = "/".join(f"{rate:g}" for rate in dict.fromkeys(network.dropout) if rate > 0)
+    parts = [
+        f"{name} {network.activation}",
+        f"{network.norm} norm" if network.norm != "none" else "",
+        "residual" if network.residual else "",
+        f"{network.init} init" if network.init != "default" else "",
+        f"dropout {dropout}" if dropout else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
 
 def _one_per_layer(what: str, **lists: tuple[Any, ...]) -> None:
     lengths = [len(values) for values in lists.values()]
@@ -84,7 +105,25 @@ def _one_per_layer(what: str, **lists: tuple[Any, ...]) -> None:
         raise ValueError(f"{names} must have one entry per {what}, got {', '.join(map(str, lengths))}.")
 
 
-Network = MLP | CNN
+@dataclass(frozen=True)
+class PythonNetwork:
+    """A network of the user's own: a function of (params, input_shape, classes) that returns an `nn.Module`."""
+
+    __pydantic_config__ = STRICT
+    python: str
+    """FILE.py:FUNCTION; the file counts by its content."""
+    digest: str
+    """SHA-256 of the file."""
+    params: dict[str, bool | int | float | str]
+    family: Literal["python"] = "python"
+
+    def summary(self) -> str:
+        """Return the network in a few words."""
+        shown = {k: f"{value:.3g}" if isinstance(value, float) else value for k, value in self.params.items()}
+        return " ".join([self.python, *(f"{name}={value}" for name, value in shown.items())])
+
+
+Network = MLP | CNN | PythonNetwork
 
 
 def check_fits(network: Network, input_shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from hpo import documents
 from hpo.config.augment import Augment
 from hpo.config.fields import STRICT, Count, Positive, Rate
 from hpo.config.metrics import Metric
-from hpo.config.networks import MLP, Network
+from hpo.config.networks import Network
 from hpo.config.optimizers import Optimizer
 from hpo.config.schedules import Constant, Schedule
 from hpo.config.source import DataSource, Split
@@ -76,21 +76,10 @@ class TrialConfig:
 
     def summary(self) -> str:
         """Return the run in one line for people."""
-        model, optimizer = self.model, self.optimizer
-        if isinstance(model, MLP):
-            network = f"MLP {'-'.join(map(str, model.widths))}"
-        else:
-            network = f"CNN {'-'.join(map(str, model.channels))}"
-            if max(model.convs) > 1:
-                network += f" x{'/'.join(str(count) for count in dict.fromkeys(model.convs))}"
-        dropout = "/".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout) if rate > 0)
+        optimizer = self.optimizer
         kinds = [f"{name} {value:g}" for name, value in asdict(self.augment).items() if value]
         parts = [
-            f"{network} {model.activation}",
-            f"{model.norm} norm" if model.norm != "none" else "",
-            "residual" if model.residual else "",
-            f"{model.init} init" if model.init != "default" else "",
-            f"dropout {dropout}" if dropout else "",
+            self.model.summary(),
             f"{optimizer.name} lr {optimizer.lr:.3g} wd {optimizer.weight_decay:.2g}",
             self.schedule.name if self.schedule.name != "none" else "",
             f"augmented: {', '.join(kinds)}" if kinds else "",

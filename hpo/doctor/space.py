@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from hpo import data
-from hpo.config import AdamW, Constant, TrialConfig
+from hpo.config import AdamW, Constant, PythonNetwork, TrialConfig
 from hpo.data import DataInfo, Parts
 from hpo.doctor.findings import Finding, failure, guarded, milliseconds, ok, warning
 from hpo.models import build_model, parameter_count
@@ -120,7 +120,9 @@ def _first_loss(config: TrialConfig, parts: Parts, device: torch.device) -> Iter
 
 
 def _by_heart(config: TrialConfig, parts: Parts, device: torch.device) -> Iterator[Finding]:
-    model = dataclasses.replace(config.model, dropout=(0.0,) * len(config.model.dropout))
+    model = config.model
+    if not isinstance(model, PythonNetwork):
+        model = dataclasses.replace(model, dropout=(0.0,) * len(model.dropout))
     plain = dataclasses.replace(config, model=model, optimizer=AdamW(lr=1e-3), schedule=Constant(), precision="fp32")
     on_device = resident(parts, plain, device)
     run = Run(plain, on_device, device)

@@ -153,7 +153,8 @@ def overfitting(trials: Trials) -> go.Figure | None:
     for trial in complete(trials):
         if "overfitting_gap" in trial.user_attrs and "config" in trial.user_attrs:
             config = TrialConfig.from_dict(trial.user_attrs["config"], f"trial {trial.number}")
-            dropout = sum(config.model.dropout) / max(len(config.model.dropout), 1)
+            rates = getattr(config.model, "dropout", ())  # a network of the user's own has none that is known
+            dropout = sum(rates) / max(len(rates), 1)
             rows.append((trial, dropout, config.optimizer.weight_decay, trial.user_attrs["overfitting_gap"]))
     if not rows:
         return None

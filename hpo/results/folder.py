@@ -11,8 +11,8 @@ import tomlkit
 import torch
 from torch import Tensor, nn
 
-from hpo import documents, pictures
-from hpo.config import TrialConfig
+from hpo import code, documents, pictures
+from hpo.config import PythonNetwork, TrialConfig
 from hpo.data import DataInfo, Encoding, Parts
 from hpo.errors import DocumentError, TrainingError, UsageError
 from hpo.models import build_model
@@ -62,6 +62,10 @@ def write(folder: Path, export: Export, trained: Trained, metrics: dict[str, Any
     try:
         files.write(WEIGHTS, safetensors.torch.save(weights))
         files.write(CONFIG, (to_toml(export) + _inputs(parts)).encode())
+        network = export.config.model
+        if isinstance(network, PythonNetwork):  # beside the weights, which are nothing without it
+            source = code.path_of(network.python, network.digest)
+            files.write(source.name, source.read_bytes())
         files.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
         files.write("learning_curve.png", pictures.learning_curve(metrics["curves"]))
         files.write("confusion_matrix.png", pictures.confusion(metrics["confusion"], parts.info.classes))

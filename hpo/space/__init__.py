@@ -1,14 +1,16 @@
 """Search spaces: where to look. Nothing here needs torch."""
 
-from hpo.space.networks import CNNSpace, MLPSpace, stretched
+from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace, stretched
 from hpo.space.space import Baseline, SearchSpace, load
-from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
+from hpo.space.training import AugmentSpace, Hyperparameters, OptimizerSpace, ScheduleSpace
 
 __all__ = [
     "AugmentSpace",
     "Baseline",
     "CNNSpace",
+    "Hyperparameters",
     "MLPSpace",
+    "ModelSpace",
     "OptimizerSpace",
     "ScheduleSpace",
     "SearchSpace",

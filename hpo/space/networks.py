@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from hpo.config import CNN, MLP, Activation, Head, Init, Norm, Pool
+from hpo.config import CNN, MLP, Activation, Head, Init, Norm, Pool, PythonNetwork
 from hpo.documents import Section
 from hpo.ranges import (
     Choices,
@@ -13,6 +13,7 @@ from hpo.ranges import (
     Integer,
     IntRange,
     Number,
+    Param,
     Suggester,
     extremes,
     one_of,
@@ -104,6 +105,22 @@ class CNNSpace(Section):
         depth = max(extremes(self.depth))
         halves = any(pool != "none" for pool in values_of(self.pool))
         return CNN((1,) * depth, (0.0,) * depth, pool=("max" if halves else "none",) * depth)
+
+
+class ModelSpace(Section):
+    """Networks of your own: a function of (params, input_shape, classes) that returns an `nn.Module`."""
+
+    python: str
+    """FILE.py:FUNCTION; the path counts from this document's folder."""
+    digest: str = ""
+    """SHA-256 of the file; noted when the document is read."""
+    params: dict[str, Param] = Field(default_factory=dict)
+    """What the function is given: constants, ranges, choices."""
+
+    def draw(self, suggester: Suggester) -> PythonNetwork:
+        """Draw each parameter, in the document's order."""
+        drawn = {name: pick(field, f"model.{name}", suggester) for name, field in self.params.items()}
+        return PythonNetwork(self.python, self.digest, drawn)
 
 
 def _single(space: Section, family: str, names: tuple[str, ...], suggester: Suggester) -> dict[str, Any]:

@@ -4,17 +4,19 @@ The walk draws depth first, then each layer's width and dropout, then the optimi
 A parameter is named by its place in the document: `mlp.depth`, `mlp.0.width`, `optimizer.adam.lr`.
 """
 
+import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from hpo import documents
+from hpo import code, documents
 from hpo.config import ClassWeight, DataSource, Metric, Network, Precision, Split, TrialConfig, check_fits
 from hpo.documents import Section
-from hpo.errors import DocumentError, ModelError
+from hpo.errors import DocumentError, HpoError, ModelError
 from hpo.ranges import Fixed, Flag, Number, Suggester, extremes, one_of, pick, within
 from hpo.space.fields import Rate, Size
-from hpo.space.networks import CNNSpace, MLPSpace
+from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace
 from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
 
 
@@ -49,7 +51,7 @@ class SearchSpace(Section):
     """A name of `hpo data list`, or data of your own; without it `hpo run` wants --data."""
     split: Split = Field(default_factory=Split)
     epochs: Size
-    batch_size: Size
+    batch_size: Size | None = None
     precision: one_of(Precision) = "auto"  # type: ignore[valid-type]
     accumulation: Size = 1
     """Parts that a batch is trained in, one after another: the same batch size in less memory."""
@@ -71,15 +73,28 @@ class SearchSpace(Section):
     """At the end the network takes the weights of its best epoch; else it keeps those of the last."""
     mlp: MLPSpace | None = None
     cnn: CNNSpace | None = None
-    optimizer: OptimizerSpace
+    model: ModelSpace | None = None
+    python: str | None = None
+    """FILE.py:FUNCTION of your own in place of all that follows: it is given a suggester and returns a TrialConfig,
+    whose data, split, epochs, metric, sizes and seed are then set by this document."""
+    digest: str = ""
+    """SHA-256 of that file; noted when the document is read."""
+    optimizer: OptimizerSpace | None = None
     schedule: ScheduleSpace = ScheduleSpace()
     augment: AugmentSpace = AugmentSpace()
     baselines: list[Baseline] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> "SearchSpace":
-        if (self.mlp is None) == (self.cnn is None):
-            raise ValueError("exactly one of [mlp] and [cnn] is required.")
+        families = [name for name in ("mlp", "cnn", "model", "python") if getattr(self, name) is not None]
+        if len(families) != 1:
+            got = " and ".join(families) or "none"
+            raise ValueError(f"exactly one of [mlp], [cnn], [model] and python is required, got {got}.")
+        if self.python is not None:
+            return self  # its function is tried when a study is made of it: reading a document runs no code
+        for name in ("batch_size", "optimizer"):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name}: is required. Add it.")
         for i, baseline in enumerate(self.baselines):
             fixed = Fixed(baseline.values())
             try:
@@ -91,13 +106,15 @@ class SearchSpace(Section):
         return self
 
     def draw(self, suggester: Suggester, seed: int) -> TrialConfig:
-        """Walk the space: every choice is asked of the suggester, and the answers make a complete config."""
-        network: Network
-        if self.mlp is not None:
-            network = self.mlp.draw(suggester)
-        else:
-            assert self.cnn is not None
-            network = self.cnn.draw(suggester)
+        """Walk the space: every choice is asked of the suggester, and the answers make a complete config.
+
+        Raises: ModelError if a function of the user's own fails, UsageError if it may not run.
+        """
+        if self.python is not None:
+            return self._drawn_by_python(self.python, suggester, seed)
+        family = self.mlp or self.cnn or self.model
+        assert family is not None and self.optimizer is not None
+        network: Network = family.draw(suggester)
         return TrialConfig(
             data=self.data if self.data is not None else "",
             split=self.split,
@@ -120,6 +137,25 @@ class SearchSpace(Section):
             seed=seed,
         )
 
+    def check_code(self) -> None:
+        """Refuse to go on if this space needs code of the user's own that they have not named. Raises: UsageError."""
+        for section in (self, self.model):
+            if section is not None and section.python is not None:
+                code.path_of(section.python, section.digest)
+
+    def _drawn_by_python(self, reference: str, suggester: Suggester, seed: int) -> TrialConfig:
+        try:
+            config = code.load(reference, self.digest)(suggester)
+        except HpoError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{reference}: failed with {code.said(error)}. Mend it.") from error
+        if not isinstance(config, TrialConfig):
+            raise ModelError(f"{reference}: must return a TrialConfig, got {type(config).__name__}. Mend it.")
+        own = {name: pick(getattr(self, name), name, suggester) for name in ("epochs", "data_fraction", "image_size")}
+        source = self.data if self.data is not None else ""
+        return dataclasses.replace(config, data=source, split=self.split, metric=self.metric, seed=seed, **own)
+
     @property
     def max_epochs(self) -> int:
         """The longest training that the space can draw."""
@@ -128,17 +164,16 @@ class SearchSpace(Section):
 
     def check_inputs(self, input_shape: tuple[int, ...], where: str) -> None:
         """Refuse inputs that the deepest network of the space cannot take. Raises: DocumentError."""
-        if len(input_shape) != 3 and (self.augment != AugmentSpace() or self.image_size is not None):
-            what = "image_size" if self.image_size is not None else "augment"
-            raise DocumentError(f"{where}: {what}: inputs must be images, got a table. Remove it.")
-        if self.cnn is None:
-            return
-        if self.image_size is not None:
-            input_shape = (input_shape[0], *(min(extremes(self.image_size)),) * 2)
+        size = None if self.image_size is None else min(extremes(self.image_size))
+        shape = input_shape if size is None or len(input_shape) != 3 else (input_shape[0], size, size)
         try:
-            check_fits(self.cnn.deepest, input_shape)
+            if self.cnn is not None:
+                check_fits(self.cnn.deepest, shape)
         except ModelError as error:
             raise DocumentError(f"{where}: {error}") from None
+        if len(input_shape) != 3 and (self.augment != AugmentSpace() or size is not None):
+            what = "augment" if size is None else "image_size"
+            raise DocumentError(f"{where}: {what}: inputs must be images, got a table. Remove it.")
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two spaces the same search: everything but the title."""
@@ -150,4 +185,10 @@ class SearchSpace(Section):
 def load(name: str) -> SearchSpace:
     """Return the space of this name or path. Raises: UsageError, DocumentError."""
     document = documents.find("space", name)
-    return documents.check(SearchSpace, document.content, document.where)
+    content, folder = document.content, Path(document.where).parent
+    if isinstance(content.get("python"), str):
+        content = content | code.named_in(content["python"], folder, document.where)
+    model = content.get("model")
+    if isinstance(model, dict) and isinstance(model.get("python"), str):
+        content = content | {"model": model | code.named_in(model["python"], folder, f"{document.where}: model")}
+    return documents.check(SearchSpace, content, document.where)

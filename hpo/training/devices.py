@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpo.config import CNN, Network, Precision
+from hpo.config import CNN, Network, Precision, PythonNetwork
 from hpo.errors import UsageError
 from hpo.models import InputShape, build_model
 
@@ -57,6 +57,8 @@ def resolve_precision(
     """
     if wanted != "auto":
         return wanted
+    if isinstance(network, PythonNetwork):
+        return "fp32"
     if device.type == "cuda":
         return "bf16" if isinstance(network, CNN) and torch.cuda.is_bf16_supported() else "fp32"
     if device.type != "cpu" or not _cpu_multiplies_bf16():

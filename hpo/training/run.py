@@ -19,7 +19,7 @@ from hpo.training.course import Course
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import resolve_precision
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from hpo.training.randomness import data_order, make_dropout_stateless
+from hpo.training.randomness import data_order, generator, make_dropout_stateless
 from hpo.training.scoring import Scores, scores
 
 EVALUATION_ROWS = 1000
@@ -102,6 +102,8 @@ class Run:
         self.model.train()
         for dropout in self.dropouts:
             dropout.start_epoch(self.config.seed, epoch, self.steps, self.batch_size)
+        if self.config.model.family == "python":  # whose layers may draw from torch's own generator
+            torch.manual_seed(generator("cpu", "own", self.config.seed, epoch).initial_seed())
         if self.config.augment:
             if self.inputs is self.data.train_x:
                 self.inputs = torch.empty_like(self.inputs)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpo.config import MLP, TrialConfig
+from hpo.config import MLP, PythonNetwork, TrialConfig
 from hpo.training.dataset import DataKey, ResidentData, data_key
 
 
@@ -24,9 +24,14 @@ NARROWEST = 64
 WIDEST = 1024
 
 
-def why_alone(config: TrialConfig, precision: str) -> str | None:
-    """Return why a trial cannot share a program with others; None if it can. `precision` is the resolved one."""
+def why_alone(config: TrialConfig) -> str | None:
+    """Return why a trial cannot share a program with others; None if it can, in fp32.
+
+    Other precisions are chosen only where one network keeps a device busy.
+    """
     model = config.model
+    if isinstance(model, PythonNetwork):
+        return "networks of the user's own are not packed"
     if not isinstance(model, MLP):
         return "convolutions are not packed: grouped ones were measured to bring nothing on a CPU"
     if not model.widths:
@@ -39,8 +44,6 @@ def why_alone(config: TrialConfig, precision: str) -> str | None:
         return "augmented rows are not packed: each trial has its own"
     if max(model.widths) > WIDEST:
         return f"layers wider than {WIDEST} fill a device alone"
-    if precision != "fp32":
-        return f"{precision} is not packed: it is chosen only where one network keeps the device busy"
     if config.accumulation > 1:
         return "batches in parts are not packed"
     if config.batch_size < 2:

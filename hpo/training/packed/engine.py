@@ -136,20 +136,22 @@ class PackedEngine:
 
     def _admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None) -> tuple[Facts, bool]:
         data = self._data.of(config)
-        model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
-        batch = min(config.batch_size, len(data.train_y))
-        precision = resolve_precision(config.precision, config.model, data.input_shape, batch, self.device)
-        if checkpoint is not None:
-            precision = "bf16" if checkpoint.precision == "bf16" else "fp32"
         lane = None
-        if why_alone(config, precision) is None:
+        if why_alone(config) is None and self._precision(config, data, checkpoint) == "fp32":
             lane = self._lane_for(config, data)
         if lane is None:
             run = run_kind(self.device)(config, data, self.device, checkpoint)
             self._units.append(Alone(key, run))
             return run.facts, False
+        model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         lane.admit(member_of(key, config, model, checkpoint, self.device))
-        return Facts(parameter_count(model), str(self.device), precision), True
+        return Facts(parameter_count(model), str(self.device), "fp32"), True
+
+    def _precision(self, config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None) -> str:
+        if checkpoint is not None:
+            return checkpoint.precision
+        batch = min(config.batch_size, len(data.train_y))
+        return resolve_precision(config.precision, config.model, data.input_shape, batch, self.device)
 
     def _lane_for(self, config: TrialConfig, data: ResidentData) -> Lane | None:
         """Return a lane with a free slot, made if need be; None where lanes do not pay."""

@@ -1,0 +1,186 @@
+"""Networks and spaces in Python of the user's own: searched like any other, and run only where the user names them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpo import code
+from hpo import space as spaces
+from hpo.config import MLP, PythonNetwork
+from hpo.errors import DocumentError, HpoError, ModelError, UsageError
+from hpo.models import build_model, parameter_count
+from hpo.ranges import AtRandom, Fixed
+from hpo.transfer import draws_for
+
+NETWORK = """
+from torch import nn
+
+def build(params, input_shape, classes):
+    features = 64
+    layers = [nn.Flatten()]
+    for _ in range(params["layers"]):
+        layers += [nn.Linear(features, params["width"]), nn.ReLU(), nn.Dropout(params["rate"])]
+        features = params["width"]
+    return nn.Sequential(*layers, nn.Linear(features, classes))
+"""
+NETWORK_SPACE = """
+data = "digits"
+epochs = 3
+batch_size = 32
+
+[model]
+python = "my_models.py:build"
+[model.params]
+layers = { choices = [1, 2] }
+width = { low = 16, high = 64, step = 16 }
+rate = { low = 0.0, high = 0.5 }
+
+[optimizer]
+name = "adam"
+lr = { low = 1e-3, high = 1e-2, log = true }
+
+[[baselines]]
+name = "one layer"
+[baselines.params]
+model = { layers = 1, width = 32, rate = 0.0 }
+optimizer = { lr = 1e-3 }
+"""
+SPACE = """
+from hpo.config import MLP, Adam, TrialConfig
+
+def space(suggester):
+    first = suggester.suggest_int("first", 16, 64)
+    second = suggester.suggest_int("second", 8, first)  # no wider than the first: a relation between ranges
+    rate = suggester.suggest_float("lr", 1e-3, 1e-1, log=True)
+    return TrialConfig("", MLP((first, second), (0.0, 0.0)), Adam(rate / first), batch_size=32, epochs=1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(code.NAMED, "")
+    code.load.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my_models.py").write_text(NETWORK)
+    (tmp_path / "mine.toml").write_text(NETWORK_SPACE)
+    (tmp_path / "my_space.py").write_text(SPACE)
+    (tmp_path / "related.toml").write_text('data = "digits"\nepochs = 3\npython = "my_space.py:space"\n')
+    return tmp_path
+
+
+def test_a_function_of_ones_own_is_searched(folder: Path):
+    space = spaces.load(str(folder / "mine.toml"))
+    config = space.draw(AtRandom(3), seed=3)
+    assert isinstance(config.model, PythonNetwork) and config.model.digest == code.digest_of(folder / "my_models.py")
+    assert list(config.model.params) == ["layers", "width", "rate"]
+    assert isinstance(config.model.params["width"], int) and config.model.params["width"] % 16 == 0
+    first, again = (build_model(config.model, (1, 8, 8), 10, seed=3).state_dict() for _ in range(2))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    baseline = space.draw(Fixed(space.baselines[0].values()), seed=0)
+    assert parameter_count(build_model(baseline.model, (1, 8, 8), 10)) == 64 * 32 + 32 + 32 * 10 + 10
+    assert space.draw(Fixed(draws_for(space, config)), seed=3) == config
+
+
+def test_a_space_of_ones_own_relates_what_ranges_cannot(folder: Path):
+    space = spaces.load(str(folder / "related.toml"))
+    for seed in range(50):
+        config = space.draw(AtRandom(seed), seed)
+        assert isinstance(config.model, MLP) and config.model.widths[1] <= config.model.widths[0]
+        assert (config.data, config.epochs, config.seed) == ("digits", 3, seed)
+
+
+def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    network = spaces.load(str(folder / "mine.toml")).draw(AtRandom(0), 0).model
+    monkeypatch.setenv(code.NAMED, "")  # as in another session, with the study from a store
+    code.load.cache_clear()
+    with pytest.raises(UsageError, match=r"my_models.py:build: is Python code .* Add --python my_models.py"):
+        build_model(network, (1, 8, 8), 10)
+    (folder / "my_models.py").write_text(NETWORK + "# changed\n")
+    code.allow(folder / "my_models.py")
+    with pytest.raises(UsageError, match="the unchanged file"):
+        build_model(network, (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def build(p, s, c): return 3", r"must return a torch.nn.Module, got int. Mend it."),
+        ("def build(p, s, c): 1 / 0", r"failed with ZeroDivisionError: division by zero for params"),
+        (
+            "from torch import nn\ndef build(p, s, c): return nn.Linear(9, c)",
+            r"must take \[rows, 1, 8, 8\], got Runt",
+        ),
+        (
+            "from torch import nn\ndef build(p, s, c): return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))",
+            r"must give logits \[2, 10\] for 2 rows, got \[2, 5\]. Mend it.",
+        ),
+        ("import nonsense", r"cannot be imported: ModuleNotFoundError: No module named 'nonsense'"),
+        ("def other(): pass", r"must have a function build, got none"),
+    ],
+)
+def test_a_function_that_is_wrong_is_refused_in_one_line(folder: Path, source: str, message: str):
+    (folder / "my_models.py").write_text(source)
+    network = spaces.load(str(folder / "mine.toml")).draw(AtRandom(0), 0).model
+    with pytest.raises(ModelError, match=message) as caught:
+        build_model(network, (1, 8, 8), 10)
+    assert "\n" not in str(caught.value)
+
+
+def test_references_are_checked(folder: Path):
+    for wrong, message in (("my_models.build", "must be FILE.py:FUNCTION"), ("no.py:build", "no.py: no such file")):
+        (folder / "mine.toml").write_text(NETWORK_SPACE.replace("my_models.py:build", wrong))
+        with pytest.raises(DocumentError, match=message):
+            spaces.load(str(folder / "mine.toml"))
+    document = 'data = "digits"\nepochs = 3\npython = "my_space.py:space"\n'
+    (folder / "related.toml").write_text(document + "[mlp]\ndepth = 1\nwidth = 8\n")
+    with pytest.raises(DocumentError, match=r"exactly one of \[mlp\], .* is required, got mlp and python"):
+        spaces.load(str(folder / "related.toml"))
+    (folder / "my_space.py").write_text("def space(suggester): return suggester.suggest_int('a', 1)")
+    (folder / "related.toml").write_text(document)
+    with pytest.raises(HpoError, match=r"my_space\.py:space: failed with TypeError"):
+        spaces.load(str(folder / "related.toml")).draw(AtRandom(0), 0)
+
+
+def hpo(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "HPO_PYTHON"}
+    environment["HPO_STORAGE"] = f"sqlite:///{folder}/studies.db"
+    command = [sys.executable, "-m", "hpo", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
+    run = ["run", "--trials", "3", "--workers", "1", "--device", "cpu"]
+    hpo(*run, "--space", "mine.toml", folder=folder)
+    more = ["run", "--study", "mine", "--trials", "4", "--workers", "1", "--device", "cpu"]
+    assert "Add --python my_models.py" in hpo(*more, folder=folder, code=2).stderr
+    hpo(*more, "--python", "my_models.py", folder=folder)
+    hpo("export", "mine", "-o", "best.toml", folder=folder)
+    assert "Add --python my_models.py" in hpo("train", "best.toml", folder=folder, code=2).stderr
+    hpo("train", "best.toml", "-o", "best", "--python", "my_models.py", folder=folder)
+    assert (folder / "best" / "my_models.py").read_text() == NETWORK
+    import numpy as np
+
+    np.savez(folder / "rows.npz", x=np.zeros((3, 1, 8, 8), dtype=np.float32))
+    said = hpo("predict", "best", "rows.npz", "--json", "--python", "best/my_models.py", folder=folder)
+    assert len(json.loads(said.stdout)) == 3
+    (folder / "my_models.py").write_text(NETWORK.replace("nn.Linear(features, classes)", "nn.Linear(features, 3)"))
+    wrong = hpo(*run, "--space", "mine.toml", "--study", "wrong", folder=folder, code=1).stderr
+    assert "must give logits [2, 10] for 2 rows, got [2, 3]" in wrong
+    listed = hpo("studies", "list", "--json", folder=folder).stdout
+    assert [study["name"] for study in json.loads(listed)] == ["mine"], "nothing is made of what is wrong"
+
+
+def test_a_space_of_ones_own_is_run(folder: Path):
+    hpo("run", "--space", "related.toml", "--trials", "3", "--workers", "2", "--device", "cpu", folder=folder)
+    shown = json.loads(hpo("trials", "show", "related", "0", "--json", folder=folder).stdout)
+    assert {"first", "second", "lr"} == set(shown["params"])
