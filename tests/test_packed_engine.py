@@ -3,14 +3,18 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from hpo.config import CNN, MLP, SGD, Adam, OneCycle, Split, TrialConfig
 from hpo.errors import UsageError
-from hpo.recipe import StudyRecipe
-from hpo.runner.worker import make_engine
+from hpo.recipe import Budget, StudyRecipe
+from hpo.runner.worker import make_engine, most_held
+from hpo.store import study as studies
+from hpo.store.connect import open_store
+from hpo.store.url import parse
 from hpo.training.contract import EpochResult, Fault, TrialFault
 from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
@@ -23,6 +27,7 @@ from hpo.training.packed.network import Network
 from hpo.training.packed.program import Program
 from hpo.training.run import Run
 from hpo.training.solo import SoloEngine
+from tests.conftest import small_space
 
 use_one_thread()
 CPU = torch.device("cpu")
@@ -273,7 +278,18 @@ def test_an_engine_goes_by_its_name_and_is_no_part_of_what_a_study_is():
     assert isinstance(kinds["solo"], SoloEngine)
     assert isinstance(kinds["packed"], PackedEngine) and not isinstance(kinds["packed"].lane_size, Chooser)
     assert isinstance(kinds["auto"], PackedEngine) and isinstance(kinds["auto"].lane_size, Chooser)
+    assert make_engine("packed", "cpu", 3).slots == 3 and make_engine("auto", "cpu", 99).slots == 8  # type: ignore[attr-defined]
     with pytest.raises(UsageError):
         make_engine("auto", "gpu")
     assert StudyRecipe().engine == "auto"
     assert StudyRecipe(engine="solo").identity() == StudyRecipe(engine="packed").identity()
+
+
+def test_a_worker_holds_an_eighth_of_a_search_and_all_of_what_only_waits(tmp_path: Path):
+    store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
+    for name, budget in (("search", Budget(trials=60)), ("confirm", Budget(trials=60, only_waiting=True))):
+        assert studies.create(store, name, "small", small_space(), StudyRecipe(budget=budget), "f" * 64)
+    assert most_held(store, studies.load(store, "search")) == 7
+    studies.update_budget(store, studies.load(store, "search"), trials=4)
+    assert most_held(store, studies.load(store, "search")) == 1
+    assert most_held(store, studies.load(store, "confirm")) is None

@@ -14,6 +14,7 @@ from hpo.runner.artifacts import dashboard_folder, study_files
 from hpo.runner.illustrating import Illustrator, Validation
 from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
+from hpo.store import reading
 from hpo.store.connect import Store
 from hpo.store.limits import Over
 from hpo.store.outbox import WorkerLost
@@ -53,21 +54,34 @@ def work(
                 engine.evict(key)
 
 
-def make_engine(name: EngineName, device: str) -> Engine:
-    """Return the engine of this name on a device. Raises: UsageError for an unknown device."""
+HELD_PART = 8
+"""A worker holds at most this part of a study's trials at once: what is drawn before others end learns nothing."""
+
+
+def make_engine(name: EngineName, device: str, most: int | None = None) -> Engine:
+    """Return the engine of this name on a device; it holds at most so many trials.
+
+    Raises: UsageError for an unknown device.
+    """
     from hpo.training.devices import choose_device, use_one_thread
-    from hpo.training.packed.engine import PackedEngine
+    from hpo.training.packed.engine import PackedEngine, default_slots
     from hpo.training.packed.measure import Chooser
     from hpo.training.solo import SoloEngine
 
     use_one_thread()
     chosen = choose_device(device)
-    if name == "solo":
+    # Nobody has seen lanes on MPS.
+    if name == "solo" or (name == "auto" and chosen.type == "mps"):
         return SoloEngine(chosen)
-    engine = PackedEngine(chosen)
-    if name == "auto":
-        engine.lane_size = Chooser(chosen, engine.slots)
-    return engine
+    slots = min(default_slots(chosen), most or default_slots(chosen))
+    return PackedEngine(chosen, Chooser(chosen, slots) if name == "auto" else None, slots)
+
+
+def most_held(store: Store, study: Study) -> int | None:
+    """Return how many trials a worker may hold at once, for the search's sake; None if nothing is searched."""
+    with store.read() as connection:
+        budget = reading.study(connection, study.study_id).budget
+    return None if budget is None or budget.only_waiting else max(1, budget.trials // HELD_PART)
 
 
 def train_study(
@@ -85,7 +99,7 @@ def train_study(
     info = data.info(study.space.data)
     data.fetch(info)
     check_data(study, data.fingerprint(info, study.space.split))
-    engine = make_engine(engine_name or study.recipe.engine, device)
+    engine = make_engine(engine_name or study.recipe.engine, device, most_held(store, study))
     about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
     keeper = Keeper(study_files(store.url, study), study.recipe.checkpoints)
     with Illustrator(dashboard_folder(store.url), study.uid, lambda: _validation(study)) as illustrator:

@@ -22,15 +22,18 @@ from hpo.training.packed.program import member_of
 from hpo.training.run import Run
 from hpo.training.solo import fault_of, run_kind
 
-SLOTS = {"cpu": 8}
-"""Trials that an engine holds: on a CPU more gain little, and the search would learn less from each."""
-MANY_SLOTS = 64
-"""On any other device."""
+CPU_SLOTS, SLOTS = 8, 64
+"""Trials that an engine holds: on a CPU more were measured to gain little; elsewhere it takes many to fill it."""
 
 LaneSize = Callable[[TrialConfig, Bucket, ResidentData], int]
 """How many trials a lane of a bucket is to hold; 0 if they are trained faster one by one."""
 
 _log = logging.getLogger(__name__)
+
+
+def default_slots(device: torch.device) -> int:
+    """Return how many trials an engine holds on a device if nobody says otherwise."""
+    return CPU_SLOTS if device.type == "cpu" else SLOTS
 
 
 class Unit(Protocol):
@@ -97,7 +100,7 @@ class PackedEngine:
     def __init__(self, device: torch.device, lane_size: LaneSize | None = None, slots: int | None = None) -> None:
         """`lane_size` says what is packed: everything that can be, if it is not given."""
         self.device = device
-        self.slots = slots or SLOTS.get(device.type, MANY_SLOTS)
+        self.slots = slots or default_slots(device)
         self.lane_size: LaneSize = lane_size or (lambda config, bucket, data: self.slots)
         self._data = DataSets(device)
         self._flat: dict[DataKey, tuple[Tensor, Tensor]] = {}
