@@ -48,6 +48,7 @@ DOCUMENTS: list[tuple[str, ModuleType, list[tuple[str, str]]]] = [
             ("Hyperparameters", "[optimizer], and [optimizer.NAME] for one optimizer alone"),
             ("ScheduleSpace", "[schedule]"),
             ("AugmentSpace", "[augment]"),
+            ("Constraints", "[constraints]"),
             ("Baseline", "[[baselines]]"),
         ],
     ),

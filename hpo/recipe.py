@@ -3,12 +3,14 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from hpo import documents
 from hpo.config import Metric
+from hpo.config.fields import FROM_LIST
 from hpo.documents import Section
 from hpo.errors import UsageError
+from hpo.space import SearchSpace
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
@@ -47,10 +49,13 @@ class Budget(Section):
 class Sampler(Section):
     """Who draws the next configuration."""
 
-    name: Literal["tpe", "gp", "qmc", "random"] = "tpe"
-    """TPE; Gaussian processes; a quasi-random Sobol sequence; random."""
+    name: Literal["tpe", "gp", "qmc", "random", "grid", "nsga2"] = "tpe"
+    """TPE; Gaussian processes; a quasi-random Sobol sequence; random; every configuration of a space without
+    continuous ranges, in random order; NSGA-II, for two objectives."""
     startup_trials: Annotated[int, Field(ge=1)] = 10
     """Random draws before the sampler models what it has seen."""
+    population: Annotated[int, Field(ge=2)] = 20
+    """Trials of a generation of NSGA-II; the first generation is random."""
 
 
 class Pruner(Section):
@@ -100,6 +105,15 @@ class Checkpoints(Section):
 Engine = Literal["auto", "packed", "solo"]
 
 
+def _objective_form(value: Any) -> str:
+    return "two" if isinstance(value, list | tuple) else "one"
+
+
+MinimizedCost = Literal["parameters", "latency_ms"]
+_Two = Annotated[tuple[Metric, MinimizedCost], FROM_LIST, Tag("two")]
+Objective = Annotated[Annotated[Metric, Tag("one")] | _Two, Discriminator(_objective_form)]
+
+
 class StudyRecipe(Section):
     """How a study looks for the best configuration."""
 
@@ -107,8 +121,9 @@ class StudyRecipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Takes the place of the space's epochs."""
-    objective: Metric | None = None
-    """What to maximize on the validation rows; takes the place of the space's metric."""
+    objective: Objective | None = None
+    """What to maximize on the validation rows; takes the place of the space's metric. With a second entry,
+    `["accuracy", "parameters"]` or `["accuracy", "latency_ms"]`, also a cost to minimize."""
     engine: Engine = "auto"
     """Trials one at a time; many small networks as one program; or that only where it measures faster here."""
     duplicates: Literal["ask_again", "new_seed"] = "ask_again"
@@ -123,7 +138,27 @@ class StudyRecipe(Section):
     def _consistent(self) -> "StudyRecipe":
         if self.epochs is not None and self.pruner.min_epochs > self.epochs:
             raise ValueError(f"pruner.min_epochs must be <= epochs, got {self.pruner.min_epochs} and {self.epochs}.")
+        if self.sampler.name == "nsga2" and self.cost is None:
+            raise ValueError(
+                'sampler.name: nsga2 needs two objectives, got one. Set objective = ["accuracy", "parameters"] '
+                "or take another sampler."
+            )
         return self
+
+    @property
+    def metric(self) -> Metric | None:
+        """What to maximize, if the recipe says so."""
+        return self.objective[0] if isinstance(self.objective, tuple) else self.objective
+
+    @property
+    def cost(self) -> MinimizedCost | None:
+        """What to minimize besides, if anything."""
+        return self.objective[1] if isinstance(self.objective, tuple) else None
+
+    def applied_to(self, space: SearchSpace) -> SearchSpace:
+        """Return the space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
+        told = {"epochs": self.epochs, "metric": self.metric} | self.fidelity.fields()
+        return space.model_copy(update={name: value for name, value in told.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two recipes the same search: what its trials and their order depend on.

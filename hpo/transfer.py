@@ -50,7 +50,8 @@ def _walked(space: SearchSpace, config: TrialConfig, draws: dict[str, Any], but:
 
 def _difference(part: str, expected: Any, got: Any) -> str:
     if isinstance(expected, dict) and isinstance(got, dict):
-        for key in expected.keys() | got.keys():
+        keys = expected | got
+        for key in sorted(keys, key=lambda k: k not in ("name", "family")):  # what the others follow from, first
             if expected.get(key) != got.get(key):
                 return _difference(f"{part}.{key}", expected.get(key), got.get(key))
     return f"{part}: is {expected}, the space gives {got}"

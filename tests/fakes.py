@@ -6,13 +6,14 @@ state would leave its curve, and never come back to it.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpo.config import TrialConfig
+from hpo.constraints import Cost, Costs
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 
 FaultOf = Callable[[TrialConfig, int], Fault | None]
@@ -57,7 +58,9 @@ class FakeEngine:
         epoch_seconds: float = 0.0,
         fault: FaultOf = lambda config, epoch: None,
         on_admit: Callable[[int, int], None] = lambda key, epochs: None,
+        costs: Callable[[TrialConfig, Cost], float] = lambda config, name: float(sum(config.model.widths)),
     ) -> None:
+        self.costs, self.measured = costs, []
         self.capacity, self.epoch_seconds, self.fault, self.on_admit = capacity, epoch_seconds, fault, on_admit
         self.trials: dict[int, FakeTrial] = {}
         self.admitted: list[tuple[int, int]] = []
@@ -79,6 +82,10 @@ class FakeEngine:
         self.admitted.append((key, epochs))
         self.on_admit(key, epochs)
         return Facts(parameters=1000, device="fake", precision="fp32")
+
+    def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
+        self.measured.append((config, tuple(wanted)))
+        return {name: self.costs(config, name) for name in wanted}
 
     def step(self) -> dict[int, EpochResult | Fault]:
         time.sleep(self.epoch_seconds)

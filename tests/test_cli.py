@@ -55,7 +55,7 @@ OPTIONS = {
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
     ("confirm",): "--device --engine --json --python --seeds --storage --top --workers",
     ("report",): "--output --storage",
-    ("export",): "--as --format --output --storage",
+    ("export",): "--as --format --output --storage --trial",
     ("train",): "--data --device --epochs --json --output --python --seeds",
     ("predict",): "--csv --json --python --resize",
     ("export-model",): "--output --python --to",

@@ -87,3 +87,15 @@ def test_shell_lines_are_well_formed():
     for page in PAGES:
         for line in commands(page):
             shlex.split(line)
+
+
+def test_the_guides_files_of_ones_own_work(tmp_path: Path):
+    text = (ROOT / "docs" / "guides.md").read_text()
+    blocks = re.findall(r"```(?:python|toml)\n(# (\w+\.\w+)\n.*?)```", text, flags=re.DOTALL)
+    assert {name for _, name in blocks} == {"my_models.py", "my_network.toml", "my_space.py", "related.toml"}
+    for content, name in blocks:
+        (tmp_path / name).write_text(content)
+    for space in ("my_network", "related"):
+        command = [sys.executable, "-m", "hpo", "run", "--space", f"{space}.toml", "--trials", "2", "--workers", "1"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -173,6 +173,7 @@ def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: 
     [
         ({"data": "wine"}, r'data: "digits" in the study, "wine" now'),
         ({"split": {"validation": 0.3}}, r"split.validation: 0.2 in the study, 0.3 now"),
+        ({"metric": "macro_f1"}, r'metric: "accuracy" in the study, "macro_f1" now'),
         ({"mlp": None, "cnn": {"depth": 1, "channels": 8}}, r'family: "mlp" in the study, "cnn" now'),
         (
             {"epochs": 9},

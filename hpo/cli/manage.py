@@ -119,6 +119,7 @@ def set_space(
     """
     from hpo import data
     from hpo import space as spaces
+    from hpo.cli.prepare import check_baselines
     from hpo.store.connect import open_store
     from hpo.store.respace import set_space as give
     from hpo.store.url import configured
@@ -126,6 +127,7 @@ def set_space(
     found = spaces.load(space)
     if found.data is not None:
         found.check_inputs(data.info(found.data).input_shape, space)
+        check_baselines(found, space)
     result = give(open_store(configured(storage)), study, space.removesuffix(".toml").rpartition("/")[2], found)
     lines = [
         f"{len(result.kept)} finished trial(s) fit and stay as history, {len(result.hidden)} do not and are hidden"
@@ -190,14 +192,15 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
         return
     console = out()
     value = "" if trial.value is None else f" {trial.value:.4f}"
-    console.print(f"trial {number} of {study}: {trial.state.lower()}{value}")
+    state = "infeasible" if "infeasible" in trial.attrs else trial.state.lower()
+    console.print(f"trial {number} of {study}: {state}{value}")
     console.print(configuration(trial))
     if trial.outside is not None:
         console.print(f"outside the study's space, hidden from the sampler: {trial.outside}", markup=False)
     if trial.curve:
         console.print(f"{metric} by epoch: {sparkline(list(trial.curve.values()))}")
     for key, entry in trial.attrs.items():
-        if key not in ("config", "curves"):
+        if key not in ("config", "curves", "excused"):
             text = f"{entry['kind']}: {entry['message']}" if key == "failure" else entry
             console.print(f"  {key}: {text}", markup=False)
 

@@ -1,17 +1,18 @@
 """From the options of `hpo run` to an open study: made, or resumed as what it was."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from hpo import data
+from hpo import data, documents
 from hpo import recipe as recipes
 from hpo import space as spaces
 from hpo.cli.data import fetch_with_progress
 from hpo.cli.options import talk
 from hpo.config import LABELS, Metric, OwnData
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
+from hpo.grid import grid
 from hpo.ranges import AtRandom, Fixed, Suggester
 from hpo.recipe import Budget
 from hpo.store import study as studies
@@ -90,13 +91,15 @@ def prepare(
             f"To make it: hpo run --study {name} --space SPACE"
         )
     recipe = recipe or recipes.load("default")
-    recipe = recipe.model_copy(update=given)
+    recipe = documents.check(recipes.StudyRecipe, documents.dump(recipe) | given, "recipe")
     _check_fidelity(space, recipe)
     budget = Budget.model_validate(recipe.budget.model_dump() | limits)
     recipe = recipe.model_copy(update={"budget": budget})
-    searched = space.model_copy(update=recipe.fidelity.fields())
+    searched = recipe.applied_to(space)
     searched.check_inputs(data.info(space.data).input_shape, str(space_name))
     _try_code(searched)
+    _say_grid(space, recipe)
+    check_baselines(searched, str(space_name))
     fetch_with_progress(space.data)
     fingerprint = data.fingerprint(data.info(space.data), space.split)
     if store is None:
@@ -127,14 +130,39 @@ def _classes(source: OwnData, metric: Metric) -> str:
     )
 
 
-def check_metric(name: str | None) -> Metric | None:
-    """Return the metric of this name. Raises: UsageError."""
-    if name is None:
+def check_objective(text: str | None) -> Metric | list[str] | None:
+    """Return the metric, or the metric and the cost, that --objective names. Raises: UsageError."""
+    if text is None:
         return None
+    name, comma, cost = (part.strip() for part in text.partition(","))
     metric = next((known for known in LABELS if known == name), None)
     if metric is None:
         raise UsageError(f'--objective: no metric named "{name}". {suggestion(name, LABELS)}')
-    return metric
+    costs = get_args(recipes.MinimizedCost)
+    if comma and cost not in costs:
+        raise UsageError(f'--objective: no cost named "{cost}". {suggestion(cost, costs)}')
+    return [metric, cost] if comma else metric
+
+
+def check_baselines(space: spaces.SearchSpace, where: str) -> None:
+    """Refuse a space whose baselines break its own constraints on this machine. Raises: DocumentError."""
+    if not space.constraints.limits or not space.baselines:
+        return
+    from hpo.training.devices import choose_device, use_one_thread
+    from hpo.training.measuring import check_baselines as check
+
+    use_one_thread()
+    info = data.info(space.data)
+    check(space, where, info.input_shape, len(info.classes), choose_device())
+
+
+def _say_grid(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:
+    """Say how large a grid is, if the sampler is one. Raises: UsageError for a grid without end."""
+    if recipe.sampler.name != "grid":
+        return
+    size, trials = len(grid(recipe.applied_to(space))), recipe.budget.trials
+    enough = f"; the budget of {trials} trials ends before: --trials {size} for all" if size > trials else ""
+    talk().print(f"grid of {size:,} configurations{enough}")
 
 
 def own_data(path: str | None, target: str | None) -> OwnData | None:
@@ -176,5 +204,6 @@ def _resume(
     studies.check_same(study, space, recipe, given)
     fetch_with_progress(study.space.data)
     studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
-    studies.update_budget(store, study, **limits)
+    budget = studies.update_budget(store, study, **limits)
+    _say_grid(study.space, study.recipe.model_copy(update={"budget": budget}))
     return study

@@ -57,7 +57,8 @@ ObjectiveOption = Annotated[
     str | None,
     typer.Option(
         metavar="METRIC",
-        help="What to maximize on the validation rows: accuracy, balanced_accuracy, macro_f1 or neg_log_loss. "
+        help="What to maximize on the validation rows: accuracy, balanced_accuracy, macro_f1 or neg_log_loss; "
+        "with a cost to minimize besides: accuracy,parameters or accuracy,latency_ms. "
         "[default: the recipe's, else the space's]",
     ),
 ]
@@ -118,11 +119,11 @@ def run(
         raise UsageError(f"--seed: must be at least 0, got {seed}.")
     named = engine_name(engine)
 
-    from hpo.cli.prepare import check_metric, own_data, prepare
+    from hpo.cli.prepare import check_objective, own_data, prepare
     from hpo.runner.devices import devices_for
 
     devices = devices_for(device, workers)
-    chosen = {"seed": seed, "objective": check_metric(objective)}
+    chosen = {"seed": seed, "objective": check_objective(objective)}
     given, limits = ({k: v for k, v in some.items() if v is not None} for some in (chosen, limits))
     store, found, _ = prepare(space, study, recipe, given, storage, limits, own_data(data, column))
     if warm_from is not None:

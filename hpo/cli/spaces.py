@@ -89,13 +89,19 @@ def diff_spaces(
 def check_space(name: Name) -> None:
     """Check a search space: every field, its baselines, its data set, and that its networks fit the inputs."""
     from hpo import data, space
+    from hpo.errors import UsageError
+    from hpo.grid import grid
     from hpo.ranges import AtRandom
 
     found = space.load(name)
     if found.data is not None:
         found.check_inputs(data.info(found.data).input_shape, name)
     example = found.draw(AtRandom(seed=0), seed=0)
-    talk().print(f"{name}: ok. For example: {example.summary()}")
+    try:
+        size = f"As a grid: {len(grid(found)):,} configurations."
+    except UsageError as error:
+        size = f"No grid: {str(error).removeprefix('sampler.name: grid ').partition('. ')[0]}."
+    talk().print(f"{name}: ok. For example: {example.summary()}\n{size}")
 
 
 @recipes.command("list")

@@ -65,8 +65,9 @@ def show(
         found = reading.study(connection, study_id)
         if as_json:
             best = [trial_json(trial) for trial in reading.best_trials(connection, study_id, top)]
+            front = [trial.number for trial in reading.front(connection, study_id)]
             failures = reading.failure_kinds(connection, study_id)
-            print_json(study_json(found) | {"failures": failures, "best_trials": best})
+            print_json(study_json(found) | {"failures": failures, "best_trials": best, "front": front})
             return
         counts, console = found.counts, out()
         of = f" of {found.budget.trials}" if found.budget else ""
@@ -77,6 +78,8 @@ def show(
         )
         if pace(found):
             console.print(pace(found))
+        if found.infeasible:
+            console.print(f"{found.infeasible} draws broke the constraints: not trained, not counted")
         if found.outside:
             console.print(f"{found.outside} of the finished trials lie outside the space that was set since (rank out)")
         kinds = reading.failure_kinds(connection, study_id)

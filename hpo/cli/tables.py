@@ -10,40 +10,52 @@ from hpo.store import reading
 from hpo.store.reading import StudyView, TrialView
 from hpo.store.url import DEFAULT, parse, shown
 
+COLUMNS = ("epochs", "seconds", "weights", "configuration")
 OUTSIDE_ROWS = 3
 """So many of the best trials that the study's space, changed since, cannot draw."""
 
 
 def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
-    """Return the best trials of a study, best first; below them the best baseline, and what lies outside the space."""
+    """Return the best trials of a study, best first; below them the best baseline, and what lies outside the space.
+
+    With two objectives the best are the Pareto front: each next one is worse, but costs less.
+    """
     table = Table(box=None, pad_edge=False)
+    cost = reading.cost(connection, study_id)
+    timed = cost if cost != "parameters" else None  # weights have a column anyway
     metric = reading.metric(connection, study_id).removeprefix("validation ")
-    for column in ("rank", "trial", metric, "epochs", "seconds", "weights", "configuration"):
+    for column in ("rank", "trial", metric, *([timed] if timed else []), *COLUMNS):
         table.add_column(
             column, justify="left" if column == "configuration" else "right", no_wrap=column != "configuration"
         )
-    best = reading.best_trials(connection, study_id, top)
+    if cost is None:
+        best = reading.best_trials(connection, study_id, top)
+    else:
+        front = reading.front(connection, study_id)
+        best = front[:top]
+        table.caption, table.caption_justify = f"Pareto front, {len(best)} of {len(front)}: each costs less", "left"
     for rank, trial in enumerate(best, start=1):
-        table.add_row(str(rank), *_cells(trial))
+        table.add_row(str(rank), *_cells(trial, bool(timed)))
     baseline = reading.baseline_trial(connection, study_id)
     if baseline is not None and baseline.number not in [trial.number for trial in best]:
         table.add_section()
-        table.add_row("-", *_cells(baseline))
+        table.add_row("-", *_cells(baseline, bool(timed)))
     outside = reading.best_trials(connection, study_id, min(top, OUTSIDE_ROWS), outside=True)
     if outside:
         table.add_section()
         for trial in outside:
-            table.add_row("out", *_cells(trial))
+            table.add_row("out", *_cells(trial, bool(timed)))
     return table
 
 
-def _cells(trial: TrialView) -> list[str]:
+def _cells(trial: TrialView, timed: bool) -> list[str]:
     seconds, weights = trial.attrs.get("seconds"), trial.attrs.get("parameters")
     baseline = trial.attrs.get("baseline")
     ended = " (pruned)" if trial.state == "PRUNED" else ""
     return [
         str(trial.number),
         "" if trial.value is None else f"{trial.value:.4f}",
+        *(["" if trial.cost is None else f"{trial.cost:.3g}"] if timed else []),
         str(trial.attrs.get("epochs", len(trial.curve))),
         "" if seconds is None else f"{seconds:.1f}",
         "" if weights is None else f"{weights:,}",
@@ -65,6 +77,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "number": trial.number,
         "state": trial.state,
         "value": trial.value,
+        "cost": trial.cost,
         "params": trial.params,
         "curve": {str(epoch): value for epoch, value in trial.curve.items()},
         "outside": trial.outside,
@@ -81,6 +94,8 @@ def study_json(study: StudyView) -> dict[str, Any]:
         "data_fingerprint": study.attrs.get("data_fingerprint"),
         "counts": study.counts,
         "metric": study.metric,
+        "cost": study.cost,
+        "infeasible": study.infeasible,
         "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,

@@ -23,9 +23,12 @@ def export(
     as_: Annotated[
         str, typer.Option("--as", help="config, or script: one readable PyTorch script without hpo.")
     ] = "config",
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", help="This trial, such as another of a Pareto front. [default: the best]")
+    ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write a study's winner, complete, with its provenance: the confirmed one, else the best trial."""
+    """Write a study's winner, complete, with its provenance: the confirmed one, else the best trial by the metric."""
     from hpo.results import export as exporting
     from hpo.store import study as studies
     from hpo.store.connect import open_store
@@ -35,7 +38,7 @@ def export(
     if as_ not in ("config", "script"):
         raise UsageError(f'--as: must be config or script, got "{as_}".')
     store = open_store(configured(storage))
-    found = exporting.winner(store, studies.load(store, study))
+    found = exporting.winner(store, studies.load(store, study), trial)
     if as_ == "script":
         from hpo.results.script import to_script
 

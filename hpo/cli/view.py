@@ -32,6 +32,8 @@ class Picture:
     study: StudyView
     best: TrialView | None
     baseline: TrialView | None
+    front: list[TrialView]
+    """With two objectives: what is not dominated, the best by the metric first."""
     running: list[TrialView]
     ended: list[TrialView]
 
@@ -105,6 +107,7 @@ class View:
                 study=reading.study(connection, study_id),
                 best=best[0] if best else None,
                 baseline=reading.baseline_trial(connection, study_id),
+                front=reading.front(connection, study_id),
                 running=reading.running_trials(connection, study_id),
                 ended=reading.last_ended(connection, study_id, 50 if self.live is None else 5),
             )
@@ -168,6 +171,7 @@ class View:
         total = budget.trials if budget else max(study.finished, 1)
         grid = Table.grid(padding=(0, 1))
         failed = f", [red]{counts['FAIL']} failed[/red]" if counts["FAIL"] else ""
+        failed += f", {study.infeasible} infeasible" if study.infeasible else ""
         pruned = f" ({counts['PRUNED']} pruned{failed})" if counts["PRUNED"] or failed else ""
         grid.add_row(
             ProgressBar(
@@ -196,6 +200,10 @@ class View:
             text.append(" (the baseline)")
         elif baseline is not None and baseline.value is not None and picture.best.value is not None:
             text.append(f" ({100 * (picture.best.value - baseline.value):+.2f} points over the baseline)")
+        if len(picture.front) > 1:
+            last = picture.front[-1]
+            least = f"{_value(last)} at {last.cost:,.6g} {picture.study.cost}"
+            text.append(f"; a front of {len(picture.front)} down to {least}")
         return text.append(f"  {configuration(picture.best)}", style="dim")
 
     def _running(self, running: list[TrialView]) -> Table:

@@ -1,5 +1,6 @@
 """The figures of a report, as Plotly figures: data in, figure out."""
 
+import copy
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from plotly.subplots import make_subplots
 
 from hpo.config import LABELS, TrialConfig
 from hpo.results.confirmation import Confirmation
+from hpo.store.reading import StudyView, TrialView
 
 WON, PRUNED, FAILED, MARK = "#2563eb", "#94a3b8", "#dc2626", "#f59e0b"
 MAX_CURVES = 400
@@ -24,6 +26,38 @@ Trials = Sequence[FrozenTrial]
 def complete(trials: Trials) -> list[FrozenTrial]:
     """Return the trials that ran to their end."""
     return [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
+
+
+def by_metric(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial with the value of the metric alone, without its cost."""
+    if trial.values is None or len(trial.values) == 1:
+        return trial
+    seen = copy.copy(trial)
+    seen.values = trial.values[:1]
+    return seen
+
+
+def pareto_front(trials: Trials, front: Sequence[TrialView], study: StudyView) -> go.Figure:
+    """Metric against cost: every finished trial, and the front as a line of steps."""
+    figure = go.Figure()
+    for state, name, color in ((TrialState.PRUNED, "pruned", PRUNED), (TrialState.COMPLETE, "complete", "#93c5fd")):
+        found = [t for t in trials if t.state is state and t.values is not None and len(t.values) == 2]
+        marker = {"color": color, "size": 6, "symbol": "x" if state is TrialState.PRUNED else "circle"}
+        xs, ys = [t.values[1] for t in found], [t.values[0] for t in found]
+        texts = [f"trial {t.number}" for t in found]
+        figure.add_scatter(x=xs, y=ys, mode="markers", name=name, marker=marker, text=texts)
+    best = sorted(front, key=lambda t: t.cost or 0.0)
+    figure.add_scatter(
+        x=[t.cost for t in best],
+        y=[t.value for t in best],
+        mode="lines+markers",
+        name="front",
+        line={"color": WON, "shape": "hv"},
+        marker={"color": WON, "size": 10},
+        text=[f"trial {t.number}" for t in best],
+    )
+    figure.update_layout(xaxis_title=study.cost, yaxis_title=study.metric, xaxis_type="log")
+    return _styled(figure, 420)
 
 
 def best_so_far(trials: Trials, baseline: float | None, metric: str) -> go.Figure:

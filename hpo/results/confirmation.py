@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from hpo import data
 from hpo.config import WORST, TrialConfig
+from hpo.constraints import Constraints
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Fidelity, Pruner, Sampler
 from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval
@@ -80,6 +81,8 @@ class Confirmation:
 def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
     """Make or extend the study that confirms another: the `top` best configurations and the baseline, `seeds` times.
 
+    With two objectives, the best are those of the Pareto front, from the best by the metric down.
+
     What is there already stays and counts. Raises: StudyError if there is nothing to confirm, or if another study
     has the name.
     """
@@ -87,7 +90,8 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
     with store.read() as connection:
         if CONFIRMS in studies.user_attrs(connection, study.study_id):
             raise StudyError(f'Study "{study.name}" is itself a confirmation. Confirm the study that it belongs to.')
-        chosen = distinct(reading.best_trials(connection, study.study_id, 20 * top))[:top]
+        best = reading.front(connection, study.study_id) or reading.best_trials(connection, study.study_id, 20 * top)
+        chosen = distinct(best)[:top]
         baseline = reading.baseline_trial(connection, study.study_id)
         there = name in studies.names(connection)
     if not chosen:
@@ -98,13 +102,14 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
         recipe = study.recipe.model_copy(
             update={
                 "title": f"Fresh seeds for the best of {study.name}",
+                "objective": study.metric,
                 "sampler": Sampler(name="random"),
                 "pruner": Pruner(name="none"),
                 "fidelity": Fidelity(),
                 "budget": Budget(trials=len(chosen) * seeds, only_waiting=True),
             }
         )
-        space = study.space.model_copy(update={"baselines": []})
+        space = study.space.model_copy(update={"baselines": [], "constraints": Constraints()})
         studies.create(store, name, study.space_name, space, recipe, study.fingerprint, {CONFIRMS: study.uid})
     confirming = studies.load(store, name)
     with store.write() as connection:

@@ -21,6 +21,7 @@ from hpo.results.confirmation import Candidate, Confirmation
 from hpo.results.statistics import LEVEL
 from hpo.store import reading
 from hpo.store.connect import Store
+from hpo.store.reading import TrialView
 from hpo.store.study import Study
 from hpo.store.url import shown
 
@@ -39,10 +40,10 @@ class Export:
     """In words: the confirmed winner, or only the best trial."""
 
 
-def winner(store: Store, study: Study) -> Export:
-    """Return a study's confirmed winner or, without a confirmation, its best trial.
+def winner(store: Store, study: Study, number: int | None = None) -> Export:
+    """Return a study's confirmed winner or, without a confirmation, its best trial by the metric; or a given trial.
 
-    Raises: StudyError if no trial is complete.
+    Raises: StudyError if no trial is complete, or if the given one is not.
     """
     with store.read() as connection:
         best = reading.best_trials(connection, study.study_id, 1)
@@ -53,7 +54,9 @@ def winner(store: Store, study: Study) -> Export:
             f"Go on with it: hpo run --study {study.name}"
         )
     [trial] = best
-    confirmed = confirmation.evaluate(store, study)
+    if number is not None:
+        trial = _given(store, study, number)
+    confirmed = confirmation.evaluate(store, study) if number is None else None
     if confirmed is not None:
         with store.read() as connection:
             trial_id = reading.trial_id_of(connection, study.study_id, confirmed.winner.number)
@@ -63,6 +66,8 @@ def winner(store: Store, study: Study) -> Export:
         "study": study.name,
         "trial": trial.number,
         "validation_score": trial.value,
+        str(study.recipe.cost): trial.cost,
+        "chosen_by_hand": True if number is not None else None,
         "searched_at": study.recipe.fidelity.fields() or None,
         **_confirmed(confirmed),
         "finished_trials": state.finished,
@@ -80,6 +85,20 @@ def winner(store: Store, study: Study) -> Export:
     return Export(config, provenance, describe(provenance))
 
 
+def _given(store: Store, study: Study, number: int) -> TrialView:
+    """Return a complete trial by its number. Raises: StudyError."""
+    with store.read() as connection:
+        trial_id = reading.trial_id_of(connection, study.study_id, number)
+        trial = reading.trial(connection, trial_id) if trial_id is not None else None
+    if trial is None or trial.state != "COMPLETE":
+        got = "none of this number" if trial is None else trial.state.lower()
+        raise StudyError(
+            f'Study "{study.name}": trial {number} must be complete to be exported, got {got}. '
+            f"`hpo studies show {study.name}` lists the best."
+        )
+    return trial
+
+
 def describe(provenance: dict[str, Any]) -> str:
     """Return in words how a config was chosen."""
     if provenance.get("confirmed"):
@@ -87,6 +106,8 @@ def describe(provenance: dict[str, Any]) -> str:
             "the confirmed winner" if provenance["better_than_baseline"] else "the first of those tried on fresh seeds"
         )
         return f"{kind}: {provenance['verdict']}"
+    if provenance.get("chosen_by_hand"):
+        return f"trial {provenance['trial']}, chosen by hand: its score may be luck"
     if "study" in provenance:
         return f"the best trial, not confirmed: its score may be luck. To know: hpo confirm {provenance['study']}"
     return "a configuration without provenance"

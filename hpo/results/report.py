@@ -39,10 +39,16 @@ def report(store: Store, study: Study, commands: str) -> str:
         everything = trials.load_study(connection, study.study_id)
         kinds = reading.failure_kinds(connection, study.study_id)
         baseline = reading.baseline_trial(connection, study.study_id)
-    own = [t for t in everything if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
+        front = reading.front(connection, study.study_id)
+    own = [charts.by_metric(t) for t in everything if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
     result = confirmation.evaluate(store, study)
     figures: dict[str, go.Figure] = {}
     sections = _sections(study, own, result, figures, kinds, baseline.value if baseline else None)
+    if len(front) > 0:
+        figures["front"] = charts.pareto_front(everything, front, state)
+        explained = "Each trial of the front is the best of those that cost no more than it."
+        content = f'<div class=figure id="front" style="height:{int(figures["front"].layout.height)}px"></div>'
+        sections.insert(1, ("Pareto front", explained, content))
     sections.append(("To go on", "", f"<pre>{_text(commands)}</pre>"))
     drawn = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
     return _PAGE.substitute(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hpo.constraints import Costs
 from hpo.runner.illustrating import Illustrator
 from hpo.runner.keeping import Keeper
 from hpo.runner.note import NoteKeeper
@@ -20,6 +21,8 @@ LOOK_SECONDS = 1.0
 IDLE_SECONDS = 0.2
 OOM_PARTS = 4
 """Parts that the batches of a trial that ran out of memory are split into, once."""
+MAX_REJECTED = 100
+"""So many draws in a row that break the space's constraints end the study."""
 ALIKE = 3
 """So many first trials that fail alike, with none finished, end the study."""
 
@@ -103,8 +106,33 @@ class Loop:
             self._over = answer
             return True
         for assignment in answer:
-            self._admit(assignment)
+            if self._is_allowed(assignment):
+                self._admit(assignment)
         return False
+
+    def _is_allowed(self, assignment: Assignment) -> bool:
+        """Find out what a trial costs, where that matters; one that breaks the space's constraints is not trained."""
+        study, key = self.session.study, assignment.trial_id
+        if self.session.knows_costs(key):
+            return True
+        constraints, costs = study.space.constraints, Costs()
+        wanted = [*constraints.limits, *([study.recipe.cost] if study.recipe.cost is not None else [])]
+        for name in dict.fromkeys(wanted):  # what breaks a cheap one need not be built to be timed
+            try:
+                costs |= self.engine.measure(assignment.config, [name])
+            except TrialFault as error:
+                self._fail(Live(assignment, []), error.fault)
+                return False
+            if constraints.broken(costs):
+                break
+        self.session.note_costs(key, costs)
+        broken = constraints.broken(costs)
+        if broken and self.session.reject(key, broken) >= MAX_REJECTED:
+            self.session.stop(
+                f"{MAX_REJECTED} draws in a row broke the constraints ({broken}); loosen them or narrow the space "
+                "(hpo studies set-space)"
+            )
+        return not broken
 
     def _admit(self, assignment: Assignment) -> None:
         """Give a trial to the engine, from its checkpoint if it has one."""

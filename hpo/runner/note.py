@@ -18,6 +18,7 @@ from hpo.store.study import Study
 NOTE_SECONDS = 15.0
 SHARE = 0.01
 """The most of its time that a worker gives to the note: importances of many trials take long."""
+FRONT_ROWS = 10
 _log = logging.getLogger(__name__)
 
 
@@ -77,6 +78,11 @@ def note(connection: Connection, study: Study, importances: dict[str, float]) ->
     if best:
         config = TrialConfig.from_dict(best[0].attrs["config"], "best")
         lines += [f"**Best: {best[0].value:.4f}**, trial {best[0].number}: {config.summary()}", ""]
+    front = reading.front(connection, study.study_id)
+    if len(front) > 1:
+        lines += [f"| trial | {state.metric} | {state.cost} |", "|---|---|---|"]
+        lines += [f"| {t.number} | {t.value:.4f} | {t.cost:,.6g} |" for t in front[:FRONT_ROWS]]
+        lines.append("")
     if baseline is not None and baseline.value is not None:
         gain = (
             f" The best is {100 * (best[0].value - baseline.value):+.2f} points from it."

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from hpo import code, documents
 from hpo.config import ClassWeight, DataSource, Metric, Network, Precision, Split, TrialConfig, check_fits
+from hpo.constraints import Constraints
 from hpo.documents import Section
 from hpo.errors import DocumentError, HpoError, ModelError
 from hpo.ranges import Fixed, Flag, Number, Suggester, extremes, one_of, pick, within
@@ -82,11 +83,12 @@ class SearchSpace(Section):
     optimizer: OptimizerSpace | None = None
     schedule: ScheduleSpace = ScheduleSpace()
     augment: AugmentSpace = AugmentSpace()
+    constraints: Constraints = Constraints()
     baselines: list[Baseline] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> "SearchSpace":
-        families = [name for name in ("mlp", "cnn", "model", "python") if getattr(self, name) is not None]
+        families = self._families
         if len(families) != 1:
             got = " and ".join(families) or "none"
             raise ValueError(f"exactly one of [mlp], [cnn], [model] and python is required, got {got}.")
@@ -104,6 +106,15 @@ class SearchSpace(Section):
             for name in fixed.values.keys() - fixed.used:
                 raise ValueError(f"baselines.{i}.params.{name}: is not asked for on this path. Remove it.")
         return self
+
+    @property
+    def _families(self) -> list[str]:
+        return [name for name in ("mlp", "cnn", "model", "python") if getattr(self, name) is not None]
+
+    @property
+    def family(self) -> str:
+        """Which of its sections says what the networks are: mlp, cnn, model or python."""
+        return self._families[0]
 
     def draw(self, suggester: Suggester, seed: int) -> TrialConfig:
         """Walk the space: every choice is asked of the suggester, and the answers make a complete config.

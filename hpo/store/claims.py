@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from hpo.store.limits import EXCUSED, FAILURE, Over
 from hpo.store.trials import insert_trials, set_state
 
 GRACE_SECONDS = 30.0
+EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
 MAX_DEATHS = 5
 """A trial whose worker died this often without one more epoch is not given to another."""
 
@@ -46,11 +48,18 @@ class Wait:
 
 
 def claim(
-    store: Store, connection: Connection, study_id: int, worker_id: str, count: int, held: set[int]
+    store: Store,
+    connection: Connection,
+    study_id: int,
+    worker_id: str,
+    count: int,
+    held: set[int],
+    undrawn: Callable[[Connection], int | None] = lambda connection: None,
 ) -> list[Claimed] | Wait | Over:
     """Claim up to `count` trials, waiting ones first, within a transaction of the worker's.
 
     `held` are the trials the worker knows to be its own: a lease beyond them is a claim whose answer was lost.
+    `undrawn` tells, under the study's lock, how many configurations are left to draw; None where there is no end.
     """
     store.lock_study(connection, study_id)
     forgotten = _leased(connection, worker_id)
@@ -68,14 +77,23 @@ def claim(
     for trial_id, number in _waiting(connection, study_id, min(count, left)):
         set_state(store, connection, trial_id, "RUNNING")
         claimed.append(Claimed(trial_id, number))
-    if not progress.budget.only_waiting:
-        made = insert_trials(store, connection, study_id, "RUNNING", min(count, left) - len(claimed))
-        claimed += [Claimed(*each, fresh=True) for each in made]
+    fresh = 0 if progress.budget.only_waiting else min(count, left) - len(claimed)
+    limit = undrawn(connection) if fresh else None
+    made = insert_trials(store, connection, study_id, "RUNNING", fresh if limit is None else min(fresh, limit))
+    claimed += [Claimed(*each, fresh=True) for each in made]
+    if not claimed and limit == 0 and leases == 0:
+        return _end(connection, study_id, EXHAUSTED)
     if not claimed:
         return Wait()
     leases_of_mine = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
     connection.execute(sa.insert(schema.hpo_leases), leases_of_mine)
     return claimed
+
+
+def _end(connection: Connection, study_id: int, reason: str) -> Over:
+    table = schema.hpo_studies
+    connection.execute(sa.update(table).where(table.c.study_id == study_id).values(stop_reason=reason))
+    return Over(reason)
 
 
 def _leased(connection: Connection, worker_id: str) -> list[Claimed]:
@@ -139,7 +157,7 @@ def _continue_later(store: Store, connection: Connection, study_id: int, dead: C
     else:
         message = f"its workers died {deaths} times in epoch {epochs + 1}"
     changes.user_attrs[dead.trial_id, FAILURE] = json.dumps({"kind": "lost", "message": message})
-    changes.states[dead.trial_id] = ("FAIL", None)
+    changes.states[dead.trial_id] = ("FAIL", ())
     trials.write(store, connection, changes)
 
 

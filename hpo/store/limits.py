@@ -18,6 +18,16 @@ CONFIRMS = "confirms"
 EXCUSED = "excused"
 """User attribute of a failed trial that does not count as a failure; its text says why."""
 
+VOID = "void"
+"""User attribute of a trial that was taken out: why, and what it had been; system attribute too, for samplers."""
+COSTS = "costs"
+"""User attribute of a trial: what its untrained network was found to cost."""
+COST = "cost"
+"""System attribute of a trial with two objectives: the second, known before it is trained."""
+INFEASIBLE = "infeasible"
+"""User attribute of a draw that broke the space's constraints and was not trained; its text says which."""
+CONSTRAINT = "constraints:"
+"""System attribute by which Optuna knows a constraint, before its name; above 0 it is broken."""
 OUTSIDE = "outside"
 """System attribute of a trial that the study's space, changed since, cannot draw; its text says why."""
 
@@ -106,13 +116,20 @@ def failed_trials(connection: Connection, study_id: int) -> int:
     return count(connection, sa.and_(failed, sa.not_(excused)))
 
 
+def infeasible_draws(connection: Connection, study_id: int) -> int:
+    """Return how many draws broke the space's constraints and were not trained."""
+    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    rejected = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == INFEASIBLE)
+    return count(connection, sa.and_(columns.study_id == study_id, columns.state == "FAIL", rejected))
+
+
 def best_value(connection: Connection, study_id: int) -> tuple[float | None, int]:
     """Return the best value of the complete trials of the space, and how many have finished since it came."""
     columns, values = schema.trials.c, schema.trial_values.c
     query = (
         sa.select(values.value, columns.datetime_complete)
         .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE")
-        .where(sa.not_(is_outside()))
+        .where(sa.not_(is_outside()), values.objective == 0)
         .order_by(values.value.desc(), columns.datetime_complete)
         .limit(1)
     )

@@ -12,12 +12,10 @@ from sqlalchemy.exc import IntegrityError
 from hpo.errors import StoreError, StudyError
 from hpo.store import claims, limits, reading, schema, trials
 from hpo.store.connect import Store
-from hpo.store.limits import EXCUSED, FAILURE
+from hpo.store.limits import EXCUSED, FAILURE, VOID
 from hpo.store.study import check_name, id_of, insert_study
 from hpo.store.url import shown
 
-VOID = "void"
-"""User attribute of a trial that was taken out: why, and what it had been."""
 _BEATS_SEEN_WITHIN = 2.5
 _TRIAL_CHILDREN = (
     schema.trial_user_attributes,
@@ -200,8 +198,9 @@ def void(store: Store, name: str, number: int, why: str) -> None:
             raise StudyError(
                 f'Study "{name}": trial {number} must be complete or pruned to be voided, got {trial.state.lower()}.'
             )
-        changes = trials.Changes(states={trial_id: ("FAIL", None)})
+        changes = trials.Changes(states={trial_id: ("FAIL", ())})
         changes.user_attrs[trial_id, VOID] = json.dumps({"why": why, "was": trial.state})
+        changes.system_attrs[trial_id, VOID] = json.dumps(True)
         changes.user_attrs[trial_id, EXCUSED] = json.dumps(f"voided: {why}")
         trials.write(store, connection, changes)
         studies = schema.hpo_studies

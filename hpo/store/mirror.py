@@ -5,7 +5,8 @@ reading costs nothing: the mirror is refreshed when its owner says so, and what 
 (parameters, rungs, relative parameters) is put into the mirror and into `Changes` for the next transaction.
 
 Trials that failed, were voided, went on under another number or lie outside the space are left out of sight: they
-would teach nothing, and successive halving would count their rungs twice.
+would teach nothing, and successive halving would count their rungs twice. Draws that broke a constraint are seen by
+samplers alone.
 """
 
 import copy
@@ -23,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.store import schema, trials
-from hpo.store.limits import OUTSIDE
+from hpo.store.limits import COST, OUTSIDE
 from hpo.store.trials import Changes
 
 
@@ -32,8 +33,13 @@ class Mirror(BaseStorage):
     as in Optuna's in-memory storage, so that a list that was handed out stays what it was.
     """
 
-    def __init__(self, study_id: int, study_name: str, record: Callable[[Changes], None]) -> None:
+    def __init__(
+        self, study_id: int, study_name: str, record: Callable[[Changes], None], two_objectives: bool = False
+    ) -> None:
         """`record` takes what is to be written to the store."""
+        self._directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if two_objectives else [])]
+        self._scratch: dict[str, Any] = {}
+        """What a sampler keeps of a study; only for the draw at hand, lest it depends on who drew before."""
         self.study_id = study_id
         self.study_name = study_name
         self._write = record
@@ -77,7 +83,7 @@ class Mirror(BaseStorage):
 
     def hold(self) -> None:
         """Keep back what is written from now on, until `let_go`."""
-        self._held = Changes()
+        self._held, self._scratch = Changes(), {}
 
     def let_go(self, undo: FrozenTrial | None = None) -> None:
         """Write what was kept back; with `undo`, drop it instead and put the trial back as it was."""
@@ -111,15 +117,24 @@ class Mirror(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         with self._lock:
-            seen = [
-                t
-                for t in self._trials.values()
-                if t.state != TrialState.FAIL
-                and OUTSIDE not in t.system_attrs
-                and (states is None or t.state in states)
-            ]
+            seen = [t for t in self._in_sight() if states is None or t.state in states]
         seen.sort(key=lambda t: t.number)
         return copy.deepcopy(seen) if deepcopy else seen
+
+    def _in_sight(self) -> list[FrozenTrial]:
+        """Return what may be learned from. While a trial is drawn, that is also what was found infeasible."""
+        inside = [t for t in self._trials.values() if OUTSIDE not in t.system_attrs]
+        ended = [t for t in inside if t.state != TrialState.FAIL]
+        if self._held is None:
+            return ended
+        worst = min((t.values[0] for t in ended if t.state == TrialState.COMPLETE), default=0.0)
+        infeasible = [_as_infeasible(t, worst) for t in inside if is_infeasible(t)]
+        return (ended if len(self._directions) == 1 else [_as_complete(t) for t in ended]) + infeasible
+
+    def everything(self) -> list[FrozenTrial]:
+        """Return all trials of the space, failed ones too, in the order of their numbers."""
+        with self._lock:
+            return sorted((t for t in self._trials.values() if OUTSIDE not in t.system_attrs), key=lambda t: t.number)
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return self.study_id
@@ -128,16 +143,19 @@ class Mirror(BaseStorage):
         return self.study_name
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return [StudyDirection.MAXIMIZE]
+        return list(self._directions)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         return {}
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return {}
+        return dict(self._scratch)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._scratch[key] = value
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        return [FrozenStudy(self.study_name, StudyDirection.MAXIMIZE, {}, {}, self.study_id)]
+        return [FrozenStudy(self.study_name, None, {}, {}, self.study_id, directions=self._directions)]
 
     # What Optuna writes, and the worker through it.
 
@@ -179,7 +197,7 @@ class Mirror(BaseStorage):
         self._change(trial_id, **changed)
         with self._lock:
             self._trials[trial_id] = _as_seen(self._trials[trial_id])
-        self._record(Changes(states={trial_id: (state.name, values[0] if values else None)}))
+        self._record(Changes(states={trial_id: (state.name, tuple(values or ()))}))
         return True
 
     # What belongs to the store and is never asked of a mirror.
@@ -188,7 +206,44 @@ class Mirror(BaseStorage):
         raise NotImplementedError("studies and trials are made by the store, not by its mirror")
 
     create_new_study = delete_study = create_new_trial = _refuse
-    set_study_user_attr = set_study_system_attr = _refuse
+    set_study_user_attr = _refuse
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Say whether a trial broke a constraint and was not trained."""
+    return trial.state == TrialState.FAIL and any(excess > 0 for excess in trial.constraints.values())
+
+
+def awaits_verdict(trial: FrozenTrial) -> bool:
+    """Say whether a trial was claimed and is still to be checked against the constraints."""
+    return trial.state == TrialState.RUNNING and not trial.constraints
+
+
+def _as_infeasible(trial: FrozenTrial, value: float) -> FrozenTrial:
+    """Return an infeasible draw as samplers know such: complete, with constraints broken.
+
+    TPE puts it behind all others whatever its value, the Gaussian process wants one that does not stand out.
+    """
+    seen = copy.copy(trial)
+    seen.state, seen.values = TrialState.COMPLETE, [value, *_cost(trial)]
+    return seen
+
+
+def _as_complete(trial: FrozenTrial) -> FrozenTrial:
+    """Return a pruned trial as samplers for two objectives take it, who know no pruning: complete with its last value.
+
+    That is less than it would have come to; but what it was pruned for does better and costs no more.
+    """
+    if trial.state != TrialState.PRUNED:
+        return trial
+    seen = copy.copy(trial)
+    last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
+    seen.state, seen.values = TrialState.COMPLETE, [last, *_cost(trial)]
+    return seen
+
+
+def _cost(trial: FrozenTrial) -> list[float]:
+    return [trial.system_attrs[COST]] if COST in trial.system_attrs else []
 
 
 DIVERGED = "diverged"

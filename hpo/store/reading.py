@@ -23,11 +23,14 @@ class TrialView:
     number: int
     state: str
     value: float | None
+    """Of the metric."""
     curve: dict[int, float]
     """Value of the metric by epoch."""
     attrs: dict[str, Any]
     params: dict[str, Any]
     """As drawn, by name; empty if they were not asked for."""
+    cost: float | None = None
+    """The second objective's value, if there are two."""
     outside: str | None = None
     """Why the study's space, changed since, cannot draw it; None if it can."""
 
@@ -47,7 +50,11 @@ class StudyView:
     over: Over | None
     metric: str
     """What the values are of, in words: "validation accuracy"."""
+    cost: str | None
+    """What the second objective is, in words: "parameters"; None if there is one objective."""
     workers: tuple[dict[str, Any], ...]
+    infeasible: int = 0
+    """Draws that broke the space's constraints and were not trained."""
     outside: int = 0
     """Finished trials that the study's space, changed since, cannot draw."""
 
@@ -106,7 +113,9 @@ def study(connection: Connection, study_id: int) -> StudyView:
         active_seconds=ours.active_seconds if ours is not None else None,
         over=limits.over(connection, study_id) if ours is not None else None,
         metric=metric(connection, study_id),
+        cost=cost(connection, study_id),
         workers=tuple(json.loads(text) for text in workers.scalars()),
+        infeasible=limits.infeasible_draws(connection, study_id),
         outside=limits.count(
             connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED), limits.is_outside())
         ),
@@ -115,23 +124,59 @@ def study(connection: Connection, study_id: int) -> StudyView:
 
 def metric(connection: Connection, study_id: int) -> str:
     """Return what a study's values are of, in words; "value" for a study that does not say so."""
+    return _value_names(connection, study_id)[0]
+
+
+def cost(connection: Connection, study_id: int) -> str | None:
+    """Return what a study minimizes besides, in words; None if it has one objective."""
+    names = _value_names(connection, study_id)
+    return names[1] if len(names) > 1 else None
+
+
+def _value_names(connection: Connection, study_id: int) -> list[str]:
     table = schema.study_system_attributes
     query = sa.select(table.c.value_json).where(table.c.study_id == study_id, table.c.key == schema.METRIC_NAMES)
     text = connection.execute(query).scalar()
-    return "value" if text is None else str(json.loads(text)[0])
+    return ["value"] if text is None else [str(name) for name in json.loads(text)]
 
 
 def best_trials(connection: Connection, study_id: int, count: int, outside: bool = False) -> list[TrialView]:
-    """Return the best complete trials of the space (or of those outside it), the best first; of equals the earlier."""
-    columns, values = schema.trials.c, schema.trial_values.c
+    """Return the best complete trials of the space (or of those outside it), the best first.
+
+    Of equals the one that costs less, then the earlier.
+    """
+    columns, values, costs = schema.trials.c, schema.trial_values.c, schema.trial_values.alias().c
+    cost = sa.select(costs.value).where(costs.trial_id == columns.trial_id, costs.objective == 1).scalar_subquery()
     belongs = limits.is_outside() if outside else sa.not_(limits.is_outside())
     query = (
         sa.select(columns.trial_id)
         .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE", belongs)
-        .order_by(values.value.desc(), columns.number)
+        .where(values.objective == 0)
+        .order_by(values.value.desc(), cost, columns.number)
         .limit(count)
     )
     return _views(connection, list(connection.execute(query).scalars()))
+
+
+def front(connection: Connection, study_id: int) -> list[TrialView]:
+    """Return the Pareto front of a study with two objectives, the best by the metric first: each next one costs less.
+
+    Of equals in both the earlier. Empty for a study with one objective.
+    """
+    columns, values, costs = schema.trials.c, schema.trial_values.c, schema.trial_values.alias().c
+    query = (
+        sa.select(columns.trial_id, costs.value)
+        .where(columns.study_id == study_id, columns.state == "COMPLETE", sa.not_(limits.is_outside()))
+        .where(columns.trial_id == values.trial_id, values.objective == 0)
+        .where(columns.trial_id == costs.trial_id, costs.objective == 1)
+        .order_by(values.value.desc(), costs.value, columns.number)
+    )
+    found, lowest = [], float("inf")
+    for trial_id, cost in connection.execute(query).fetchall():
+        if cost < lowest:
+            found.append(trial_id)
+            lowest = cost
+    return _views(connection, found)
 
 
 def running_trials(connection: Connection, study_id: int) -> list[TrialView]:
@@ -147,7 +192,7 @@ def best_so_far(connection: Connection, study_id: int) -> list[float]:
     query = (
         sa.select(columns.state, values.value)
         .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state.in_(schema.FINISHED))
-        .where(sa.not_(limits.is_outside()))
+        .where(sa.not_(limits.is_outside()), values.objective == 0)
         .order_by(columns.datetime_complete, columns.number)
     )
     best, found = float("-inf"), []
@@ -234,7 +279,8 @@ def _views(connection: Connection, trial_ids: list[int]) -> list[TrialView]:
         return found
 
     main = rows(schema.trials, "number", "state")
-    values = rows(schema.trial_values, "value")
+    objectives = rows(schema.trial_values, "objective", "value")
+    values: dict[int, dict[int, float]] = {i: dict(tuple(row) for row in found) for i, found in objectives.items()}
     curves = rows(schema.trial_intermediate_values, "step", "intermediate_value")
     attrs = rows(schema.trial_user_attributes, "key", "value_json")
     params = rows(schema.trial_params, "param_name", "param_value", "distribution_json")
@@ -245,10 +291,11 @@ def _views(connection: Connection, trial_ids: list[int]) -> list[TrialView]:
             trial_id=i,
             number=main[i][0][0],
             state=main[i][0][1],
-            value=values[i][0][0] if i in values else None,
+            value=values.get(i, {}).get(0),
             curve=dict(sorted(tuple(point) for point in curves[i])),
             attrs={key: json.loads(text) for key, text in attrs[i]},
             params={name: _external(value, text) for name, value, text in params[i]},
+            cost=values.get(i, {}).get(1),
             outside=outside.get(i),
         )
         for i in trial_ids

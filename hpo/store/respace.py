@@ -15,18 +15,21 @@ from sqlalchemy.engine import Connection
 
 from hpo import documents
 from hpo.config import TrialConfig
-from hpo.errors import StudyError
+from hpo.constraints import Costs
+from hpo.errors import HpoError, StudyError
+from hpo.grid import grid
 from hpo.ranges import Fixed
 from hpo.space import SearchSpace
 from hpo.store import managing, schema, trials
 from hpo.store import study as studies
 from hpo.store.connect import Store
-from hpo.store.limits import CONFIRMS, EXCUSED, OUTSIDE
+from hpo.store.limits import CONFIRMS, CONSTRAINT, COSTS, EXCUSED, INFEASIBLE, OUTSIDE
 from hpo.store.study import Study
 from hpo.transfer import SAME_STUDY, draws_for
 
 _OF_ONE_DRAW = "tpe:"
 """System attributes under which TPE tells other workers what it is about to draw."""
+_FEASIBLE_NOW = "it broke constraints that no longer hold, and was not trained"
 _CHUNK = 500
 
 
@@ -50,12 +53,14 @@ def set_space(store: Store, name: str, space_name: str, space: SearchSpace) -> S
     """Give a study another space, whole or not at all.
 
     Raises: StudyError if there is no such study, if workers are at it, or if the space cannot be mapped: another
-    data set, split or family of networks, or nothing of what was trained fits.
+    data set, split, metric or family of networks, or nothing of what was trained fits. UsageError: a grid without end.
     """
     study = studies.load(store, name)
     if space.data is None:
         space = space.model_copy(update={"data": study.space.data})
     _check_mappable(study, space)
+    if study.recipe.sampler.name == "grid":
+        grid(study.with_space(space).effective_space)
     standing = managing.check_at_rest(store, name, study.study_id)
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
@@ -81,8 +86,8 @@ def _check_mappable(study: Study, space: SearchSpace) -> None:
     before, now = study.space, space
     found = documents.differences("data", documents.dump(before).get("data"), documents.dump(now).get("data"))
     found += documents.differences("split", documents.dump(before.split), documents.dump(now.split))
-    families = ["mlp" if each.mlp is not None else "cnn" for each in (before, now)]
-    found += documents.differences("family", families[0], families[1])
+    found += documents.differences("metric", study.metric, study.with_space(space).metric)
+    found += documents.differences("family", before.family, now.family)
     if found:
         raise StudyError(
             f'Study "{study.name}": its trials cannot be mapped to the new space ({"; ".join(found)}): their scores '
@@ -97,13 +102,17 @@ def _sorted_out(
     walked = study.with_space(space).effective_space
     result, changes, fitting = SpaceSet(), trials.Changes(), []
     for trial in found:
-        if EXCUSED in trial.user_attrs:  # its record stays as it was
+        rejected = INFEASIBLE in trial.user_attrs
+        if EXCUSED in trial.user_attrs and not rejected:  # its record stays as it was
             continue
-        key = trial._trial_id
+        key, costs = trial._trial_id, _costs(trial)
         try:
             config, drawn = _config_of(study, trial)
             draws = draws_for(walked, config, SAME_STUDY, drawn)
-        except ValueError as error:
+            broken = walked.constraints.broken(costs)
+            if rejected != bool(broken):
+                raise ValueError(broken or _FEASIBLE_NOW)
+        except (ValueError, HpoError) as error:  # the latter from a space in Python
             why = str(error).removesuffix(".")
             if trial.state.is_finished():
                 changes.system_attrs[key, OUTSIDE] = json.dumps(why)
@@ -112,12 +121,15 @@ def _sorted_out(
             else:
                 result.dropped[trial.number] = (_what(trial), why)
                 changes.user_attrs[key, EXCUSED] = json.dumps(f"dropped: it does not fit the new space: {why}")
-                changes.states[key] = ("FAIL", None)
+                changes.states[key] = ("FAIL", ())
             continue
         if trial.state.name in schema.FINISHED:
             result.kept.append(trial.number)
         elif not trial.state.is_finished():
             result.waiting.append(trial.number)
+        if trial.state.is_finished() or walked.constraints.limits.keys() <= costs.keys():
+            for name, excess in walked.constraints.excess(costs).items():
+                changes.system_attrs[key, f"{CONSTRAINT}max_{name}"] = json.dumps(excess)
         if "fixed_params" in trial.system_attrs:
             changes.system_attrs[key, "fixed_params"] = json.dumps(draws)
         if trial.params:
@@ -133,6 +145,14 @@ def _config_of(study: Study, trial: FrozenTrial) -> tuple[TrialConfig, dict[str,
         return TrialConfig.from_dict(stored, f"trial {trial.number}: config"), trial.params
     draws = trial.system_attrs.get("fixed_params", {})
     return study.effective_space.draw(Fixed(draws), seed=0), draws
+
+
+def _costs(trial: FrozenTrial) -> Costs:
+    """Return what is known of a trial's costs: measured for constraints, or counted when it was trained."""
+    known: Costs = dict(trial.user_attrs.get(COSTS, {}))
+    if "parameters" in trial.user_attrs:
+        known.setdefault("parameters", trial.user_attrs["parameters"])
+    return known
 
 
 def _what(trial: FrozenTrial) -> str:
@@ -157,7 +177,8 @@ def _forget(connection: Connection, all_ids: list[int], fitting: list[int]) -> N
     params, attrs = schema.trial_params.c, schema.trial_system_attributes.c
     for ids in _chunks(fitting):
         connection.execute(sa.delete(schema.trial_params).where(params.trial_id.in_(ids)))
-    stale = sa.or_(attrs.key == OUTSIDE, attrs.key.startswith(_OF_ONE_DRAW))
+    noted = (attrs.key.startswith(start) for start in (_OF_ONE_DRAW, CONSTRAINT))
+    stale = sa.or_(attrs.key == OUTSIDE, *noted)
     for ids in _chunks(all_ids):
         connection.execute(sa.delete(schema.trial_system_attributes).where(attrs.trial_id.in_(ids), stale))
 

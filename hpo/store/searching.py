@@ -2,17 +2,23 @@
 
 import copy
 import hashlib
+import math
 import warnings
+from typing import cast
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from hpo.config import TrialConfig
 from hpo.recipe import Pruner, Sampler, StudyRecipe
 from hpo.space import SearchSpace
+from hpo.store.dominance import Rivals
+from hpo.store.gridding import Grid
+from hpo.store.limits import COST
 from hpo.store.mirror import Mirror
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -47,12 +53,15 @@ class _Random(optuna.samplers.RandomSampler):
 class _GP(optuna.samplers.GPSampler):
     def __init__(self, startup_trials: int) -> None:
         self._random = _Random()
-        super().__init__(n_startup_trials=startup_trials, independent_sampler=self._random)
+        super().__init__(
+            n_startup_trials=startup_trials, independent_sampler=self._random, warn_independent_sampling=False
+        )
 
     def reseed(self, seed: int, number: int) -> None:
         self._rng.rng.seed(seed)
         self._random.reseed(seed, number)
-        self._gprs_cache_list = None  # what an earlier fit began from: a draw would depend on who drew before
+        # What an earlier fit began from: a draw would depend on who drew before.
+        self._gprs_cache_list = self._constraints_gprs_cache_list = None
 
 
 class _QMC(optuna.samplers.QMCSampler):
@@ -70,12 +79,22 @@ class _QMC(optuna.samplers.QMCSampler):
         return self._number
 
 
-SeededSampler = _TPE | _Random | _GP | _QMC
+class _NSGA2(optuna.samplers.NSGAIISampler):
+    def reseed(self, seed: int, number: int) -> None:
+        self._rng.rng.seed(seed)
+        self._random_sampler._rng.rng.seed(seed)
 
 
-def make_sampler(recipe: Sampler, seed: int) -> SeededSampler:
-    """Return the sampler that a recipe names; `seed` is the study's."""
+SeededSampler = _TPE | _Random | _GP | _QMC | _NSGA2 | Grid
+
+
+def make_sampler(recipe: Sampler, seed: int, space: SearchSpace) -> SeededSampler:
+    """Return the sampler that a recipe names; `seed` is the study's. Raises: UsageError for a grid without end."""
     match recipe.name:
+        case "grid":
+            return Grid(space, derived_seed(seed, "grid", 0))
+        case "nsga2":
+            return _NSGA2(population_size=recipe.population)
         case "random":
             return _Random()
         case "gp":
@@ -116,18 +135,23 @@ class Search:
 
     def __init__(self, mirror: Mirror, space: SearchSpace, recipe: StudyRecipe) -> None:
         self.mirror, self.space, self.recipe = mirror, space, recipe
-        self.sampler = make_sampler(recipe.sampler, recipe.seed)
-        self.study = Study(
-            mirror.study_name, mirror, sampler=self.sampler, pruner=make_pruner(recipe.pruner, space.max_epochs)
-        )
+        self.sampler = make_sampler(recipe.sampler, recipe.seed, space)
+        self.study = Study(mirror.study_name, mirror, sampler=self.sampler)
+        self.rivals = Rivals(mirror)
+        pruner = make_pruner(recipe.pruner, space.max_epochs)
+        self.pruning = Study(mirror.study_name, cast(BaseStorage, self.rivals), pruner=pruner)
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:
         """Draw a trial's config. It follows from the study's seed, the trial's number and what is known."""
         before = copy.deepcopy(self.mirror.get_trial(trial_id))  # Optuna's Trial changes the one it is given
         again = self.recipe.duplicates == "ask_again" and "fixed_params" not in before.system_attrs
+        again = again and not isinstance(self.sampler, Grid)
         for attempt in range(ATTEMPTS if again else 1):
             purpose = f"draw/{attempt}" if attempt else "draw"
-            self.sampler.reseed(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
+            if isinstance(self.sampler, Grid):
+                self.sampler.choose(before, self.mirror.everything())
+            else:
+                self.sampler.reseed(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
             self.study._thread_local.cached_all_trials = None  # it is filled by the sampler and outlives a trial
             self.mirror.hold()
             config = self.space.draw(Trial(self.study, trial_id), derived_seed(self.recipe.seed, "train", number))
@@ -138,6 +162,16 @@ class Search:
             break
         return config
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether there is always something more to draw: everywhere but in a grid."""
+        return not isinstance(self.sampler, Grid)
+
+    def undrawn(self) -> int:
+        """Return how many configurations of the grid no trial has."""
+        assert isinstance(self.sampler, Grid)
+        return self.sampler.size - len(self.sampler.taken(self.mirror.everything()))
+
     def _is_known(self, trial_id: int) -> bool:
         """Say whether another trial has the same parameters; what failed is drawn again in any case."""
         params = self.mirror.get_trial(trial_id).params
@@ -145,8 +179,10 @@ class Search:
         return any(other.params == params for other in others if other._trial_id != trial_id)
 
     def should_prune(self, trial_id: int) -> bool:
-        """Say whether the pruner ends a trial after its latest report."""
-        return bool(self.study.pruner.prune(self.study, self.mirror.get_trial(trial_id)))
+        """Say whether the pruner ends a trial after its latest report, among those that cost no more."""
+        trial = self.mirror.get_trial(trial_id)
+        self.rivals.limit = trial.system_attrs.get(COST, math.inf)
+        return bool(self.pruning.pruner.prune(self.pruning, trial))
 
     def importances(self) -> dict[str, float]:
         """Return how much each parameter that all complete trials have matters (PED-ANOVA); empty for few trials."""
@@ -162,11 +198,16 @@ class Search:
 
     def _importances(self) -> dict[str, float]:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+        if self.recipe.cost is None:
+            return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+        # Of the metric; PED-ANOVA takes a target of one's own for something to be minimized.
+        return optuna.importance.get_param_importances(self.study, evaluator=evaluator, target=lambda t: -t.values[0])
 
     def tell(self, trial_id: int, state: TrialState, value: float | None) -> None:
-        """End a trial."""
+        """End a trial, with its value of the metric; its cost is known."""
         values = None if value is None else [value]
+        if values is not None and self.recipe.cost is not None:
+            values.append(self.mirror.get_trial(trial_id).system_attrs[COST])
         sampler: BaseSampler = self.sampler
         sampler.after_trial(self.study, self.mirror.get_trial(trial_id), state, values)
         self.mirror.set_trial_state_values(trial_id, state, values)

@@ -1,6 +1,7 @@
 """A worker's hold on a study: claim trials, report, prune, finish. What the runner knows of the store."""
 
 import heapq
+import itertools
 import threading
 import time
 import uuid
@@ -12,12 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.config import WORST, TrialConfig
+from hpo.constraints import Costs
 from hpo.store import claims, limits, trials
 from hpo.store import study as studies
 from hpo.store.claims import Claimed, Presence, Wait, Watch
 from hpo.store.connect import Store, patiently
-from hpo.store.limits import FAILURE, Over
-from hpo.store.mirror import DIVERGED, Mirror
+from hpo.store.limits import CONSTRAINT, COST, COSTS, EXCUSED, FAILURE, INFEASIBLE, Over
+from hpo.store.mirror import DIVERGED, Mirror, awaits_verdict, is_infeasible
 from hpo.store.outbox import Outbox, WorkerLost
 from hpo.store.searching import Search
 from hpo.store.study import Study
@@ -51,7 +53,7 @@ class Session:
         self.stopped = threading.Event()
         """Set to have the session stop waiting for a store that is away."""
         self._outbox = Outbox(store, study, self.worker_id, about)
-        self._mirror = Mirror(study.study_id, study.name, self._outbox.put)
+        self._mirror = Mirror(study.study_id, study.name, self._outbox.put, study.recipe.cost is not None)
         self._search = Search(self._mirror, study.effective_space, study.recipe)
         self._presence = Presence(self.worker_id)
         self._watch = Watch(grace)
@@ -121,7 +123,14 @@ class Session:
         Raises: WorkerLost, StoreError.
         """
         study_id, worker_id = self.study.study_id, self.worker_id
-        claimed = self._transact(lambda c: claims.claim(self.store, c, study_id, worker_id, count, self._held))
+
+        def undrawn(connection: Connection) -> int | None:
+            if self._search.is_endless:
+                return None
+            self._mirror.refresh(connection)
+            return self._search.undrawn()
+
+        claimed = self._transact(lambda c: claims.claim(self.store, c, study_id, worker_id, count, self._held, undrawn))
         if isinstance(claimed, Wait | Over):
             return claimed
         self.refresh(at_once=True)
@@ -197,6 +206,36 @@ class Session:
         self._mirror.set_trial_intermediate_value(trial_id, (trial.last_step or 0) + 1, worst)
         self._end(trial_id, TrialState.PRUNED, worst)
 
+    def knows_costs(self, trial_id: int) -> bool:
+        """Say whether a trial's costs have been found out, perhaps under another number."""
+        trial = self._mirror.get_trial(trial_id)
+        judged = bool(trial.constraints) or not self.study.space.constraints.limits
+        return judged and (COST in trial.system_attrs or self.study.recipe.cost is None)
+
+    def note_costs(self, trial_id: int, costs: Costs) -> None:
+        """Note what a trial's untrained network costs, and by how much it exceeds what the space allows."""
+        self.set_attrs(trial_id, {COSTS: costs})
+        for name, excess in self.study.space.constraints.excess(costs).items():
+            self._mirror.set_trial_system_attr(trial_id, f"{CONSTRAINT}max_{name}", excess)
+        cost = self.study.recipe.cost
+        if cost is not None and cost in costs:
+            self._mirror.set_trial_system_attr(trial_id, COST, costs[cost])
+
+    def reject(self, trial_id: int, message: str) -> int:
+        """End a trial that breaks a constraint before it was trained: it costs no budget, and the sampler learns of it.
+
+        Returns how many draws of the study, the latest ones, were rejected in a row.
+        """
+        self.set_attrs(trial_id, {INFEASIBLE: message, EXCUSED: f"infeasible: {message}"})
+        self._end(trial_id, TrialState.FAIL, None)
+        drawn = [t for t in self._mirror.everything() if t.state != TrialState.WAITING and not awaits_verdict(t)]
+        return sum(1 for _ in itertools.takewhile(is_infeasible, reversed(drawn)))
+
+    def stop(self, reason: str) -> None:
+        """Have all workers stop, with this reason."""
+        self._transact(lambda connection: None)
+        studies.stop(self.store, self.study, reason)
+
     def fail(self, trial_id: int, kind: str, message: str) -> None:
         """End a trial that could not be trained."""
         self._note_failure(trial_id, kind, message)
@@ -213,7 +252,7 @@ class Session:
     def best_value(self) -> float | None:
         """Return the best value of the complete trials."""
         complete = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-        return max((trial.value for trial in complete if trial.value is not None), default=None)
+        return max((trial.values[0] for trial in complete), default=None)
 
     def describe_worker(self, facts: dict[str, Any]) -> None:
         """Let others know more of this worker: it goes with the next beat."""
@@ -226,7 +265,7 @@ class Session:
     def best_roots(self, count: int) -> tuple[list[int], list[int]]:
         """Return the roots of the best complete trials, best first, and of the one that comes after them."""
         complete = self._mirror.get_all_trials(self.study.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-        ranked = heapq.nsmallest(count + 1, complete, key=lambda t: (-(t.value or 0.0), t.number))
+        ranked = heapq.nsmallest(count + 1, complete, key=lambda t: (-t.values[0], t.number))
         roots = [root_of(trial) for trial in ranked]
         return roots[:count], roots[count:]
 
@@ -248,7 +287,7 @@ class Session:
     def hand_back(self, trial_id: int) -> None:
         """Give up a trial so that whoever claims it next goes on from its checkpoint."""
         self._held.discard(trial_id)
-        self._outbox.put(Changes(states={trial_id: ("WAITING", None)}))
+        self._outbox.put(Changes(states={trial_id: ("WAITING", ())}))
         self._mirror.disown(trial_id)
 
     def _note_failure(self, trial_id: int, kind: str, message: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hpo import documents
 from hpo.config import LABELS, Metric, TrialConfig
+from hpo.constraints import COST_NAMES
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget, StudyRecipe
 from hpo.space import Baseline, SearchSpace
@@ -51,8 +52,7 @@ class Study:
     @property
     def effective_space(self) -> SearchSpace:
         """The space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
-        told = {"epochs": self.recipe.epochs, "metric": self.recipe.objective} | self.recipe.fidelity.fields()
-        return self.space.model_copy(update={name: value for name, value in told.items() if value is not None})
+        return self.recipe.applied_to(self.space)
 
     def full(self, config: TrialConfig) -> TrialConfig:
         """Return a trial's config at the space's own fidelity: what is confirmed, exported and trained in the end."""
@@ -93,7 +93,7 @@ def create(
     check_name(name)
     try:
         with store.write() as connection:
-            study_id = insert_study(store, connection, name)
+            study_id = insert_study(store, connection, name, recipe.cost is not None)
             attrs = {
                 "space_name": space_name,
                 "space": documents.dump(space),
@@ -103,7 +103,8 @@ def create(
             } | dict(noted)
             rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
             connection.execute(sa.insert(schema.study_user_attributes), rows)
-            values = [f"validation {LABELS[recipe.objective or space.metric]}"]
+            values = [f"validation {LABELS[recipe.metric or space.metric]}"]
+            values += [COST_NAMES[recipe.cost]] if recipe.cost is not None else []
             named = {"study_id": study_id, "key": schema.METRIC_NAMES, "value_json": json.dumps(values)}
             connection.execute(sa.insert(schema.study_system_attributes), named)
             budget = json.dumps(documents.dump(recipe.budget))
@@ -140,15 +141,19 @@ def _enqueue(store: Store, connection: Connection, study_id: int, draws: dict[st
     write(store, connection, changes)
 
 
-def insert_study(store: Store, connection: Connection, name: str) -> int:
-    """Add an empty study that maximizes one value; return its id. Raises: IntegrityError if the name is taken."""
+def insert_study(store: Store, connection: Connection, name: str, two_objectives: bool = False) -> int:
+    """Add an empty study that maximizes one value, and minimizes another if there are two; return its id.
+
+    Raises: IntegrityError if the name is taken.
+    """
     values: dict[str, Any] = {"study_name": name}
     if store.is_sqlite:
         values["study_id"] = fresh_id(connection, schema.studies.c.study_id, schema.hpo_schema.c.last_study_id)
     insert = sa.insert(schema.studies).values(**values).returning(schema.studies.c.study_id)
     study_id = int(connection.execute(insert).scalar_one())
-    direction = {"study_id": study_id, "direction": "MAXIMIZE", "objective": 0}
-    connection.execute(sa.insert(schema.study_directions), direction)
+    directions = ["MAXIMIZE", "MINIMIZE"][: 2 if two_objectives else 1]
+    rows = [{"study_id": study_id, "direction": each, "objective": i} for i, each in enumerate(directions)]
+    connection.execute(sa.insert(schema.study_directions), rows)
     for table in (schema.hpo_studies, schema.hpo_workers, schema.hpo_leases):
         # Of a study that was deleted by other means than ours and whose id is used again.
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
@@ -214,7 +219,7 @@ def check_same(
         found += documents.differences("recipe", study.recipe.identity(), recipe.identity() | own)
     was = {name: getattr(study.recipe, name) for name in given}
     if "objective" in was:
-        was["objective"] = study.metric
+        was["objective"] = documents.dump(study.recipe)["objective"] if study.recipe.cost is not None else study.metric
     found += documents.differences("recipe", was, dict(given))
     if found:
         raise StudyError(

@@ -8,7 +8,7 @@ transaction - the same rows in the same tables.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,13 +21,13 @@ from sqlalchemy.engine import Connection
 
 from hpo.store import schema
 from hpo.store.connect import Store
-from hpo.store.limits import CONFIRMS
+from hpo.store.limits import CONFIRMS, COSTS
 
 ROOT = "root"
 """System attribute of a trial that goes on from another: the number under which the first of them began."""
 
 
-KEPT = ("config", "baseline", CONFIRMS)
+KEPT = ("config", "baseline", CONFIRMS, COSTS)
 """User attributes that a trial takes along when it goes on under another number."""
 
 
@@ -51,8 +51,8 @@ class Changes:
     system_attrs: dict[tuple[int, str], str] = field(default_factory=dict)
     intermediate: dict[tuple[int, int], float] = field(default_factory=dict)
     """(trial, step) -> value."""
-    states: dict[int, tuple[str, float | None]] = field(default_factory=dict)
-    """trial -> new state, value. A trial that leaves RUNNING loses its lease."""
+    states: dict[int, tuple[str, Sequence[float]]] = field(default_factory=dict)
+    """trial -> new state, values: none, or one per objective. A trial that leaves RUNNING loses its lease."""
 
     def __bool__(self) -> bool:
         return bool(self.params or self.user_attrs or self.system_attrs or self.intermediate or self.states)
@@ -90,12 +90,12 @@ def write(store: Store, connection: Connection, changes: Changes) -> None:
         for (t, s), v in changes.intermediate.items()
     ]
     _upsert(store, connection, schema.trial_intermediate_values, ("trial_id", "step"), rows)
-    for trial_id, (state, value) in changes.states.items():
-        set_state(store, connection, trial_id, state, value)
+    for trial_id, (state, objectives) in changes.states.items():
+        set_state(store, connection, trial_id, state, objectives)
 
 
-def set_state(store: Store, connection: Connection, trial_id: int, state: str, value: float | None = None) -> None:
-    """Move a trial to a state, with its value if it has one; it keeps its lease only while RUNNING."""
+def set_state(store: Store, connection: Connection, trial_id: int, state: str, values: Sequence[float] = ()) -> None:
+    """Move a trial to a state, with its values if it has any; it keeps its lease only while RUNNING."""
     times: dict[str, Any] = {}
     if state == "RUNNING":
         times["datetime_start"] = now()
@@ -103,9 +103,10 @@ def set_state(store: Store, connection: Connection, trial_id: int, state: str, v
         times["datetime_complete"] = now()
     trials = schema.trials
     connection.execute(sa.update(trials).where(trials.c.trial_id == trial_id).values(state=state, **times))
-    if value is not None:
-        row = {"trial_id": trial_id, "objective": 0} | _stored(value, "value", "value_type")
-        _upsert(store, connection, schema.trial_values, ("trial_id", "objective"), [row])
+    rows = [
+        {"trial_id": trial_id, "objective": i} | _stored(value, "value", "value_type") for i, value in enumerate(values)
+    ]
+    _upsert(store, connection, schema.trial_values, ("trial_id", "objective"), rows)
     if state != "RUNNING":
         connection.execute(sa.delete(schema.hpo_leases).where(schema.hpo_leases.c.trial_id == trial_id))
 

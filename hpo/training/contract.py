@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.config import WORST, Metric, TrialConfig
+from hpo.constraints import Cost, Costs
 
 FaultKind = Literal["diverged", "oom", "error"]
 
@@ -112,6 +113,10 @@ class Engine(Protocol):
 
     def admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> Facts:
         """Take a trial, from its start or from a checkpoint. Raises: TrialFault; then it was not taken."""
+        ...
+
+    def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
+        """Return what an untrained network costs here. Raises: TrialFault where that cannot be told."""
         ...
 
     def step(self) -> dict[int, EpochResult | Fault]:

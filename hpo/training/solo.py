@@ -1,16 +1,19 @@
 """The solo engine: one trial at a time, each as fast as one network alone can be trained."""
 
 import gc
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hpo.config import TrialConfig
+from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.graphed import GraphedRun
+from hpo.training.measuring import measure
 from hpo.training.run import Run
 
 
@@ -42,6 +45,9 @@ class SoloEngine:
     def data(self, config: TrialConfig) -> ResidentData:
         """Return a config's data, resident on the device. Raises: DataError."""
         return self._data.of(config)
+
+    def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
+        return measured(config, wanted, self._data)
 
     def step(self) -> dict[int, EpochResult | Fault]:
         if self._run is None or self._key is None:
@@ -77,6 +83,15 @@ class SoloEngine:
         if self.device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def measured(config: TrialConfig, wanted: Sequence[Cost], data_sets: DataSets) -> Costs:
+    """Return what an untrained network costs. Raises: TrialFault where that cannot be told."""
+    try:
+        data = data_sets.of(config)
+        return measure(config, data.input_shape, data.classes, data_sets.device, wanted)
+    except (HpoError, RuntimeError, ValueError) as error:
+        raise TrialFault(fault_of(error)) from error
 
 
 def run_kind(device: torch.device) -> type[Run]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import TrialConfig
+from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
 from hpo.models import build_model, parameter_count
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
@@ -20,7 +21,7 @@ from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
 from hpo.training.packed.lane import Lane
 from hpo.training.packed.program import member_of
 from hpo.training.run import Run
-from hpo.training.solo import fault_of, run_kind
+from hpo.training.solo import fault_of, measured, run_kind
 
 CPU_SLOTS, SLOTS = 8, 64
 """Trials that an engine holds: on a CPU more were measured to gain little; elsewhere it takes many to fill it."""
@@ -170,6 +171,9 @@ class PackedEngine:
         lane = Lane(bucket, size, data, *self._flat[bucket.data])
         self._units.append(lane)
         return lane
+
+    def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
+        return measured(config, wanted, self._data)
 
     def step(self) -> dict[int, EpochResult | Fault]:
         """Train an epoch of the lane or lone trial whose turn it is; on a GPU, of all of them side by side."""
