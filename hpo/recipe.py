@@ -102,6 +102,9 @@ class Checkpoints(Section):
     """A study's checkpoints together; of finished trials the worst go first. Folders only, not S3."""
 
 
+Engine = Literal["auto", "packed", "solo"]
+
+
 def _objective_form(value: Any) -> str:
     return "two" if isinstance(value, list | tuple) else "one"
 
@@ -121,7 +124,8 @@ class StudyRecipe(Section):
     objective: Objective | None = None
     """What to maximize on the validation rows; takes the place of the space's metric. With a second entry,
     `["accuracy", "parameters"]` or `["accuracy", "latency_ms"]`, also a cost to minimize."""
-    engine: Literal["solo"] = "solo"
+    engine: Engine = "auto"
+    """Trials one at a time; many small networks as one program; or that only where it measures faster here."""
     duplicates: Literal["ask_again", "new_seed"] = "ask_again"
     """What becomes of a draw that was drawn before: the sampler is asked again, or it is trained on another seed."""
     budget: Budget = Budget()
@@ -157,9 +161,12 @@ class StudyRecipe(Section):
         return space.model_copy(update={name: value for name, value in told.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes two recipes the same search: what its trials and their order depend on."""
+        """Return what makes two recipes the same search: what its trials and their order depend on.
+
+        The engine is how a trial is run, not what it is.
+        """
         content = documents.dump(self)
-        del content["title"], content["budget"], content["checkpoints"]
+        del content["title"], content["budget"], content["checkpoints"], content["engine"]
         return content
 
 

@@ -125,3 +125,6 @@ class FakeEngine:
 
     def evict(self, key: int) -> None:
         del self.trials[key]
+
+    def status(self) -> dict[str, float]:
+        return {}

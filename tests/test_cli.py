@@ -47,13 +47,13 @@ def test_help_is_quick_because_it_imports_no_heavy_library():
 
 
 OPTIONS = {
-    ("run",): "--dashboard --data --device --max-failures --objective --patience --python --recipe --seed --space "
-    "--storage --study --target --timeout --trials --warm-from --workers",
+    ("run",): "--dashboard --data --device --engine --max-failures --objective --patience --python --recipe --seed "
+    "--space --storage --study --target --timeout --trials --warm-from --workers",
     ("watch",): "--storage",
-    ("worker",): "--device --python --storage --study",
+    ("worker",): "--device --engine --python --storage --study",
     ("init",): "--data --recipe --space --storage --study --target --trials",
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
-    ("confirm",): "--device --json --python --seeds --storage --top --workers",
+    ("confirm",): "--device --engine --json --python --seeds --storage --top --workers",
     ("report",): "--output --storage",
     ("export",): "--as --format --output --storage --trial",
     ("train",): "--data --device --epochs --json --output --python --seeds",
@@ -109,6 +109,7 @@ ERRORS = [
     (["run", "--space", "ann_fashon"], 2, 'No space named "ann_fashon". Did you mean ann_fashion?'),
     (["run", "--space", "none.toml"], 2, "none.toml: no such file."),
     ([*RUN, "--recipe", "fast"], 2, 'No recipe named "fast".'),
+    ([*RUN, "--engine", "fast"], 2, '--engine: must be auto, packed or solo, got "fast".'),
     ([*RUN, "--trials", "0"], 2, "--trials: must be at least 1, got 0."),
     ([*RUN, "--trials", "-5"], 2, "--trials: must be at least 1, got -5."),
     (

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Device, OwnCode, Storage, StudyName, at_least_one, out, print_json, talk
+from hpo.cli.options import (
+    AsJson,
+    Device,
+    EngineOption,
+    OwnCode,
+    Storage,
+    StudyName,
+    at_least_one,
+    engine_name,
+    out,
+    print_json,
+    talk,
+)
 from hpo.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +34,7 @@ def confirm(
         int | None, typer.Option(metavar="N", help="Processes. [default: one per CPU core, or one per GPU]")
     ] = None,
     device: Device = "auto",
+    engine: EngineOption = None,
     python: OwnCode = None,
     storage: Storage = None,
     as_json: AsJson = False,
@@ -31,6 +44,7 @@ def confirm(
     if seeds < 2:
         raise UsageError(f"--seeds: must be at least 2, for one score says nothing of their spread, got {seeds}.")
     at_least_one("--workers", workers)
+    named = engine_name(engine)
 
     from hpo import data
     from hpo.cli.data import fetch_with_progress
@@ -49,7 +63,7 @@ def confirm(
     fetch_with_progress(found.space.data)
     studies.check_data(found, data.fingerprint(data.info(found.space.data), found.space.split))
     confirming = confirmation.prepare(store, found, top, seeds)
-    failure, stopped = run_workers(store, confirming, devices)
+    failure, stopped = run_workers(store, confirming, devices, named)
     result = confirmation.evaluate(store, found)
     if result is not None and as_json:
         print_json(confirmation_json(result))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpo.documents import Kind
+    from hpo.recipe import Engine
 
 Storage = Annotated[
     str | None,
@@ -67,6 +68,15 @@ StudyName = Annotated[
     str, typer.Argument(help="A study of `hpo studies list`.", metavar="STUDY", autocompletion=complete_study)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="solo: one trial at a time; packed: many small networks as one program; auto: packed where it measures "
+        "faster. [default: the recipe's]",
+    ),
+]
 
 
 def _allow(paths: list[Path] | None) -> list[Path] | None:
@@ -121,3 +131,11 @@ def at_least_one(option: str, value: int | None) -> int | None:
     if value is not None and value < 1:
         raise UsageError(f"{option}: must be at least 1, got {value}.")
     return value
+
+
+def engine_name(value: str | None) -> "Engine | None":
+    """Return an engine's name if it is one. Raises: UsageError."""
+    match value:
+        case None | "auto" | "packed" | "solo":
+            return value
+    raise UsageError(f'--engine: must be auto, packed or solo, got "{value}".')

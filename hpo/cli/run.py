@@ -10,6 +10,7 @@ import typer
 
 from hpo.cli.options import (
     Device,
+    EngineOption,
     OwnCode,
     Storage,
     StudyName,
@@ -17,6 +18,7 @@ from hpo.cli.options import (
     complete_recipe,
     complete_space,
     complete_study,
+    engine_name,
     out,
     talk,
 )
@@ -86,6 +88,7 @@ def run(
         int | None, typer.Option(metavar="N", help="Processes. [default: one per CPU core, or one per GPU]")
     ] = None,
     device: Device = "auto",
+    engine: EngineOption = None,
     python: OwnCode = None,
     storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
@@ -114,6 +117,7 @@ def run(
     at_least_one("--workers", workers)
     if seed is not None and seed < 0:
         raise UsageError(f"--seed: must be at least 0, got {seed}.")
+    named = engine_name(engine)
 
     from hpo.cli.prepare import check_objective, own_data, prepare
     from hpo.runner.devices import devices_for
@@ -125,7 +129,7 @@ def run(
     if warm_from is not None:
         warm_start(store, found, warm_from)
     with watched(store, dashboard):
-        search(store, found, devices)
+        search(store, found, devices, named)
 
 
 def _targets(given: list[str] | None) -> tuple[float | None, str | None]:
@@ -175,13 +179,13 @@ def warm_start(store: "Store", study: "Study", names: str) -> None:
             talk().print(f"{name}, trial {number}: {said}")
 
 
-def search(store: "Store", study: "Study", devices: list[str]) -> None:
+def search(store: "Store", study: "Study", devices: list[str], engine: str | None = None) -> None:
     """Run workers on a study until it is over or stopped, with a view of them; then print the leaderboard."""
     from hpo.cli.tables import leaderboard, next_commands
     from hpo.errors import StudyError
     from hpo.store import reading
 
-    failure, stopped = run_workers(store, study, devices)
+    failure, stopped = run_workers(store, study, devices, engine)
     with store.read() as connection:
         state = reading.study(connection, study.study_id)
         out().print(leaderboard(connection, study.study_id, top=10))
@@ -192,7 +196,7 @@ def search(store: "Store", study: "Study", devices: list[str]) -> None:
         sys.exit(130)
 
 
-def run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str, bool]:
+def run_workers(store: "Store", study: "Study", devices: list[str], engine: str | None = None) -> tuple[str, bool]:
     """Keep workers at a study until it is over; return why that failed, if it did, and whether the user stopped it."""
     from hpo.cli.view import View
     from hpo.runner.artifacts import log_folder
@@ -207,7 +211,7 @@ def run_workers(store: "Store", study: "Study", devices: list[str]) -> tuple[str
         return "", False
     of = state.budget.trials if state.budget is not None else 0
     talk().print(f'study "{study.name}": {state.finished} of {of} trials done')
-    supervisor = Supervisor(store, study, devices, log_folder(store.url, study))
+    supervisor = Supervisor(store, study, devices, log_folder(store.url, study), engine=engine)
     supervisor.start()
     killed = False
 
@@ -255,6 +259,7 @@ def watch(study: StudyName, storage: Storage = None) -> None:
 def worker(
     study: Annotated[str, typer.Option(help="The study to work on.", autocompletion=complete_study)],
     device: Device = "auto",
+    engine: EngineOption = None,
     python: OwnCode = None,
     storage: Storage = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -267,6 +272,7 @@ def worker(
     from hpo.store.connect import open_store
     from hpo.store.url import configured
 
+    named = engine_name(engine)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     stop = stop_on_signals(lambda: os._exit(130))
     if supervised:
@@ -274,7 +280,7 @@ def worker(
     store = open_store(configured(storage))
     found = studies.load(store, study)
     found.space.check_code()
-    train_study(store, found, device, stop, os.environ.get("HPO_SUPERVISOR", ""))
+    train_study(store, found, device, stop, os.environ.get("HPO_SUPERVISOR", ""), named)
 
 
 def init(

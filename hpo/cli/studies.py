@@ -51,7 +51,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a study: progress, the best trials, the baseline, failures."""
-    from hpo.cli.tables import leaderboard, study_json, trial_json
+    from hpo.cli.tables import leaderboard, pace, study_json, trial_json
     from hpo.cli.view import sparkline
     from hpo.store import reading
     from hpo.store.connect import open_store
@@ -76,6 +76,8 @@ def show(
             f"{found.finished}{of} trials finished, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed, "
             f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
         )
+        if pace(found):
+            console.print(pace(found))
         if found.infeasible:
             console.print(f"{found.infeasible} draws broke the constraints: not trained, not counted")
         if found.outside:

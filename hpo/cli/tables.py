@@ -101,8 +101,21 @@ def study_json(study: StudyView) -> dict[str, Any]:
         "budget": study.budget.model_dump() if study.budget else None,
         "active_seconds": study.active_seconds,
         "over": study.over.reason if study.over else None,
+        "trials_per_hour": study.trials_per_hour,
+        "lanes": study.lanes,
+        "occupancy": study.occupancy,
         "workers": list(study.workers),
     }
+
+
+def pace(study: StudyView) -> str:
+    """Return how fast a study gets on and how its workers are filled; empty where nothing is known."""
+    parts = [f"{study.trials_per_hour:,.0f} trials per hour"] if study.trials_per_hour else []
+    if study.lanes:
+        parts.append(f"{study.lanes} lane{'' if study.lanes == 1 else 's'}")
+    if study.occupancy is not None:
+        parts.append(f"{100 * study.occupancy:.0f} % of the slots in use")
+    return ", ".join(parts)
 
 
 def storage_option(url: URL) -> str:

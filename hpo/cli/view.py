@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.cli.tables import configuration
+from hpo.cli.tables import configuration, pace
 from hpo.store import reading
 from hpo.store.connect import Store
 from hpo.store.reading import StudyView, TrialView
@@ -163,7 +163,8 @@ class View:
             hosts.setdefault(str(worker.get("host", "?")), []).append(" ".join(vitals))
         count = len(study.workers)
         listed = "; ".join(f"{host}: {', '.join(sorted(found))}" for host, found in sorted(hosts.items()))
-        return Text(f"{count} worker{'' if count == 1 else 's'}  {listed}", style="dim")
+        parts = [f"{count} worker{'' if count == 1 else 's'}", pace(study), listed]
+        return Text("  ".join(part for part in parts if part), style="dim")
 
     def _progress(self, study: StudyView) -> Table:
         budget, counts = study.budget, study.counts

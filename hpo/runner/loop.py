@@ -91,7 +91,7 @@ class Loop:
             _log.warning("trial %d: its worker is gone; it goes on under a new number", number)
         self._over = self.session.over()
         self.notes.write_if_due()
-        self.session.describe_worker(vitals())
+        self.session.describe_worker({**vitals(), **self.engine.status()})
         self._looked = time.monotonic()
 
     def _fill(self) -> bool:

@@ -16,6 +16,8 @@ from hpo.store.notes import write_note
 from hpo.store.study import Study
 
 NOTE_SECONDS = 15.0
+SHARE = 0.01
+"""The most of its time that a worker gives to the note: importances of many trials take long."""
 FRONT_ROWS = 10
 _log = logging.getLogger(__name__)
 
@@ -25,21 +27,24 @@ class NoteKeeper:
 
     def __init__(self, store: Store, study: Study, worker_id: str, importances: Callable[[], dict[str, float]]) -> None:
         self.store, self.study, self.worker_id, self.importances = store, study, worker_id, importances
-        self._written = time.monotonic()
+        self._due = time.monotonic() + NOTE_SECONDS
 
     def write_if_due(self, at_once: bool = False) -> None:
         """Write the note if it is time; a store that does not answer costs nothing."""
-        if not at_once and time.monotonic() - self._written < NOTE_SECONDS:
+        started = time.monotonic()
+        if not at_once and started < self._due:
             return
-        self._written = time.monotonic()
         try:
             with self.store.read() as connection:
                 if not at_once and not self._is_first(connection):
+                    self._due = started + NOTE_SECONDS
                     return
                 text = note(connection, self.study, self.importances())
             write_note(self.store, self.study.study_id, text)
         except (SQLAlchemyError, StoreError) as error:
             _log.debug("the study's note was not written: %s", error)
+        now = time.monotonic()
+        self._due = now + max(NOTE_SECONDS, (now - started) / SHARE)
 
     def _is_first(self, connection: Connection) -> bool:
         workers = schema.hpo_workers.c

@@ -41,12 +41,19 @@ class Supervisor:
     """Runs workers of a study on this machine, one for each device given."""
 
     def __init__(
-        self, store: Store, study: Study, devices: Sequence[str], logs: Path, command: Sequence[str] = ()
+        self,
+        store: Store,
+        study: Study,
+        devices: Sequence[str],
+        logs: Path,
+        command: Sequence[str] = (),
+        engine: str | None = None,
     ) -> None:
-        """`command` starts a worker, to which study and device are added."""
+        """`command` starts a worker, to which study, device and, if it is not the recipe's, engine are added."""
         self.store, self.study = store, study
         self.name = uuid.uuid4().hex
         self.command = list(command) or [sys.executable, "-X", "faulthandler", "-m", "hpo", "worker", "--supervised"]
+        self._added = ["--engine", engine] if engine else []
         self.slots = [_Slot(d, logs / f"worker-{i}.log") for i, d in enumerate(devices)]
         self.failure = ""
         """Why the supervisor has given up; empty while it has not."""
@@ -74,7 +81,7 @@ class Supervisor:
         }
         slot.output = slot.log.open("ab")
         slot.process = subprocess.Popen(
-            [*self.command, "--study", self.study.name, "--device", slot.device],
+            [*self.command, "--study", self.study.name, "--device", slot.device, *self._added],
             stdin=subprocess.PIPE,
             stdout=slot.output,
             stderr=subprocess.STDOUT,

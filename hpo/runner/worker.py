@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hpo import data
+from hpo.recipe import Engine as EngineName
 from hpo.runner.artifacts import dashboard_folder, study_files
 from hpo.runner.illustrating import Illustrator, Validation
 from hpo.runner.keeping import Keeper
 from hpo.runner.loop import Loop
+from hpo.store import reading
 from hpo.store.connect import Store
 from hpo.store.limits import Over
 from hpo.store.outbox import WorkerLost
@@ -52,22 +54,52 @@ def work(
                 engine.evict(key)
 
 
-def make_engine(name: str, device: str) -> Engine:
-    """Return the engine of this name on a device. Raises: UsageError for an unknown device."""
+HELD_PART = 8
+"""A worker holds at most this part of a study's trials at once: what is drawn before others end learns nothing."""
+
+
+def make_engine(name: EngineName, device: str, most: int | None = None) -> Engine:
+    """Return the engine of this name on a device; it holds at most so many trials.
+
+    Raises: UsageError for an unknown device.
+    """
     from hpo.training.devices import choose_device, use_one_thread
+    from hpo.training.packed.engine import PackedEngine, default_slots
+    from hpo.training.packed.measure import Chooser
     from hpo.training.solo import SoloEngine
 
-    assert name == "solo"
     use_one_thread()
-    return SoloEngine(choose_device(device))
+    chosen = choose_device(device)
+    # Nobody has seen lanes on MPS.
+    if name == "solo" or (name == "auto" and chosen.type == "mps"):
+        return SoloEngine(chosen)
+    slots = min(default_slots(chosen), most or default_slots(chosen))
+    return PackedEngine(chosen, Chooser(chosen, slots) if name == "auto" else None, slots)
 
 
-def train_study(store: Store, study: Study, device: str, stop: threading.Event, supervisor: str) -> None:
-    """Check that the data is the study's, then work on it. Raises: HpoError."""
+def most_held(store: Store, study: Study) -> int | None:
+    """Return how many trials a worker may hold at once, for the search's sake; None if nothing is searched."""
+    with store.read() as connection:
+        budget = reading.study(connection, study.study_id).budget
+    return None if budget is None or budget.only_waiting else max(1, budget.trials // HELD_PART)
+
+
+def train_study(
+    store: Store,
+    study: Study,
+    device: str,
+    stop: threading.Event,
+    supervisor: str,
+    engine_name: EngineName | None = None,
+) -> None:
+    """Check that the data is the study's, then work on it; with the recipe's engine if none is named.
+
+    Raises: HpoError.
+    """
     info = data.info(study.space.data)
     data.fetch(info)
     check_data(study, data.fingerprint(info, study.space.split))
-    engine = make_engine(study.recipe.engine, device)
+    engine = make_engine(engine_name or study.recipe.engine, device, most_held(store, study))
     about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
     keeper = Keeper(study_files(store.url, study), study.recipe.checkpoints)
     with Illustrator(dashboard_folder(store.url), study.uid, lambda: _validation(study)) as illustrator:

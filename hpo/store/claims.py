@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection
 from hpo.store import limits, schema, trials
 from hpo.store.connect import Store
 from hpo.store.limits import EXCUSED, FAILURE, Over
-from hpo.store.trials import insert_trial, set_state
+from hpo.store.trials import insert_trials, set_state
 
 GRACE_SECONDS = 30.0
 EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
@@ -79,8 +79,8 @@ def claim(
         claimed.append(Claimed(trial_id, number))
     fresh = 0 if progress.budget.only_waiting else min(count, left) - len(claimed)
     limit = undrawn(connection) if fresh else None
-    for _ in range(fresh if limit is None else min(fresh, limit)):
-        claimed.append(Claimed(*insert_trial(store, connection, study_id, "RUNNING"), fresh=True))
+    made = insert_trials(store, connection, study_id, "RUNNING", fresh if limit is None else min(fresh, limit))
+    claimed += [Claimed(*each, fresh=True) for each in made]
     if not claimed and limit == 0 and leases == 0:
         return _end(connection, study_id, EXHAUSTED)
     if not claimed:

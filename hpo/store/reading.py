@@ -63,6 +63,22 @@ class StudyView:
         """Trials that count against the budget."""
         return self.counts["COMPLETE"] + self.counts["PRUNED"]
 
+    @property
+    def trials_per_hour(self) -> float | None:
+        """Finished trials per hour in which a worker was at work; None before there are any."""
+        return 3600 * self.finished / self.active_seconds if self.finished and self.active_seconds else None
+
+    @property
+    def lanes(self) -> int:
+        """Programs in which workers train several trials at once."""
+        return sum(int(worker.get("lanes", 0)) for worker in self.workers)
+
+    @property
+    def occupancy(self) -> float | None:
+        """The part of the slots for trials that was in use so far, over the workers that tell it."""
+        told = [float(worker["occupancy"]) for worker in self.workers if "occupancy" in worker]
+        return sum(told) / len(told) if told else None
+
 
 def studies(connection: Connection) -> list[StudyView]:
     """Return all studies of a store, in the order they were made."""

@@ -113,16 +113,26 @@ def set_state(store: Store, connection: Connection, trial_id: int, state: str, v
 
 def insert_trial(store: Store, connection: Connection, study_id: int, state: str) -> tuple[int, int]:
     """Add an empty trial to a study whose row is locked; return its id and number."""
+    [found] = insert_trials(store, connection, study_id, state, 1)
+    return found
+
+
+def insert_trials(store: Store, connection: Connection, study_id: int, state: str, count: int) -> list[tuple[int, int]]:
+    """Add empty trials to a study whose row is locked; return the id and number of each."""
+    if count == 0:
+        return []
     trials = schema.trials
-    count = sa.select(sa.func.count()).where(trials.c.study_id == study_id)
-    number = int(connection.execute(count).scalar_one())
-    values: dict[str, Any] = {"study_id": study_id, "number": number, "state": state}
+    there = sa.select(sa.func.count()).where(trials.c.study_id == study_id)
+    first = int(connection.execute(there).scalar_one())
+    rows: list[dict[str, Any]] = [{"study_id": study_id, "number": first + i, "state": state} for i in range(count)]
     if state == "RUNNING":
-        values["datetime_start"] = now()
+        started = now()
+        rows = [row | {"datetime_start": started} for row in rows]
     if store.is_sqlite:
-        values["trial_id"] = fresh_id(connection, trials.c.trial_id, schema.hpo_schema.c.last_trial_id)
-    row = sa.insert(trials).values(**values).returning(trials.c.trial_id)
-    return int(connection.execute(row).scalar_one()), number
+        fresh = fresh_id(connection, trials.c.trial_id, schema.hpo_schema.c.last_trial_id)
+        rows = [row | {"trial_id": fresh + i} for i, row in enumerate(rows)]
+    insert = sa.insert(trials).returning(trials.c.trial_id, trials.c.number, sort_by_parameter_order=True)
+    return [(int(row.trial_id), int(row.number)) for row in connection.execute(insert, rows)]
 
 
 def fresh_id(connection: Connection, column: sa.Column[int], last: sa.Column[int]) -> int:

@@ -141,3 +141,7 @@ class Engine(Protocol):
     def evict(self, key: int) -> None:
         """Drop a trial and free what it held."""
         ...
+
+    def status(self) -> Mapping[str, float]:
+        """Return what people who watch may want to know: `lanes`, `occupancy`; empty if there is nothing to say."""
+        ...

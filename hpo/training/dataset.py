@@ -8,8 +8,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpo.config import TrialConfig
-from hpo.data import Inputs, Parts
+from hpo.config import OwnData, Split, TrialConfig
+from hpo.data import Inputs, Parts, info, load_parts
+
+DataKey = tuple[str | OwnData, Split, float, int | None]
+"""What a data set on a device goes by: rows, split, part of the rows, size of the images."""
+
+
+def data_key(config: TrialConfig) -> DataKey:
+    """Return what a config's data goes by."""
+    return config.data, config.split, config.data_fraction, config.image_size
 
 
 @dataclass(frozen=True)
@@ -80,3 +88,18 @@ def standardized(inputs: Inputs, parts: Parts, device: torch.device) -> Tensor:
     mean, std = (torch.from_numpy(v).to(device).view(shape) for v in (parts.mean, parts.std))
     x = x.sub_(mean).div_(std)
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+class DataSets:
+    """The data sets that trials have asked for, which stay on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._loaded: dict[DataKey, ResidentData] = {}
+
+    def of(self, config: TrialConfig) -> ResidentData:
+        """Return a config's data, resident on the device. Raises: DataError."""
+        key = data_key(config)
+        if key not in self._loaded:
+            self._loaded[key] = resident(load_parts(info(config.data), config.split), config, self.device)
+        return self._loaded[key]

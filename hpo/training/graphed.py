@@ -50,7 +50,7 @@ class GraphedRun(Run):
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
         self.order.copy_(order)
-        self.lrs.copy_(torch.tensor([self.lr_at(first_step + step) for step in range(self.steps)]))
+        self.lrs.copy_(torch.tensor(self.course.lrs(self.steps)))
         self.counter.zero_()
         done = 0
         if self.capturable and self.graph is None:

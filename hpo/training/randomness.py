@@ -33,6 +33,26 @@ def random_bytes(count: int, source: torch.Generator) -> Tensor:
     return words.random_(-(2**63), None, generator=source).view(torch.uint8)[:count]
 
 
+def steps_per_draw(units: int) -> int:
+    """Return for how many steps `dropout_bytes` draws at once, for a batch of so many units."""
+    return max(1, _CHUNK // units)
+
+
+def dropout_bytes(seed: int, epoch: int, layer: int, first: int, units: int, device: torch.device) -> Tensor:
+    """Draw a layer's bytes of `steps_per_draw(units)` steps, one byte per unit: uint8 [steps * units].
+
+    The first of these steps, a multiple of their number, is part of the stream's name.
+    """
+    source = generator(device, "dropout", seed, epoch, layer, first)
+    return random_bytes(steps_per_draw(units) * units, source)
+
+
+def drop_threshold(rate: float) -> tuple[int, float]:
+    """Return the byte from which on a unit is kept, and what a kept unit is multiplied by."""
+    threshold = round(rate * 256)
+    return threshold, 256 / (256 - threshold) if threshold < 256 else 0.0
+
+
 class StatelessDropout(nn.Module):
     """Dropout whose masks are a function of (seed, epoch, layer, step); takes the place of `nn.Dropout` and
     `nn.Dropout2d` while a network is trained. It has no parameters: state dicts stay as they are.
@@ -46,8 +66,7 @@ class StatelessDropout(nn.Module):
         super().__init__()
         self.layer = layer
         self.whole_channels = whole_channels
-        self.threshold = round(rate * 256)
-        self.scale = 256 / (256 - self.threshold) if self.threshold < 256 else 0.0
+        self.threshold, self.scale = drop_threshold(rate)
         self.counter: Tensor | None = None
         self._seed = self._epoch = self._steps = self._batch = 0
         self._step = self._offset = 0
@@ -101,9 +120,7 @@ class StatelessDropout(nn.Module):
             first += len(chunk)
 
     def _draw(self, first: int, units: int, device: torch.device) -> Tensor:
-        """Draw the bytes of as many steps as make a chunk; its first step is part of the stream's name."""
-        source = generator(device, "dropout", self._seed, self._epoch, self.layer, first)
-        return random_bytes(max(1, _CHUNK // units) * units, source)
+        return dropout_bytes(self._seed, self._epoch, self.layer, first, units, device)
 
 
 def make_dropout_stateless(model: nn.Module) -> list[StatelessDropout]:

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,12 +14,12 @@ from hpo.config import TrialConfig
 from hpo.errors import ModelError
 from hpo.models import build_model, parameter_count
 from hpo.training.augmentation import augmented
-from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, final
+from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault
+from hpo.training.course import Course
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import resolve_precision
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hpo.training.randomness import data_order, generator, make_dropout_stateless
-from hpo.training.schedules import lr_factor
 from hpo.training.scoring import Scores, scores
 
 EVALUATION_ROWS = 1000
@@ -40,7 +39,7 @@ class Run:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config, self.data, self.device = config, data, device
-        self.history: list[EpochResult] = []
+        self.course = Course(config, checkpoint.history if checkpoint is not None else ())
         self.best: dict[str, Tensor] = {}
         """Weights of the best epoch, if the config wants them."""
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
@@ -66,51 +65,34 @@ class Run:
     def build_optimizer(self) -> torch.optim.Optimizer:
         return build_optimizer(self.config.optimizer, self.model.parameters(), self.device)
 
-    def train_epoch(self) -> EpochResult | Fault:
-        """Train one epoch and validate; a loss that is not finite is a fault."""
-        start, epoch = time.perf_counter(), len(self.history)
-        train_accuracy, train_loss = self.learn(epoch)
-        found = self.evaluate(self.data.validation_x, self.data.validation_y) if math.isfinite(train_loss) else None
-        if found is None or not math.isfinite(found.loss):
-            return Fault("diverged", f"the loss was not finite in epoch {epoch + 1}")
-        result = EpochResult(
-            epoch=epoch + 1,
-            validation_accuracy=found.accuracy,
-            validation_balanced_accuracy=found.balanced_accuracy,
-            validation_macro_f1=found.macro_f1,
-            validation_loss=found.loss,
-            train_accuracy=train_accuracy,
-            train_loss=train_loss,
-            seconds=time.perf_counter() - start,
-        )
-        if epoch + 1 >= self.config.epochs or self._waited_enough(result):
-            result = replace(result, last=True)
-        self.history.append(result)
-        if self.config.best_weights:
-            self._keep_best(result.last)
-        return result
+    @property
+    def history(self) -> list[EpochResult]:
+        """What the epochs so far gave."""
+        return self.course.history
 
     @property
     def finished(self) -> bool:
         """Whether there is no further epoch."""
-        return bool(self.history) and self.history[-1].last
+        return self.course.finished
 
     @property
     def final(self) -> EpochResult:
         """The epoch whose weights the training ends with."""
-        return final(self.config, self.history)
+        return self.course.final
 
-    def _waited_enough(self, result: EpochResult) -> bool:
-        """Say whether the metric, this epoch's included, has not improved for as long as the config waits."""
-        if self.config.patience is None:
-            return False
-        values = [epoch.score(self.config.metric) for epoch in (*self.history, result)]
-        return len(values) - 1 - values.index(max(values)) >= self.config.patience
+    def train_epoch(self) -> EpochResult | Fault:
+        """Train one epoch and validate; a loss that is not finite is a fault."""
+        start, trained, validated = time.perf_counter(), self.learn(self.course.epoch), None
+        if math.isfinite(trained[1]):
+            validated = self.evaluate(self.data.validation_x, self.data.validation_y)
+        result = self.course.take(trained, validated, time.perf_counter() - start)
+        if isinstance(result, EpochResult) and self.config.best_weights:
+            self._keep_best(result.last)
+        return result
 
     def _keep_best(self, last: bool) -> None:
         """Remember the weights of the best epoch; after the last one, take them."""
-        values = [result.score(self.config.metric) for result in self.history]
-        if all(value < values[-1] for value in values[:-1]):
+        if self.course.improved:
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if last:
             self.model.load_state_dict(self.best)
@@ -153,13 +135,13 @@ class Run:
         return torch.cat(logits)
 
     def forward_backward(self, rows: Tensor) -> Tensor:
-        """Add the gradient of a batch's mean loss to the parameters; return its logits, float32, detached."""
+        """Add the gradient of a batch's mean loss to the parameters; return its logits, detached."""
         outputs = []
         for part in rows.chunk(self.config.accumulation):
             x, y = self.inputs.index_select(0, part), self.data.train_y.index_select(0, part)
             with self.autocast():
                 logits = self.model(x)
-            logits = logits.float()
+            logits = _full(logits)
             loss = F.cross_entropy(logits, y, self.class_weights, label_smoothing=self.config.label_smoothing)
             if len(part) < len(rows):
                 loss = loss * self._share(part, rows)
@@ -180,14 +162,8 @@ class Run:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
 
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate at a step, counted over all epochs."""
-        losses = [result.validation_loss for result in self.history]
-        factor = lr_factor(self.config.schedule, step, self.config.epochs * self.steps, losses)
-        return self.config.optimizer.lr * factor
-
     def set_lr(self, step: int) -> None:
-        lr = self.lr_at(step)
+        lr = self.course.lr_at(step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
@@ -201,7 +177,7 @@ class Run:
         """Return what the network is worth on rows, without dropout, on running batch statistics."""
         self.model.eval()
         with self.autocast():
-            logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
+            logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
         return scores(logits, y)
 
     @torch.inference_mode()
@@ -209,7 +185,7 @@ class Run:
         """Return the network's probabilities: [rows, classes]."""
         self.model.eval()
         with self.autocast():
-            logits = torch.cat([self.model(part).float() for part in torch.split(x, EVALUATION_ROWS)])
+            logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
         found: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
         return found
 
@@ -232,8 +208,12 @@ class Run:
         self.model.load_state_dict(dict(_under("model.", tensors)))
         self.best = {name: value.to(self.device) for name, value in _under("best.", tensors)}
         load_optimizer_tensors(self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")})
-        self.history = list(checkpoint.history)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     return ((name.removeprefix(prefix), t) for name, t in tensors.items() if name.startswith(prefix))
+
+
+def _full(logits: Tensor) -> Tensor:
+    """Return what autocast gave in the precision that losses are taken in."""
+    return logits.float() if logits.dtype == torch.bfloat16 else logits

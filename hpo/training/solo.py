@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpo.config import OwnData, Split, TrialConfig
+from hpo.config import TrialConfig
 from hpo.constraints import Cost, Costs
-from hpo.data import info, load_parts
 from hpo.errors import HpoError
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
-from hpo.training.dataset import ResidentData, resident
+from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.graphed import GraphedRun
 from hpo.training.measuring import measure
 from hpo.training.run import Run
@@ -23,7 +22,7 @@ class SoloEngine:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._data: dict[tuple[str | OwnData, Split, float, int | None], ResidentData] = {}
+        self._data = DataSets(device)
         self._key: int | None = None
         self._run: Run | None = None
 
@@ -41,22 +40,14 @@ class SoloEngine:
         return self._run.facts
 
     def _start(self, config: TrialConfig, checkpoint: Checkpoint | None) -> Run:
-        kind = GraphedRun if self.device.type == "cuda" else Run
-        return kind(config, self.data(config), self.device, checkpoint)
+        return run_kind(self.device)(config, self.data(config), self.device, checkpoint)
 
     def data(self, config: TrialConfig) -> ResidentData:
         """Return a config's data, resident on the device. Raises: DataError."""
-        key = (config.data, config.split, config.data_fraction, config.image_size)
-        if key not in self._data:
-            self._data[key] = resident(load_parts(info(config.data), config.split), config, self.device)
-        return self._data[key]
+        return self._data.of(config)
 
     def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
-        try:
-            data = self.data(config)
-            return measure(config, data.input_shape, data.classes, self.device, wanted)
-        except (HpoError, RuntimeError, ValueError) as error:
-            raise TrialFault(fault_of(error)) from error
+        return measured(config, wanted, self._data)
 
     def step(self) -> dict[int, EpochResult | Fault]:
         if self._run is None or self._key is None:
@@ -80,6 +71,9 @@ class SoloEngine:
         assert key == self._key
         self._free()
 
+    def status(self) -> dict[str, float]:
+        return {}
+
     def _of(self, key: int) -> Run:
         assert key == self._key and self._run is not None
         return self._run
@@ -89,6 +83,20 @@ class SoloEngine:
         if self.device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def measured(config: TrialConfig, wanted: Sequence[Cost], data_sets: DataSets) -> Costs:
+    """Return what an untrained network costs. Raises: TrialFault where that cannot be told."""
+    try:
+        data = data_sets.of(config)
+        return measure(config, data.input_shape, data.classes, data_sets.device, wanted)
+    except (HpoError, RuntimeError, ValueError) as error:
+        raise TrialFault(fault_of(error)) from error
+
+
+def run_kind(device: torch.device) -> type[Run]:
+    """Return the kind of run that is fastest on a device."""
+    return GraphedRun if device.type == "cuda" else Run
 
 
 def fault_of(error: Exception) -> Fault:

@@ -1,0 +1,248 @@
+"""The packed engine: many small networks trained as few programs, their places refilled as trials end."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpo.config import TrialConfig
+from hpo.constraints import Cost, Costs
+from hpo.errors import HpoError
+from hpo.models import build_model, parameter_count
+from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.dataset import DataKey, DataSets, ResidentData
+from hpo.training.devices import resolve_precision
+from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
+from hpo.training.packed.lane import Lane
+from hpo.training.packed.program import member_of
+from hpo.training.run import Run
+from hpo.training.solo import fault_of, measured, run_kind
+
+CPU_SLOTS, SLOTS = 8, 64
+"""Trials that an engine holds: on a CPU more were measured to gain little; elsewhere it takes many to fill it."""
+
+LaneSize = Callable[[TrialConfig, Bucket, ResidentData], int]
+"""How many trials a lane of a bucket is to hold; 0 if they are trained faster one by one."""
+
+_log = logging.getLogger(__name__)
+
+
+def default_slots(device: torch.device) -> int:
+    """Return how many trials an engine holds on a device if nobody says otherwise."""
+    return CPU_SLOTS if device.type == "cpu" else SLOTS
+
+
+class Unit(Protocol):
+    """What takes a turn in training: a lane, or a trial alone."""
+
+    def trials(self) -> list[int]:
+        """Return the trials held."""
+        ...
+
+    def live(self) -> list[int]:
+        """Return the trials that have epochs before them."""
+        ...
+
+    def launch(self) -> None:
+        """Begin an epoch."""
+        ...
+
+    def collect(self) -> dict[int, EpochResult | Fault]:
+        """Return what the epoch that was begun gave."""
+        ...
+
+    def end(self, key: int) -> None:
+        """Have a trial take no further part."""
+        ...
+
+    def checkpoint(self, key: int) -> Checkpoint: ...
+
+    def evict(self, key: int) -> None: ...
+
+
+class Alone:
+    """A trial that is trained by itself, as the solo engine would."""
+
+    def __init__(self, key: int, run: Run) -> None:
+        self._runs = {key: run}
+        self._live = {key}
+
+    def trials(self) -> list[int]:
+        return list(self._runs)
+
+    def live(self) -> list[int]:
+        return list(self._live)
+
+    def launch(self) -> None:
+        """Nothing: all is done when it is collected."""
+
+    def collect(self) -> dict[int, EpochResult | Fault]:
+        return {key: self._runs[key].train_epoch() for key in self._live}
+
+    def end(self, key: int) -> None:
+        self._live.discard(key)
+
+    def checkpoint(self, key: int) -> Checkpoint:
+        return self._runs[key].checkpoint()
+
+    def evict(self, key: int) -> None:
+        self._live.discard(key)
+        del self._runs[key]
+
+
+class PackedEngine:
+    """Holds up to `slots` trials in lanes by bucket; what cannot be packed is trained alone, one at a time."""
+
+    def __init__(self, device: torch.device, lane_size: LaneSize | None = None, slots: int | None = None) -> None:
+        """`lane_size` says what is packed: everything that can be, if it is not given."""
+        self.device = device
+        self.slots = slots or default_slots(device)
+        self.lane_size: LaneSize = lane_size or (lambda config, bucket, data: self.slots)
+        self._data = DataSets(device)
+        self._flat: dict[DataKey, tuple[Tensor, Tensor]] = {}
+        self._units: list[Unit] = []
+        """In the order of their turns."""
+        self._limits: dict[Bucket, int] = {}
+        """Slots of a lane where memory has shown its end."""
+        self._busy = self._offered = 0.0
+        """Seconds of all slots in which a trial was trained; seconds of all slots."""
+        self._offer = 1
+        """How many trials would be taken at once: what they are is known only once they are claimed."""
+
+    def room(self) -> int:
+        """Return how many trials would be taken: few until it has shown that trials can be packed.
+
+        A trial that has to be trained alone would only wait for the one before it, so no more are taken than
+        there is reason to believe in: the offer doubles with each trial that is packed, and begins anew with
+        one that is not. Beside one that is trained alone, one more is taken while others are packed.
+        """
+        held = self._held()
+        alone = sum(isinstance(unit, Alone) for unit in self._units)
+        if alone > 1 or (alone == 1 and held == 1):
+            return 0
+        return max(0, min(self.slots - held, 1 if alone else self._offer))
+
+    def _held(self) -> int:
+        return sum(len(unit.trials()) for unit in self._units)
+
+    def admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> Facts:
+        try:
+            facts, packed = self._admit(key, config, checkpoint)
+        except (HpoError, RuntimeError, ValueError) as error:
+            raise TrialFault(fault_of(error)) from error
+        self._offer = min(2 * self._offer, self.slots) if packed else 1
+        return facts
+
+    def _admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None) -> tuple[Facts, bool]:
+        data = self._data.of(config)
+        lane = None
+        if why_alone(config) is None and self._precision(config, data, checkpoint) == "fp32":
+            lane = self._lane_for(config, data)
+        if lane is None:
+            run = run_kind(self.device)(config, data, self.device, checkpoint)
+            self._units.append(Alone(key, run))
+            return run.facts, False
+        model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
+        lane.admit(member_of(key, config, model, checkpoint, self.device))
+        return Facts(parameter_count(model), str(self.device), "fp32"), True
+
+    def _precision(self, config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None) -> str:
+        if checkpoint is not None:
+            return checkpoint.precision
+        batch = min(config.batch_size, len(data.train_y))
+        return resolve_precision(config.precision, config.model, data.input_shape, batch, self.device)
+
+    def _lane_for(self, config: TrialConfig, data: ResidentData) -> Lane | None:
+        """Return a lane with a free slot, made if need be; None where lanes do not pay."""
+        bucket = bucket_of(config, data)
+        size = min(self.lane_size(config, bucket, data), self._limits.get(bucket, self.slots))
+        if size == 0:
+            return None
+        for unit in self._units:
+            if isinstance(unit, Lane) and unit.bucket == bucket and unit.room > 0:
+                return unit
+        if bucket.data not in self._flat:
+            self._flat[bucket.data] = (_flat(data.train_x), _flat(data.validation_x))
+        lane = Lane(bucket, size, data, *self._flat[bucket.data])
+        self._units.append(lane)
+        return lane
+
+    def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
+        return measured(config, wanted, self._data)
+
+    def step(self) -> dict[int, EpochResult | Fault]:
+        """Train an epoch of the lane or lone trial whose turn it is; on a GPU, of all of them side by side."""
+        outcomes: dict[int, EpochResult | Fault] = {}
+        start, held = time.perf_counter(), self._held()
+        while not outcomes:
+            turn = [unit for unit in self._units if unit.live()]
+            if not turn:
+                break
+            if self.device.type == "cpu":
+                turn = turn[:1]
+                self._units.remove(turn[0])
+                self._units.append(turn[0])
+            begun = [unit for unit in turn if self._guarded(unit, unit.launch, outcomes)]
+            for unit in begun:
+                self._guarded(unit, lambda unit=unit: outcomes.update(unit.collect()), outcomes)  # type: ignore[misc]
+        for unit in self._units:
+            for key in unit.live():
+                if isinstance(outcomes.get(key), Fault):
+                    unit.end(key)
+        seconds = time.perf_counter() - start
+        if any(isinstance(unit, Lane) for unit in self._units):
+            self._busy, self._offered = self._busy + held * seconds, self._offered + self.slots * seconds
+        return outcomes
+
+    def _guarded(self, unit: Unit, action: Callable[[], None], outcomes: dict[int, EpochResult | Fault]) -> bool:
+        """Do something; where it fails, halve the lane if it was memory, else note the fault of each trial."""
+        try:
+            action()
+        except (RuntimeError, ValueError, MemoryError) as error:
+            fault = fault_of(error)
+            if fault.kind == "oom" and isinstance(unit, Lane) and len(unit.live()) > 1:
+                self._units.append(unit.split())
+                self._limits[unit.bucket] = unit.slots
+                _log.warning("out of memory: lanes of %s now hold %d trials", unit.bucket, unit.slots)
+            else:
+                outcomes.update(dict.fromkeys(unit.live(), fault))
+            return False
+        return True
+
+    def snapshot(self, key: int) -> Checkpoint:
+        return self._of(key).checkpoint(key)
+
+    def examine(self, key: int) -> Examination:
+        return self._plain(key).examine()
+
+    def predict(self, key: int) -> NDArray[np.float32]:
+        run = self._plain(key)
+        return run.probabilities(run.data.validation_x)
+
+    def evict(self, key: int) -> None:
+        unit = self._of(key)
+        unit.evict(key)
+        if not unit.trials():
+            self._units.remove(unit)
+
+    def status(self) -> dict[str, float]:
+        """Return how many lanes there are, and the part of the slots in use while there were any."""
+        lanes = sum(isinstance(unit, Lane) for unit in self._units)
+        return {"lanes": lanes} | ({"occupancy": round(self._busy / self._offered, 3)} if self._offered else {})
+
+    def _of(self, key: int) -> Unit:
+        return next(unit for unit in self._units if key in unit.trials())
+
+    def _plain(self, key: int) -> Run:
+        """Return a trial as the solo engine has it."""
+        checkpoint = self.snapshot(key)
+        return Run(checkpoint.config, self._data.of(checkpoint.config), self.device, checkpoint)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(1).contiguous()

@@ -1,0 +1,134 @@
+"""A lane: trials of one bucket that are trained together, leaving and joining between epochs."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from hpo.training.contract import Checkpoint, EpochResult, Fault
+from hpo.training.dataset import ResidentData
+from hpo.training.packed.bucket import Bucket
+from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.program import Member, Program
+from hpo.training.scoring import scores
+
+
+class Lane:
+    """Holds up to `slots` trials; the program that trains them is made anew whenever they change."""
+
+    def __init__(self, bucket: Bucket, slots: int, data: ResidentData, rows: Tensor, validation: Tensor) -> None:
+        """`rows` and `validation` are the data's, flat."""
+        self.bucket, self.slots = bucket, slots
+        self.data, self.rows, self.validation = data, rows, validation
+        self.members: dict[int, Member] = {}
+        self._program: Program | None = None
+        self._ended: set[int] = set()
+        """Those that take no further part; their state is their own again."""
+        self._started = 0.0
+
+    def trials(self) -> list[int]:
+        return list(self.members)
+
+    def live(self) -> list[int]:
+        return [key for key in self.members if key not in self._ended]
+
+    def end(self, key: int) -> None:
+        """Have a trial take no further part."""
+        if key not in self._ended:
+            self.members[key].tensors = self._tensors(key)
+            self._ended.add(key)
+
+    @property
+    def room(self) -> int:
+        return max(0, self.slots - len(self.members))
+
+    def admit(self, member: Member) -> None:
+        """Take a trial, which joins the others at the next epoch."""
+        self.members[member.key] = member
+
+    def evict(self, key: int) -> None:
+        """Let a trial go; what it held is freed at the next epoch."""
+        del self.members[key]
+        self._ended.discard(key)
+        if not self.members:
+            self._program = None
+
+    def launch(self) -> None:
+        """Begin an epoch; on a device that works by itself this does not wait for it.
+
+        Raises: torch.OutOfMemoryError; then all trials are as they were before it.
+        """
+        self._started = time.perf_counter()
+        live = [self.members[key] for key in self.live()]
+        if self._program is None or {m.key for m in live} != {m.key for m in self._program.members}:
+            self.settle()
+            self._program = program_kind(self.rows.device)(live, self.data, self.rows, self.bucket.batch)
+        self._program.remember()
+        try:
+            self._program.train_epoch()
+        except torch.OutOfMemoryError:
+            self._program.recall()
+            raise
+
+    def collect(self) -> dict[int, EpochResult | Fault]:
+        """Return what the epoch that was begun gave each trial."""
+        program = self._program
+        assert program is not None
+        try:
+            training = program.training_scores()
+            judged = program.network.evaluate(self.validation)
+        except torch.OutOfMemoryError:
+            program.recall()
+            raise
+        validation = [scores(logits, self.data.validation_y) for logits in judged]
+        seconds = (time.perf_counter() - self._started) / len(program.members)
+        outcomes: dict[int, EpochResult | Fault] = {}
+        for slot, member in enumerate(program.members):
+            outcome = member.course.take(training[slot], validation[slot], seconds)
+            outcomes[member.key] = outcome
+            if isinstance(outcome, EpochResult):
+                self._after(program, slot, member, outcome)
+        return outcomes
+
+    def _after(self, program: Program, slot: int, member: Member, result: EpochResult) -> None:
+        """Remember the weights of the best epoch; a trial that has ended takes its state with it."""
+        if member.config.best_weights and member.course.improved:
+            member.best = program.weights(slot)
+        if result.last:
+            member.tensors = program.tensors(slot)
+            if member.config.best_weights:
+                member.tensors |= {f"model.{name}": value for name, value in member.best.items()}
+            self._ended.add(member.key)
+
+    def settle(self) -> None:
+        """Give every trial its state back, and the program up."""
+        if self._program is not None:
+            for slot, member in enumerate(self._program.members):
+                if member.key in self.live():
+                    member.tensors = self._program.tensors(slot)
+        self._program = None
+
+    def split(self) -> "Lane":
+        """Halve a lane that does not fit in memory; return the lane that the other half is in now."""
+        self.settle()
+        keys = self.live()
+        self.slots = max(1, len(keys) // 2)
+        other = Lane(self.bucket, self.slots, self.data, self.rows, self.validation)
+        for key in keys[self.slots :]:
+            other.members[key] = self.members.pop(key)
+        return other
+
+    def checkpoint(self, key: int) -> Checkpoint:
+        """Return a trial's state after its last completed epoch."""
+        member = self.members[key]
+        whole = self._tensors(key) | {f"best.{name}": value for name, value in member.best.items()}
+        arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in whole.items()}
+        return Checkpoint(member.config, arrays, tuple(member.course.history), "fp32")
+
+    def _tensors(self, key: int) -> dict[str, Tensor]:
+        """Return a trial's state, from the program if it is there."""
+        if self._program is not None and key not in self._ended:
+            for slot, member in enumerate(self._program.members):
+                if member.key == key:
+                    return self._program.tensors(slot)
+        return self.members[key].tensors

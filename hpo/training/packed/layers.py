@@ -1,0 +1,175 @@
+"""Forward and backward passes over all slots at once, written out: no graph is recorded, no buffer allocated.
+
+Shapes: S slots, N rows of a batch, W the padded width, I the padded inputs, C classes. Every formula is that of
+the plain network's modules; the tests compare with those and autograd.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hpo.training.packed.layout import Blocks, Layout
+
+MOMENTUM, EPS = 0.1, 1e-5
+"""Of `nn.BatchNorm1d`."""
+_SLOPE = 0.01
+"""Of `nn.LeakyReLU`."""
+_aten = torch.ops.aten
+
+Kernel = Callable[[Tensor, Tensor], object]
+FORWARD: dict[str, Kernel] = {  # (input, output)
+    "relu": lambda u, h: torch.clamp_min(u, 0.0, out=h),
+    "leaky_relu": lambda u, h: _aten.leaky_relu.out(u, _SLOPE, out=h),
+    "gelu": lambda u, h: _aten.gelu.out(u, out=h),
+    "tanh": lambda u, h: torch.tanh(u, out=h),
+    "sigmoid": lambda u, h: torch.sigmoid(u, out=h),
+}
+BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {  # (gradient, changed in place; input; output)
+    "relu": lambda d, u, h: _aten.threshold_backward.grad_input(d, u, 0.0, grad_input=d),
+    "leaky_relu": lambda d, u, h: _aten.leaky_relu_backward.grad_input(d, u, _SLOPE, False, grad_input=d),
+    "gelu": lambda d, u, h: _aten.gelu_backward.grad_input(d, u, grad_input=d),
+    "tanh": lambda d, u, h: _aten.tanh_backward.grad_input(d, h, grad_input=d),
+    "sigmoid": lambda d, u, h: _aten.sigmoid_backward.grad_input(d, h, grad_input=d),
+}
+
+
+class HiddenLayer:
+    """Linear, batch norm where a member has it, activation, dropout: of the slots that are deep enough."""
+
+    def __init__(self, layout: Layout, layer: int, params: Blocks, grads: Blocks) -> None:
+        count, width, rows = layout.counts[layer], layout.widths[layer], layout.batch
+        weights = params.hidden[layer]
+
+        def buffer(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=weights.dtype, device=weights.device)
+
+        self.count, self.rows = count, rows
+        self.weights, self.weights_grad = weights, grads.hidden[layer]
+        self.bias, self.bias_grad = (b.vector(f"bias{layer}", count) for b in (params, grads))
+        self._bias_rows, self._turned = self.bias.unsqueeze(1), weights.transpose(1, 2)
+        self.runs = list(layout.runs(layer))
+        self.units: Tensor | None = None
+        """1 for a member's own units, 0 for padding, where that does not follow by itself: [S, 1, W]."""
+        if any(name == "sigmoid" for name, _, _ in self.runs):
+            self.units = buffer(count, 1, width)
+            for slot in range(count):
+                self.units[slot, :, : layout.networks[slot].widths[layer]] = 1.0
+        self.linear, self.activated = buffer(count, rows, width), buffer(count, rows, width)
+        self.grad = buffer(count, rows, width)
+        """Of the layer's output; the backward pass turns it, in place, into that of its linear part."""
+        self.norm = Norm(layout, layer, params, grads) if layout.normed[layer] else None
+        self.dropped: Tensor | None = None
+        """The output after dropout; set by whoever drops."""
+        self.mask: Tensor | None = None
+
+    def with_dropout(self) -> None:
+        """Have the layer multiply its output by `mask`, [S, N, W], while it learns."""
+        self.dropped, self.mask = torch.empty_like(self.activated), torch.ones_like(self.activated)
+
+    @property
+    def input(self) -> Tensor:
+        """What the activation is applied to."""
+        return self.linear if self.norm is None else self.norm.output
+
+    @property
+    def output(self) -> Tensor:
+        return self.activated if self.dropped is None else self.dropped
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[S, N, I] -> [S, N, W]."""
+        torch.baddbmm(self._bias_rows, x, self._turned, out=self.linear)
+        if self.norm is not None:
+            self.norm.forward(self.linear)
+        self._activate(self.input, self.activated)
+        if self.dropped is not None and self.mask is not None:
+            torch.mul(self.activated, self.mask, out=self.dropped)
+        return self.output
+
+    def _activate(self, u: Tensor, h: Tensor) -> None:
+        for name, start, stop in self.runs:
+            FORWARD[name](u[start:stop], h[start:stop])
+        if self.units is not None:
+            h.mul_(self.units)
+
+    def backward(self, x: Tensor, x_grad: Tensor | None) -> None:
+        """Turn `grad` into the parameters' gradients and, if wanted, that of the layer's input."""
+        grad = self.grad
+        if self.mask is not None:
+            grad.mul_(self.mask)
+        u = self.input
+        for name, start, stop in self.runs:
+            BACKWARD[name](grad[start:stop], u[start:stop], self.activated[start:stop])
+        if self.norm is not None:
+            self.norm.backward(self.linear, grad)
+        torch.sum(grad, 1, out=self.bias_grad)
+        torch.bmm(grad.transpose(1, 2), x, out=self.weights_grad)
+        if x_grad is not None:
+            torch.bmm(grad, self.weights, out=x_grad)
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """[S, rows, I] -> [S, rows, W] on running statistics, without dropout; for any number of rows."""
+        u = torch.baddbmm(self._bias_rows, x, self._turned)
+        if self.norm is not None:
+            self.norm.evaluate(u)
+        h = torch.empty_like(u)
+        self._activate(u, h)
+        return h
+
+
+class Norm:
+    """Batch norm with statistics of each member's own; members without it pass through unchanged."""
+
+    def __init__(self, layout: Layout, layer: int, params: Blocks, grads: Blocks) -> None:
+        count, width, self.rows = layout.counts[layer], layout.widths[layer], layout.batch
+        like = params.vectors
+        self.scale, self.shift = (params.vector(f"{name}{layer}", count) for name in ("scale", "shift"))
+        self.scale_grad, self.shift_grad = (grads.vector(f"{name}{layer}", count) for name in ("scale", "shift"))
+        has = [float(network.norm == "batch") for network in layout.networks[:count]]
+        self.has = torch.tensor(has, dtype=like.dtype, device=like.device).unsqueeze(1)
+        """1 for a member with batch norm, else 0: [S, 1]."""
+        self._has_not = 1.0 - self.has
+        self.all = all(has)
+        self.running_mean = torch.zeros(count, width, dtype=like.dtype, device=like.device)
+        self.running_var = torch.ones_like(self.running_mean)
+        self.output = torch.zeros(count, self.rows, width, dtype=like.dtype, device=like.device)
+        self._work = torch.zeros_like(self.output)
+        self._inverse = torch.zeros_like(self.running_mean)
+        self._gain = torch.zeros_like(self.running_mean)
+
+    def forward(self, z: Tensor) -> None:
+        """Standardize z in place; leave the scaled and shifted values in `output`."""
+        # Two passes of sums: on a CPU torch.var_mean over a middle dimension takes many times as long.
+        mean = torch.sum(z, 1).div_(self.rows)
+        self.running_mean.lerp_(mean, MOMENTUM)
+        torch.sub(z, mean.unsqueeze(1), out=self._work)
+        variance = torch.sum(self._work.mul_(self._work), 1).div_(self.rows)
+        self.running_var.mul_(1 - MOMENTUM).add_(variance, alpha=MOMENTUM * self.rows / (self.rows - 1))
+        torch.rsqrt(variance.add_(EPS), out=self._inverse)
+        if not self.all:
+            mean.mul_(self.has)
+            self._inverse.sub_(1.0).mul_(self.has).add_(1.0)
+        z.sub_(mean.unsqueeze(1)).mul_(self._inverse.unsqueeze(1))
+        torch.addcmul(self.shift.unsqueeze(1), z, self._full_scale().unsqueeze(1), out=self.output)
+
+    def _full_scale(self) -> Tensor:
+        """Return the scale, 1 where there is no norm: there it is kept as 0."""
+        return self.scale if self.all else torch.add(self.scale, self._has_not, out=self._gain)
+
+    def backward(self, standardized: Tensor, grad: Tensor) -> None:
+        """Turn the gradient of the output, in place, into that of the input."""
+        torch.sum(grad, 1, out=self.shift_grad)
+        torch.sum(torch.mul(grad, standardized, out=self._work), 1, out=self.scale_grad)
+        if not self.all:
+            self.shift_grad.mul_(self.has)
+            self.scale_grad.mul_(self.has)
+        grad.addcmul_(standardized, self.scale_grad.unsqueeze(1), value=-1 / self.rows)
+        grad.sub_(self.shift_grad.unsqueeze(1), alpha=1 / self.rows)
+        grad.mul_(torch.mul(self._full_scale(), self._inverse, out=self._gain).unsqueeze(1))
+
+    def evaluate(self, z: Tensor) -> None:
+        """Apply the running statistics, in place."""
+        mean, inverse = self.running_mean, torch.rsqrt(self.running_var + EPS)
+        if not self.all:
+            mean, inverse = mean * self.has, (inverse - 1.0) * self.has + 1.0
+        z.sub_(mean.unsqueeze(1)).mul_((inverse * self._full_scale()).unsqueeze(1)).add_(self.shift.unsqueeze(1))

@@ -1,0 +1,97 @@
+"""Where packing pays: a short trial of strength between the solo engine's step and a lane's, on this device."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from hpo.config import TrialConfig
+from hpo.models import build_model
+from hpo.training.dataset import ResidentData
+from hpo.training.packed.bucket import Bucket
+from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.program import Program, member_of
+from hpo.training.solo import run_kind
+
+STEPS = 6
+"""Steps of one round."""
+ROUNDS = 4
+LONG_ROUND = 0.02
+"""Seconds; longer rounds are not repeated, for what disturbs them is a small part, and not tried in larger lanes."""
+MARGIN = 0.9
+"""A lane must take less than this part of the solo engine's time per trial: less could be chance."""
+TOLERANCE = 0.01
+"""What probabilities may differ by, on average, after a round: what computes something else is not used."""
+JUDGED_ROWS = 256
+
+_log = logging.getLogger(__name__)
+
+
+class Chooser:
+    """Says how many trials a lane of a bucket shall hold, by a measurement that is made once for each bucket."""
+
+    def __init__(self, device: torch.device, slots: int) -> None:
+        self.device, self.slots = device, slots
+        self.known: dict[Bucket, int] = {}
+        # Wide networks fall out of a CPU's cache when several take turns in it; so both ends are tried.
+        self.sizes = (1, max(2, slots // 2)) if device.type == "cpu" else (max(2, slots // 4),)
+
+    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> int:
+        """Return the slots of a lane; 0 where trials are faster one by one."""
+        if bucket not in self.known:
+            try:
+                self.known[bucket] = self._measure(config, bucket, data)
+            except (RuntimeError, ValueError) as error:
+                _log.warning("trials are trained one by one: %s", error)
+                self.known[bucket] = 0
+        return self.known[bucket]
+
+    def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> int:
+        few = _first_rows(data, STEPS * bucket.batch)
+        config = replace(config, epochs=100, patience=None, best_weights=False)
+        run, judged = run_kind(self.device)(config, few, self.device), data.validation_x[:JUDGED_ROWS]
+        sides: dict[int, Callable[[int], object]] = {0: run.learn}
+        times = {0: [self._timed(run.learn, 0)]}
+        expected = torch.from_numpy(run.probabilities(judged))
+        for size in self.sizes if times[0][0] < LONG_ROUND else self.sizes[:1]:
+            program = self._program(config, few, bucket.batch, size)
+            sides[size] = partial(_epoch_of, program)
+            times[size] = [self._timed(sides[size], 0)]
+            found = program.network.evaluate(judged.flatten(1))[0].softmax(1).cpu()
+            if (difference := (found - expected).abs().mean().item()) > TOLERANCE:
+                raise RuntimeError(f"packed networks differ from plain ones by {difference:g} on {self.device}")
+        if times[0][0] < LONG_ROUND:
+            for epoch in range(1, ROUNDS + 1):  # in turn: what else the machine does meets all of them
+                for size, side in sides.items():
+                    times[size].append(self._timed(side, epoch))
+        each = {size: min(found) / max(1, size) for size, found in times.items()}
+        each[0] *= MARGIN
+        chosen = min(each, key=lambda size: each[size])
+        return chosen if chosen <= 1 else self.slots
+
+    def _program(self, config: TrialConfig, data: ResidentData, batch: int, size: int) -> Program:
+        model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
+        members = [member_of(key, config, model, None, self.device) for key in range(size)]
+        rows = data.train_x.flatten(1).contiguous()
+        return program_kind(self.device)(members, data, rows, batch)
+
+    def _timed(self, side: Callable[[int], object], epoch: int) -> float:
+        """Return seconds; on a CPU only those in which this thread was at work."""
+        clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
+        start = clock()
+        side(epoch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return clock() - start
+
+
+def _epoch_of(program: Program, epoch: int) -> None:
+    """Train an epoch; a program takes them as its members' courses tell, here the first one again and again."""
+    program.train_epoch()
+
+
+def _first_rows(data: ResidentData, rows: int) -> ResidentData:
+    return replace(data, train_x=data.train_x[:rows], train_y=data.train_y[:rows])

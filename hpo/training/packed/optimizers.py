@@ -1,0 +1,211 @@
+"""One optimizer step for all slots, each with an optimizer, rates and a step count of its own.
+
+Two ways, the same arithmetic. `VectorizedStep` writes SGD (plain, momentum, Nesterov), Adam, AdamW and RMSprop
+as one formula with eleven coefficients per slot, a handful of kernels whatever the mix: what a graph can hold.
+`FusedStep` calls torch's own fused kernels slot by slot: on a CPU one pass over memory instead of ten.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
+from hpo.training.packed.layout import Blocks
+
+COEFFICIENTS = (
+    "shrink",  # p <- shrink p: decoupled weight decay
+    "decay",  # g <- g + decay p
+    "keep1",  # first <- keep1 first + take1 g
+    "take1",
+    "keep2",  # second <- keep2 second + take2 g^2
+    "take2",
+    "direct",  # u <- direct g + lead first: Nesterov looks ahead
+    "lead",
+    "root",  # p <- p - size u / (root sqrt(second) + eps)
+    "eps",
+    "size",
+)
+
+
+def coefficients(config: Optimizer, lr: float, step: int) -> tuple[float, ...]:
+    """Return the coefficients of a trial's step, counted from 1, at a learning rate; as torch.optim has them."""
+    wd = config.weight_decay
+    match config:
+        case SGD():
+            return (1.0, wd, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, lr)
+        case SGDMomentum():
+            direct, lead = (1.0, config.momentum) if config.nesterov else (0.0, 1.0)
+            return (1.0, wd, config.momentum, 1.0, 0.0, 0.0, direct, lead, 0.0, 1.0, lr)
+        case Adam() | AdamW():
+            first, second = 1 - config.beta1**step, 1 - config.beta2**step
+            shrink, decay = (1 - lr * wd, 0.0) if isinstance(config, AdamW) else (1.0, wd)
+            moments = (config.beta1, 1 - config.beta1, config.beta2, 1 - config.beta2)
+            return (shrink, decay, *moments, 0.0, 1.0, second**-0.5, config.eps, lr / first)
+        case RMSprop():
+            return (1.0, wd, 0.0, 1.0, config.alpha, 1 - config.alpha, 0.0, 1.0, 1.0, config.eps, lr)
+
+
+class Moments:
+    """What the optimizers of all slots remember: two blocks, and the steps taken."""
+
+    def __init__(self, params: Blocks, configs: Sequence[Optimizer]) -> None:
+        like = params.vectors
+        self.configs = list(configs)
+        self.first = Blocks(params.layout, like.dtype, like.device)
+        """Momentum, or the mean of the gradient."""
+        self.second = Blocks(params.layout, like.dtype, like.device)
+        """The mean of the squared gradient."""
+        self.steps = [0] * len(configs)
+
+    def kept(self, slot: int) -> dict[str, Blocks]:
+        """Return what torch's optimizer would keep of this slot, by its names."""
+        match self.configs[slot]:
+            case SGDMomentum(momentum=momentum) if momentum > 0:
+                return {"momentum_buffer": self.first}
+            case Adam() | AdamW():
+                return {"exp_avg": self.first, "exp_avg_sq": self.second}
+            case RMSprop():
+                return {"square_avg": self.second}
+        return {}
+
+    def counts_steps(self, slot: int) -> bool:
+        """Say whether torch's optimizer would keep the number of steps."""
+        return isinstance(self.configs[slot], Adam | AdamW | RMSprop)
+
+    def save(self, slot: int) -> dict[str, Tensor]:
+        """Return a slot's state as the solo engine names it; copies."""
+        saved: dict[str, Tensor] = {}
+        if self.steps[slot] == 0:
+            return saved
+        views = {name: list(blocks.views(slot).values()) for name, blocks in self.kept(slot).items()}
+        for index in range(len(self.first.views(slot))):
+            if self.counts_steps(slot):
+                saved[f"optimizer.{index}.step"] = torch.tensor(float(self.steps[slot]), dtype=torch.float32)
+            for name, parts in views.items():
+                saved[f"optimizer.{index}.{name}"] = parts[index].clone()
+        return saved
+
+    def load(self, slot: int, tensors: dict[str, Tensor], steps: int) -> None:
+        """Take what `save`, or the solo engine, gave after so many steps."""
+        self.steps[slot] = steps
+        for name, blocks in self.kept(slot).items():
+            for index, view in enumerate(blocks.views(slot).values()):
+                if steps:
+                    view.copy_(tensors[f"optimizer.{index}.{name}"])
+
+
+class Step(Protocol):
+    """Takes every slot's optimizer step on the gradients."""
+
+    def __call__(self, lrs: Sequence[float]) -> None:
+        """`lrs` are the slots' learning rates."""
+        ...
+
+
+class Clipping:
+    """Scales each member's gradient down to a norm of its own, where it is larger."""
+
+    def __init__(self, grads: Blocks, norms: Sequence[float | None]) -> None:
+        like = grads.vectors
+        self.grads = grads
+        limits = [float("inf") if norm is None else norm for norm in norms]
+        self._limits = torch.tensor(limits, dtype=like.dtype, device=like.device)
+
+    def __call__(self) -> None:
+        squares = torch.zeros_like(self._limits)
+        for block, start, stop in self.grads.blocks():
+            squares[start:stop] += block.flatten(1).square().sum(1)
+        # torch.nn.utils.clip_grad_norm_'s formula, its 1e-6 included.
+        factors = (self._limits / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
+        for block, start, stop in self.grads.blocks():
+            block.flatten(1).mul_(factors[start:stop].unsqueeze(1))
+
+
+class VectorizedStep:
+    """The one formula, over all slots at once."""
+
+    def __init__(self, params: Blocks, grads: Blocks, moments: Moments) -> None:
+        self.moments = moments
+        blocks = zip(params.blocks(), grads.tensors(), moments.first.tensors(), moments.second.tensors(), strict=True)
+        self._blocks = [(p, g, m, v, start, stop) for (p, start, stop), g, m, v in blocks]
+
+    def __call__(self, lrs: Sequence[float]) -> None:
+        rows = [
+            coefficients(config, lr, step + 1)
+            for config, lr, step in zip(self.moments.configs, lrs, self.moments.steps, strict=True)
+        ]
+        like = self._blocks[0][0]
+        self.take(torch.tensor(rows, dtype=torch.float64).to(like.dtype).to(like.device))
+        self.moments.steps = [step + 1 for step in self.moments.steps]
+
+    def take(self, table: Tensor) -> None:
+        """Take a step by a table of coefficients, [slots, 11]; the counts of steps are left to the caller."""
+        for p, g, m, v, start, stop in self._blocks:
+            shape = (stop - start, *[1] * (p.dim() - 1))
+            shrink, decay, keep1, take1, keep2, take2, direct, lead, root, eps, size = (
+                column.view(shape) for column in table[start:stop].unbind(1)
+            )
+            g.addcmul_(p, decay)
+            p.mul_(shrink)
+            m.mul_(keep1).addcmul_(g, take1)
+            v.mul_(keep2).addcmul_(g * take2, g)
+            towards = (m * lead).addcmul_(g, direct)
+            p.addcdiv_(towards.mul_(size), v.sqrt().mul_(root).add_(eps), value=-1)
+
+
+class FusedStep:
+    """Torch's own kernels, slot by slot: those that torch.optim calls with `fused=True`."""
+
+    def __init__(self, params: Blocks, grads: Blocks, moments: Moments) -> None:
+        self.moments = moments
+        sides = (params, grads, moments.first, moments.second)
+        self._pieces = [tuple(side.pieces(slot) for side in sides) for slot in range(params.layout.slots)]
+        self._counts = [torch.zeros((), dtype=torch.float32) for _ in self._pieces]
+
+    def __call__(self, lrs: Sequence[float]) -> None:
+        moments = self.moments
+        for slot, (config, lr) in enumerate(zip(moments.configs, lrs, strict=True)):
+            moments.steps[slot] += 1
+            p, g, m, v = self._pieces[slot]
+            match config:
+                case SGD() | SGDMomentum():
+                    mass = config.momentum if isinstance(config, SGDMomentum) else 0.0
+                    torch._fused_sgd_(
+                        p,
+                        g,
+                        m if mass else [],
+                        weight_decay=config.weight_decay,
+                        momentum=mass,
+                        lr=lr,
+                        dampening=0.0,
+                        nesterov=isinstance(config, SGDMomentum) and config.nesterov,
+                        maximize=False,
+                        is_first_step=False,
+                    )
+                case Adam() | AdamW():
+                    kernel = torch._fused_adamw_ if isinstance(config, AdamW) else torch._fused_adam_
+                    kernel(
+                        p,
+                        g,
+                        m,
+                        v,
+                        [],
+                        [self._counts[slot].fill_(moments.steps[slot])] * len(p),
+                        lr=lr,
+                        beta1=config.beta1,
+                        beta2=config.beta2,
+                        weight_decay=config.weight_decay,
+                        eps=config.eps,
+                        amsgrad=False,
+                        maximize=False,
+                    )
+                case RMSprop():
+                    if config.weight_decay:
+                        torch._foreach_add_(g, p, alpha=config.weight_decay)
+                    torch._foreach_mul_(v, config.alpha)
+                    torch._foreach_addcmul_(v, g, g, 1 - config.alpha)
+                    roots = torch._foreach_sqrt(v)
+                    torch._foreach_add_(roots, config.eps)
+                    torch._foreach_addcdiv_(p, g, roots, -lr)

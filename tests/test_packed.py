@@ -1,0 +1,351 @@
+"""Packed training: many networks as one program give what each alone would have given."""
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+
+from hpo.config import (
+    CNN,
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    Augment,
+    Constant,
+    Cosine,
+    OneCycle,
+    Optimizer,
+    Plateau,
+    PythonNetwork,
+    RMSprop,
+    SGDMomentum,
+    TrialConfig,
+)
+from hpo.models import build_model
+from hpo.training import checkpoints, randomness
+from hpo.training.contract import Checkpoint, EpochResult, Fault
+from hpo.training.dataset import ResidentData
+from hpo.training.devices import use_one_thread
+from hpo.training.packed import masks
+from hpo.training.packed.bucket import bucket_of, why_alone
+from hpo.training.packed.graphed import GraphedProgram
+from hpo.training.packed.lane import Lane
+from hpo.training.packed.layout import Blocks, Layout
+from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
+from hpo.training.packed.program import Program, member_of
+from hpo.training.run import Run
+from hpo.training.scoring import Scores
+
+use_one_thread()
+CPU = torch.device("cpu")
+OPTIMIZERS: list[Optimizer] = [
+    SGD(0.1, 1e-3),
+    SGDMomentum(0.05, 1e-3, momentum=0.9),
+    SGDMomentum(0.05, 1e-4, momentum=0.8, nesterov=True),
+    Adam(2e-3, 1e-3, beta1=0.85, eps=1e-5),
+    AdamW(2e-3, 1e-2, beta2=0.99, eps=1e-5),
+    RMSprop(1e-3, 1e-3, alpha=0.95, eps=1e-5),
+]
+"""Where a bias is followed by batch norm its gradient is zero but for rounding. What divides the gradient by its own
+size makes steps of that: with torch's eps of 1e-8, 1e-17 grows to 1e-11 in 200 steps, in either engine.
+"""
+ACTIVATIONS = ["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
+ROWS, FEATURES, CLASSES, BATCH, EPOCHS = 640, 20, 5, 64, 20
+
+
+@pytest.fixture
+def doubles() -> Iterator[ResidentData]:
+    """Random rows in fp64; networks that are built meanwhile are fp64 too."""
+    torch.set_default_dtype(torch.float64)
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS + 100, FEATURES, generator=source)
+    y = torch.randint(0, CLASSES, (ROWS + 100,), generator=source)
+    yield ResidentData(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], torch.zeros(FEATURES), CLASSES, (FEATURES,))
+    torch.set_default_dtype(torch.float32)
+
+
+def mixed_configs(dropout: bool) -> list[TrialConfig]:
+    """24 trials that differ in all that may differ within a lane."""
+    chance = random.Random(0)
+    configs = []
+    for i in range(24):
+        depth = 1 + i % 3
+        model = MLP(
+            tuple(chance.choice([3, 7, 16, 20, 33]) for _ in range(depth)),
+            tuple(chance.choice([0.0, 0.001, 0.3, 0.5]) if dropout else 0.0 for _ in range(depth)),
+            ACTIVATIONS[i % 5],  # type: ignore[arg-type]
+            "batch" if chance.random() < 0.5 else "none",
+        )
+        configs.append(
+            TrialConfig(
+                "digits",
+                model,
+                OPTIMIZERS[i % 6],
+                BATCH,
+                EPOCHS,
+                seed=i,
+                schedule=[Constant(), OneCycle(), Cosine(), Plateau(1)][i % 4],
+                label_smoothing=0.1 * (i % 2),
+                class_weight="balanced" if i % 5 < 2 else "none",
+                clip_norm=0.5 if i % 4 == 1 else None,
+                best_weights=i % 7 == 0,
+                precision="fp32",
+            )
+        )
+    return configs
+
+
+def admit(lane: Lane, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> None:
+    model = build_model(config.model, lane.data.input_shape, CLASSES, seed=config.seed)
+    lane.admit(member_of(key, config, model, checkpoint, CPU))
+
+
+def lane_of(configs: Sequence[TrialConfig], data: ResidentData) -> Lane:
+    lane = Lane(bucket_of(configs[0], data), 64, data, data.train_x, data.validation_x)
+    for key, config in enumerate(configs):
+        admit(lane, key, config)
+    return lane
+
+
+def train(lane: Lane, epochs: int) -> dict[int, list[EpochResult]]:
+    """Train; seconds are not part of what must be equal."""
+    curves: dict[int, list[EpochResult]] = {}
+    for _ in range(epochs):
+        lane.launch()
+        for key, result in lane.collect().items():
+            assert isinstance(result, EpochResult)
+            curves.setdefault(key, []).append(dataclasses.replace(result, seconds=0.0))
+    return curves
+
+
+def alone(config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None = None) -> Run:
+    """The solo engine's run, trained to its end."""
+    run = Run(config, data, CPU, checkpoint)
+    while not run.finished:
+        assert isinstance(run.train_epoch(), EpochResult)
+    return run
+
+
+def assert_same_curve(ours: Sequence[EpochResult], theirs: Sequence[EpochResult]) -> None:
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine.epoch, mine.last) == (other.epoch, other.last)
+        for name in ("validation_accuracy", "validation_macro_f1", "train_accuracy", "validation_loss", "train_loss"):
+            assert getattr(mine, name) == pytest.approx(getattr(other, name), rel=0, abs=1e-12)
+
+
+def assert_same_state(ours: Checkpoint, theirs: Checkpoint) -> None:
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for name, value in ours.tensors.items():
+        assert value.shape == theirs.tensors[name].shape
+        assert abs(value - theirs.tensors[name]).max() <= 1e-12, name
+
+
+def assert_padding_is_zero(program: Program) -> None:
+    for blocks in (program.network.params, program.moments.first, program.moments.second):
+        for slot in range(program.layout.slots):
+            for view in blocks.views(slot).values():
+                view.zero_()
+        padding = torch.cat([tensor.flatten() for tensor in blocks.tensors()])
+        assert len(padding) > 10_000 and not padding.any()
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropout: bool):
+    """200 steps in fp64 of 24 trials that differ in width, depth, optimizer, rates, norm and activation."""
+    configs = mixed_configs(dropout)
+    lane = lane_of(configs, doubles)
+    first = {key: curve[0] for key, curve in train(lane, 1).items()}
+    program = lane._program
+    curves = train(lane, EPOCHS - 1)
+    assert program is not None and lane._program is program
+    for key, config in enumerate(configs):
+        run = alone(config, doubles)
+        assert_same_curve([first[key], *curves[key]], run.history)
+        assert_same_state(lane.checkpoint(key), run.checkpoint())
+    assert_padding_is_zero(program)
+
+
+def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: ResidentData, device: torch.device):
+    """The members' states after two epochs of a kind of program, and their figures in training."""
+    rows = data.train_x.to(device)
+    on_device = dataclasses.replace(data, train_x=rows, train_y=data.train_y.to(device))
+    members = []
+    for key, config in enumerate(configs):
+        model = build_model(config.model, data.input_shape, CLASSES, seed=config.seed)
+        members.append(member_of(key, config, model, None, device))
+    program = kind(members, on_device, rows, BATCH)
+    for _ in range(2):
+        program.train_epoch()
+        for member in members:
+            member.course.take((0.5, 1.0), Scores(0.5, 0.5, 0.5, 1.0), 0.0)
+    return program, {m.key: program.tensors(slot) for slot, m in enumerate(program.members)}, program.training_scores()
+
+
+def test_counted_steps_are_the_plain_ones(doubles: ResidentData):
+    """What a graph would replay - rows, rates, masks and moments by a counter on the device - step by step."""
+    configs = mixed_configs(dropout=True)
+    _, plain, scores = state_after(Program, configs, doubles, CPU)
+    _, counted, counted_scores = state_after(GraphedProgram, configs, doubles, CPU)
+    for key, state in plain.items():
+        assert state.keys() == counted[key].keys()
+        for name, value in state.items():
+            assert (value - counted[key][name]).abs().max() <= 1e-12, name
+    assert torch.allclose(torch.tensor(scores), torch.tensor(counted_scores), rtol=0, atol=1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentData):
+    cuda = torch.device("cuda", 0)
+
+    class Stepwise(GraphedProgram):
+        def _warm_up_and_capture(self) -> int:
+            return 0
+
+    configs = mixed_configs(dropout=True)
+    _, expected, _ = state_after(Stepwise, configs, doubles, cuda)
+    program, captured, _ = state_after(GraphedProgram, configs, doubles, cuda)
+    assert isinstance(program, GraphedProgram) and program.graph is not None
+    for key, state in expected.items():
+        for name, value in state.items():
+            assert (value - captured[key][name]).abs().max() <= 1e-9, name
+
+
+def plain_parameters(layout: Layout, slot: int, params: Blocks) -> list[torch.Tensor]:
+    return [view.clone().requires_grad_() for view in params.views(slot).values()]
+
+
+def torchs_own(config: Optimizer, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    common = {"lr": config.lr, "weight_decay": config.weight_decay}
+    match config:
+        case SGD():
+            return torch.optim.SGD(parameters, **common)
+        case SGDMomentum():
+            return torch.optim.SGD(parameters, **common, momentum=config.momentum, nesterov=config.nesterov)
+        case Adam() | AdamW():
+            kind = torch.optim.AdamW if isinstance(config, AdamW) else torch.optim.Adam
+            return kind(parameters, **common, betas=(config.beta1, config.beta2), eps=config.eps)
+        case RMSprop():
+            return torch.optim.RMSprop(parameters, **common, alpha=config.alpha, eps=config.eps)
+
+
+@pytest.mark.parametrize("kind", [VectorizedStep, FusedStep])
+@pytest.mark.parametrize("clip", [None, 0.7])
+def test_every_slots_optimizer_is_torchs_own(doubles: ResidentData, kind: type[VectorizedStep], clip: float | None):
+    """All kinds at once, with rates that change at each step, clipped by norms of their own, against torch.optim."""
+    networks = tuple(MLP((9 + i,) * (3 - i // 2), (0.0,) * (3 - i // 2), norm="batch") for i in range(6))
+    layout = Layout(networks, 7, 4, 8)
+    params, grads = Blocks(layout, torch.float64, CPU), Blocks(layout, torch.float64, CPU)
+    source = torch.Generator().manual_seed(1)
+    for slot in range(6):
+        for view in params.views(slot).values():
+            view.normal_(generator=source)
+    theirs = [plain_parameters(layout, slot, params) for slot in range(6)]
+    optimizers = [torchs_own(config, plain) for config, plain in zip(OPTIMIZERS, theirs, strict=True)]
+    moments = Moments(params, OPTIMIZERS)
+    step, clipping = kind(params, grads, moments), Clipping(grads, [clip, None, clip, clip, clip, None])
+    for number in range(30):
+        lrs = [config.lr * (1 + number % 5) / 5 for config in OPTIMIZERS]
+        for slot, optimizer in enumerate(optimizers):
+            for view, plain in zip(grads.views(slot).values(), theirs[slot], strict=True):
+                view.normal_(generator=source)
+                plain.grad = view.clone()
+            if clip is not None and slot not in (1, 5):
+                torch.nn.utils.clip_grad_norm_(theirs[slot], clip)
+            optimizer.param_groups[0]["lr"] = lrs[slot]
+            optimizer.step()
+        if clip is not None:
+            clipping()
+        step(lrs)
+    for slot, plain_ones in enumerate(theirs):
+        for view, plain in zip(params.views(slot).values(), plain_ones, strict=True):
+            assert (view - plain).abs().max() <= 1e-12
+
+
+def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData):
+    """Killed in a lane and resumed in another, beside others; or in the solo engine; or from there in a lane."""
+    configs = [dataclasses.replace(c, epochs=8) for c in mixed_configs(dropout=True)[:8]]
+    runs = [alone(config, doubles) for config in configs]
+    first = lane_of(configs, doubles)
+    train(first, 3)
+    saved = [checkpoints.from_bytes(checkpoints.to_bytes(first.checkpoint(key)), "saved") for key in range(8)]
+    other = lane_of(mixed_configs(dropout=False)[20:], doubles)
+    train(other, 2)
+    for key, config in enumerate(configs):
+        assert_same_curve(alone(config, doubles, saved[key]).history, runs[key].history)
+        half = Run(config, doubles, CPU)
+        for _ in range(4):
+            half.train_epoch()
+        admit(other, 100 + key, config, saved[key])
+        admit(other, 200 + key, config, checkpoints.from_bytes(checkpoints.to_bytes(half.checkpoint()), "saved"))
+    train(other, 5)
+    for key in range(8):
+        for resumed in (100 + key, 200 + key):
+            state = other.checkpoint(resumed)
+            assert_same_curve(state.history, runs[key].history)
+            assert_same_state(state, runs[key].checkpoint())
+
+
+def test_a_used_slot_gives_what_a_fresh_lane_gives(doubles: ResidentData):
+    early, late = (mixed_configs(dropout=True)[i : i + 6] for i in (0, 12))
+    lane = lane_of(early, doubles)
+    train(lane, 4)
+    for key in range(1, 6):
+        lane.evict(key)
+    for key, config in enumerate(late):
+        admit(lane, 10 + key, config)
+    refilled, fresh = train(lane, 5), train(lane_of(late, doubles), 5)
+    for key in range(6):
+        assert_same_curve(refilled[10 + key], fresh[key])
+
+
+def test_masks_are_the_same_however_they_are_drawn_and_held(doubles: ResidentData, monkeypatch: pytest.MonkeyPatch):
+    """Draws and held steps that end in the midst of each other."""
+    configs = [dataclasses.replace(c, epochs=2) for c in mixed_configs(dropout=True)[:6]]
+    configs[0] = dataclasses.replace(configs[0], model=MLP((20,), (0.999,)))  # of which no byte keeps a unit
+    monkeypatch.setattr(randomness, "_CHUNK", 3 * BATCH * 20)
+    monkeypatch.setattr(masks, "HELD_BYTES", 4 * 6 * BATCH * 48)
+    lane = lane_of(configs, doubles)
+    curves = train(lane, 2)
+    for key, config in enumerate(configs):
+        assert_same_curve(curves[key], alone(config, doubles).history)
+
+
+def test_a_trial_that_diverges_leaves_its_neighbours_alone(doubles: ResidentData):
+    configs = mixed_configs(dropout=True)[:4]
+    wild = dataclasses.replace(configs[0], optimizer=SGD(1e200), seed=99, label_smoothing=0.0, clip_norm=None)
+    lane = lane_of([*configs, wild], doubles)
+    lane.launch()
+    outcomes = lane.collect()
+    fault = outcomes.pop(4)
+    assert fault == Fault("diverged", "the loss was not finite in epoch 1") == Run(wild, doubles, CPU).train_epoch()
+    for key, result in outcomes.items():
+        expected = Run(configs[key], doubles, CPU).train_epoch()
+        assert isinstance(result, EpochResult) and isinstance(expected, EpochResult)
+        assert_same_curve([result], [expected])
+
+
+PLAIN = TrialConfig("digits", MLP((64,), (0.0,)), SGD(0.1), 32, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": CNN((8,), (0.0,))}, "convolutions"),
+        ({"model": PythonNetwork("net.py:make", "0" * 64, {})}, "user's own"),
+        ({"model": MLP((64,), (0.0,), norm="layer")}, "layer norm"),
+        ({"model": MLP((), ())}, "without hidden layers"),
+        ({"model": MLP((2048,), (0.0,))}, "wider than 1024"),
+        ({"model": MLP((64,), (0.0,), residual=True)}, "residual"),
+        ({"augment": Augment(flip=0.5)}, "augmented"),
+        ({"accumulation": 2}, "in parts"),
+        ({"batch_size": 1}, "one row"),
+    ],
+)
+def test_what_is_not_packed_says_why(change: dict[str, object], reason: str):
+    assert why_alone(PLAIN) is None
+    assert reason in str(why_alone(dataclasses.replace(PLAIN, **change)))  # type: ignore[arg-type]

@@ -1,0 +1,295 @@
+"""The packed engine: lanes, their refilling, what is trained alone, memory, and where packing pays."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpo.config import CNN, MLP, SGD, Adam, OneCycle, Split, TrialConfig
+from hpo.errors import UsageError
+from hpo.recipe import Budget, StudyRecipe
+from hpo.runner.worker import make_engine, most_held
+from hpo.store import study as studies
+from hpo.store.connect import open_store
+from hpo.store.url import parse
+from hpo.training.contract import EpochResult, Fault, TrialFault
+from hpo.training.dataset import data_key
+from hpo.training.devices import use_one_thread
+from hpo.training.packed import measure
+from hpo.training.packed.bucket import Bucket, bucket_of
+from hpo.training.packed.engine import PackedEngine
+from hpo.training.packed.lane import Lane
+from hpo.training.packed.measure import Chooser
+from hpo.training.packed.network import Network
+from hpo.training.packed.program import Program
+from hpo.training.run import Run
+from hpo.training.solo import SoloEngine
+from tests.conftest import small_space
+
+use_one_thread()
+CPU = torch.device("cpu")
+BASE = TrialConfig(
+    "digits", MLP((64, 32), (0.3, 0.1), norm="batch"), Adam(2e-3), 32, 6, schedule=OneCycle(), split=Split(0.25)
+)
+
+
+def config(number: int, **changes: object) -> TrialConfig:
+    model = MLP((16 + 4 * (number % 8),) * (1 + number % 3), (0.1,) * (1 + number % 3))
+    return dataclasses.replace(BASE, **({"model": model, "seed": number} | changes))  # type: ignore[arg-type]
+
+
+CONVOLUTIONAL = dataclasses.replace(BASE, model=CNN((4,), (0.0,)), epochs=2)
+
+
+def fill(engine: PackedEngine, count: int) -> None:
+    for number in range(count):
+        engine.admit(number, config(number))
+
+
+def results(engine: PackedEngine) -> dict[int, EpochResult]:
+    outcomes = engine.step()
+    assert all(isinstance(outcome, EpochResult) for outcome in outcomes.values())
+    return outcomes  # type: ignore[return-value]
+
+
+def sizes(engine: PackedEngine) -> list[int]:
+    return sorted(len(unit.trials()) for unit in engine._units)
+
+
+def test_lanes_train_what_the_solo_engine_trains():
+    """Of two batch sizes, on real rows, in fp32: the same curves but for rounding."""
+    engine, configs = PackedEngine(CPU), [config(n, batch_size=16 if n % 3 else 32) for n in range(6)]
+    for key, wanted in enumerate(configs):
+        facts = engine.admit(key, wanted)
+        assert facts == Run(wanted, engine._data.of(wanted), CPU).facts
+    assert sizes(engine) == [2, 4]
+    curves: dict[int, list[EpochResult]] = {key: [] for key in range(6)}
+    while any(len(curve) < 6 for curve in curves.values()):
+        for key, result in results(engine).items():
+            curves[key].append(result)
+    for key, wanted in enumerate(configs):
+        run = Run(wanted, engine._data.of(wanted), CPU)
+        while not run.finished:
+            run.train_epoch()
+        assert [r.epoch for r in curves[key]] == list(range(1, 7)) and curves[key][-1].last
+        for ours, theirs in zip(curves[key], run.history, strict=True):
+            assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+            assert ours.validation_accuracy == pytest.approx(theirs.validation_accuracy, abs=0.01)
+        assert engine.examine(key).train_accuracy == pytest.approx(run.examine().train_accuracy, abs=0.01)
+        expected = run.probabilities(run.data.validation_x)
+        assert abs(engine.predict(key) - expected).max() < 0.02
+
+
+def test_best_weights_are_those_of_the_best_epoch():
+    engine = PackedEngine(CPU)
+    wild = config(0, best_weights=True, optimizer=SGD(1.5), schedule=BASE.schedule, epochs=8)
+    engine.admit(1, wild)
+    engine.admit(2, config(1))
+    curve = []
+    while not curve or not curve[-1].last:
+        curve.append(results(engine)[1])
+    final = engine.snapshot(1)
+    resumed = Run(wild, engine._data.of(wild), CPU, final)
+    accuracy = resumed.evaluate(resumed.data.validation_x, resumed.data.validation_y).accuracy
+    assert accuracy == max(r.validation_accuracy for r in curve) > curve[-1].validation_accuracy
+
+
+def test_places_are_refilled_between_epochs():
+    engine = PackedEngine(CPU, slots=4)
+    fill(engine, 4)
+    assert engine.room() == 0
+    results(engine)
+    engine.evict(2)
+    assert engine.room() == 1
+    engine.admit(10, config(10))
+    assert set(results(engine)) == {0, 1, 3, 10} and sizes(engine) == [4]
+    for key in (0, 1, 3, 10):
+        engine.evict(key)
+    assert engine.step() == {} and sizes(engine) == [] and engine.room() == 4
+
+
+def test_room_grows_with_trials_that_pack_and_is_one_after_one_that_does_not():
+    engine, key = PackedEngine(CPU), iter(range(1000))
+    assert engine.room() == 1
+    engine.admit(next(key), config(0))
+    assert engine.room() == 2
+    for _ in range(2):
+        engine.admit(next(key), config(1))
+    assert engine.room() == 5  # as many as are left
+    engine.admit(1000, CONVOLUTIONAL)
+    assert engine.room() == 1  # beside lanes, one alone does not keep others out
+    engine.admit(1001, CONVOLUTIONAL)
+    assert engine.room() == 0  # two wait for each other already
+    for number in range(3):
+        engine.evict(number)
+    engine.evict(1001)
+    assert engine.room() == 0  # as the solo engine
+    engine.evict(1000)
+    assert engine.room() == 1
+
+
+def test_what_does_not_pack_takes_turns_with_the_lanes():
+    engine = PackedEngine(CPU)
+    fill(engine, 3)
+    assert engine.admit(100, CONVOLUTIONAL) == Run(CONVOLUTIONAL, engine._data.of(CONVOLUTIONAL), CPU).facts
+    turns = [set(results(engine)) for _ in range(4)]
+    assert turns == [{0, 1, 2}, {100}, {0, 1, 2}, {100}]
+    alone = Run(CONVOLUTIONAL, engine._data.of(CONVOLUTIONAL), CPU)
+    alone.train_epoch(), alone.train_epoch()
+    mine = engine.snapshot(100)
+    assert all((mine.tensors[n] == value).all() for n, value in alone.checkpoint().tensors.items())
+
+
+def test_lower_precision_is_trained_alone():
+    engine = PackedEngine(CPU)
+    assert engine.admit(1, config(1, precision="bf16")).precision == "bf16"
+    assert not any(isinstance(unit, Lane) for unit in engine._units)
+
+
+def test_a_trial_that_cannot_start_is_refused_with_its_fault():
+    engine = PackedEngine(CPU)
+    with pytest.raises(TrialFault, match=r"images must be at least 2\*\*depth"):
+        engine.admit(1, dataclasses.replace(BASE, model=CNN((4,) * 5, (0.0,) * 5)))
+    assert engine.room() == 1 and engine.step() == {}
+
+
+def test_a_diverged_trial_takes_no_further_part():
+    engine = PackedEngine(CPU)
+    fill(engine, 2)
+    engine.admit(9, config(3, optimizer=SGD(1e30), schedule=dataclasses.replace(OneCycle(), warmup=0.5)))
+    seen: dict[int, list[object]] = {0: [], 1: [], 9: []}
+    for _ in range(3):
+        for key, outcome in engine.step().items():
+            seen[key].append(outcome)
+    [fault] = seen[9]
+    assert isinstance(fault, Fault) and fault.kind == "diverged" and len(seen[0]) == len(seen[1]) == 3
+
+
+def scarce_memory(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
+    """Have a lane of more than so many trials run out of memory in the midst of an epoch."""
+    plain: Callable[..., torch.Tensor] = Network.learn
+    calls = iter(range(10**9))
+
+    def learn(self: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self.layout.slots > fits and next(calls) % 7 == 6:
+            raise torch.OutOfMemoryError("no memory left")
+        return plain(self, x, y)
+
+    monkeypatch.setattr(Network, "learn", learn)
+
+
+def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.MonkeyPatch):
+    untroubled, engine = PackedEngine(CPU), PackedEngine(CPU)
+    fill(untroubled, 7)
+    fill(engine, 7)
+    results(untroubled), results(engine)
+    scarce_memory(monkeypatch, fits=2)
+    found: dict[int, EpochResult] = {}
+    while len(found) < 7:
+        found |= results(engine)
+    monkeypatch.undo()
+    expected = results(untroubled)
+    for key, result in expected.items():
+        assert found[key].epoch == result.epoch == 2
+        assert found[key].train_loss == pytest.approx(result.train_loss, rel=1e-4)
+    assert max(sizes(engine)) <= 2
+    engine.admit(50, config(50))  # what is known of the memory stays known
+    assert max(sizes(engine)) <= 2
+
+
+def test_a_trial_too_large_for_memory_alone_is_a_fault(monkeypatch: pytest.MonkeyPatch):
+    engine = PackedEngine(CPU)
+    fill(engine, 2)
+    scarce_memory(monkeypatch, fits=0)
+    found: dict[int, object] = {}
+    while len(found) < 2:
+        found |= engine.step()
+    assert [outcome.kind for outcome in found.values() if isinstance(outcome, Fault)] == ["oom", "oom"]
+    assert engine.step() == {}
+
+
+def test_occupancy_is_told():
+    engine = PackedEngine(CPU, slots=4)
+    assert engine.status() == {"lanes": 0}
+    fill(engine, 2)
+    results(engine)
+    assert engine.status() == {"lanes": 1, "occupancy": 0.5}
+
+
+def test_auto_packs_nothing_that_measures_slower(monkeypatch: pytest.MonkeyPatch):
+    """Lanes made slow: every trial is trained alone, whatever its shape, and each bucket is measured once."""
+    plain, measured = Program.train_epoch, []
+
+    def slow(self: Program) -> None:
+        measured.append(self.layout.batch)
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+        plain(self)
+
+    monkeypatch.setattr(Program, "train_epoch", slow)
+    engine = PackedEngine(CPU)
+    engine.lane_size = Chooser(CPU, engine.slots)
+    for key, wanted in enumerate([config(0), config(1), config(0, batch_size=64)]):
+        engine.admit(key, wanted)
+        assert not any(isinstance(unit, Lane) for unit in engine._units) and engine.room() == 0
+        engine.evict(key)
+    assert set(measured) == {32, 64} and set(engine.lane_size.known.values()) == {0}
+
+
+def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
+    plain = Run.learn
+
+    def slow(self: Run, epoch: int) -> tuple[float, float]:
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+        return plain(self, epoch)
+
+    monkeypatch.setattr(Run, "learn", slow)
+    data = SoloEngine(CPU).data(BASE)
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data) > 0
+
+
+def test_auto_packs_nothing_that_computes_something_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    plain = Network.evaluate
+    monkeypatch.setattr(Network, "evaluate", lambda self, x: plain(self, x).flip(2))
+    monkeypatch.setattr(measure, "MARGIN", 1e9)  # however slow the plain engine is
+    data = SoloEngine(CPU).data(BASE)
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data) == 0
+    assert "trials are trained one by one: packed networks differ from plain ones by" in caplog.text
+
+
+def test_buckets_part_batches_and_powers_of_two():
+    data = SoloEngine(CPU).data(BASE)
+    key = data_key(BASE)
+    assert bucket_of(BASE, data) == bucket_of(config(3), data) == Bucket(key, 32, 64)
+    assert bucket_of(config(0, model=MLP((16, 65), (0.0, 0.0))), data) == Bucket(key, 32, 128)
+    assert bucket_of(config(0, batch_size=10**6), data).batch == len(data.train_y)
+
+
+def test_an_engine_goes_by_its_name_and_is_no_part_of_what_a_study_is():
+    kinds = {name: make_engine(name, "cpu") for name in ("solo", "packed", "auto")}  # type: ignore[arg-type]
+    assert isinstance(kinds["solo"], SoloEngine)
+    assert isinstance(kinds["packed"], PackedEngine) and not isinstance(kinds["packed"].lane_size, Chooser)
+    assert isinstance(kinds["auto"], PackedEngine) and isinstance(kinds["auto"].lane_size, Chooser)
+    assert make_engine("packed", "cpu", 3).slots == 3 and make_engine("auto", "cpu", 99).slots == 8  # type: ignore[attr-defined]
+    with pytest.raises(UsageError):
+        make_engine("auto", "gpu")
+    assert StudyRecipe().engine == "auto"
+    assert StudyRecipe(engine="solo").identity() == StudyRecipe(engine="packed").identity()
+
+
+def test_a_worker_holds_an_eighth_of_a_search_and_all_of_what_only_waits(tmp_path: Path):
+    store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
+    for name, budget in (("search", Budget(trials=60)), ("confirm", Budget(trials=60, only_waiting=True))):
+        assert studies.create(store, name, "small", small_space(), StudyRecipe(budget=budget), "f" * 64)
+    assert most_held(store, studies.load(store, "search")) == 7
+    studies.update_budget(store, studies.load(store, "search"), trials=4)
+    assert most_held(store, studies.load(store, "search")) == 1
+    assert most_held(store, studies.load(store, "confirm")) is None
