@@ -2,7 +2,7 @@
 
 import typer
 
-from hpo.cli import confirm, dashboard, data, doctor, manage, predict, report, run, spaces, studies, train
+from hpo.cli import confirm, dashboard, data, doctor, manage, predict, report, run, spaces, studies, train, workers
 
 app = typer.Typer(
     name="hpo",
@@ -24,8 +24,8 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 app.command("run")(run.run)
 app.command("init")(run.init)
-app.command("watch")(run.watch)
-app.command("worker")(run.worker)
+app.command("watch")(workers.watch)
+app.command("worker")(workers.worker)
 app.command("dashboard")(dashboard.dashboard)
 app.command("confirm")(confirm.confirm)
 app.command("export")(train.export)

@@ -48,8 +48,8 @@ def confirm(
 
     from hpo import data
     from hpo.cli.data import fetch_with_progress
-    from hpo.cli.run import run_workers
     from hpo.cli.tables import storage_option
+    from hpo.cli.workers import run_workers
     from hpo.results import confirmation
     from hpo.runner.devices import devices_for
     from hpo.store import study as studies
