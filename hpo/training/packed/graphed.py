@@ -41,8 +41,10 @@ class GraphedProgram(Program):
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             self._train_epoch()
-        # Whoever reads the logits next waits for them.
-        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+    def join(self) -> None:
+        if self.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def _train_epoch(self) -> None:
         lrs = self.start_epoch()
