@@ -90,8 +90,7 @@ def check_baselines(
     limits = space.constraints.limits
     for i, baseline in enumerate(space.baselines if limits else ()):
         config = space.draw(Fixed(baseline.values()), seed=0)
-        shape = input_shape if config.image_size is None else (input_shape[0], *(config.image_size,) * 2)
-        broken = space.constraints.broken(measure(config, shape, classes, device, limits))
+        broken = space.constraints.broken(measure(config, config.input_shape(input_shape), classes, device, limits))
         if broken:
             raise DocumentError(
                 f'{where}: baselines.{i}, "{baseline.name}": must keep the constraints, got {broken}. '
