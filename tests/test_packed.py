@@ -180,6 +180,7 @@ def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: Resid
     program = kind(members, on_device, rows, BATCH)
     for _ in range(2):
         program.train_epoch()
+        program.join()
         for member in members:
             member.course.take((0.5, 1.0), Scores(0.5, 0.5, 0.5, 1.0), 0.0)
     return program, {m.key: program.tensors(slot) for slot, m in enumerate(program.members)}, program.training_scores()

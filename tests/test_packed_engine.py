@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from hpo.cli.tables import pace
 from hpo.config import CNN, MLP, SGD, Adam, OneCycle, Split, TrialConfig
 from hpo.errors import UsageError
 from hpo.recipe import Budget, StudyRecipe
+from hpo.runner.artifacts import Folder
+from hpo.runner.keeping import Keeper
+from hpo.runner.loop import Loop
 from hpo.runner.worker import make_engine, most_held
+from hpo.store import reading
 from hpo.store import study as studies
 from hpo.store.connect import open_store
+from hpo.store.session import Session
 from hpo.store.url import parse
 from hpo.training.contract import EpochResult, Fault, TrialFault
 from hpo.training.dataset import data_key
@@ -293,3 +299,22 @@ def test_a_worker_holds_an_eighth_of_a_search_and_all_of_what_only_waits(tmp_pat
     studies.update_budget(store, studies.load(store, "search"), trials=4)
     assert most_held(store, studies.load(store, "search")) == 1
     assert most_held(store, studies.load(store, "confirm")) is None
+
+
+def test_lanes_and_pace_are_seen(tmp_path: Path):
+    store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
+    assert studies.create(store, "s", "small", small_space(), StudyRecipe(budget=Budget(trials=12)), "f" * 64)
+    study = studies.load(store, "s")
+    with Session(store, study, {"device": "cpu"}) as session:
+        engine = PackedEngine(CPU, slots=3)
+        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        while sum(sizes(engine)) < 3:
+            loop._fill()
+            loop._advance()
+        loop._look()
+        session.flush()
+        with store.read() as connection:
+            view = reading.study(connection, study.study_id)
+        assert view.lanes == len(sizes(engine)) and 0 < (view.occupancy or 0) < 1
+    told = dataclasses.replace(view, counts=view.counts | {"COMPLETE": 3, "PRUNED": 2}, active_seconds=36.0)
+    assert pace(told).startswith(f"500 trials per hour, {view.lanes} lane")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hpo.training.dataset import ResidentData
 from hpo.training.graphed import WARM_UP_STEPS
-from hpo.training.packed.optimizers import VectorizedStep, coefficients
+from hpo.training.packed.optimizers import COEFFICIENTS, VectorizedStep, coefficients
 from hpo.training.packed.program import Member, Program
 
 
@@ -29,7 +29,7 @@ class GraphedProgram(Program):
         self.vectorized = VectorizedStep(self.network.params, self.network.grads, self.moments)
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
         """The step within the epoch."""
-        self.table = torch.zeros(self.steps, self.layout.slots, 11, dtype=rows.dtype, device=self.device)
+        self.table = torch.zeros(self.steps, self.layout.slots, len(COEFFICIENTS), dtype=rows.dtype, device=self.device)
         self.capturable = self.device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.stream = torch.cuda.Stream(self.device) if self.capturable else None  # type: ignore[no-untyped-call]
@@ -41,8 +41,10 @@ class GraphedProgram(Program):
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             self._train_epoch()
-        # Whoever reads the logits next waits for them.
-        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+    def join(self) -> None:
+        if self.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def _train_epoch(self) -> None:
         lrs = self.start_epoch()

@@ -67,6 +67,7 @@ class Lane:
         try:
             self._program.train_epoch()
         except torch.OutOfMemoryError:
+            self._program.join()
             self._program.recall()
             raise
 
@@ -75,6 +76,7 @@ class Lane:
         program = self._program
         assert program is not None
         try:
+            program.join()
             training = program.training_scores()
             judged = program.network.evaluate(self.validation)
         except torch.OutOfMemoryError:

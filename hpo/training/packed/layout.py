@@ -5,7 +5,7 @@ layer is as wide as its widest member, rounded up. Rows and columns beyond a mem
 their inputs' weights are zero, hence their activations, hence their gradients (sigmoid's are masked).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -165,8 +165,3 @@ class Blocks:
     def _vector_of(self, slot: int, name: str, length: int) -> Tensor:
         start, _ = self.layout.vector_places[name]
         return self.vectors[slot, start : start + length]
-
-
-def same_networks(layout: Layout, networks: Sequence[MLP]) -> bool:
-    """Say whether networks, in any order, are those of a layout."""
-    return sorted(map(repr, layout.networks)) == sorted(map(repr, networks))

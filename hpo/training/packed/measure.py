@@ -91,6 +91,7 @@ class Chooser:
 def _epoch_of(program: Program, epoch: int) -> None:
     """Train an epoch; a program takes them as its members' courses tell, here the first one again and again."""
     program.train_epoch()
+    program.join()
 
 
 def _first_rows(data: ResidentData, rows: int) -> ResidentData:

@@ -131,6 +131,9 @@ class Program:
                 self.clip()
             self.update(lrs[step])
 
+    def join(self) -> None:
+        """Have whoever reads next wait for the epoch; until then other programs' run beside it, on a GPU."""
+
     def training_scores(self) -> list[tuple[float, float]]:
         """Return each slot's accuracy and mean loss over the last epoch's batches."""
         found = [
