@@ -137,6 +137,16 @@ def test_room_grows_with_trials_that_pack_and_is_one_after_one_that_does_not():
     assert engine.room() == 1
 
 
+def test_lanes_of_one_slot_hoard_no_trials():
+    """They are only a faster way to train one: a second trial would wait, and learn nothing from the first."""
+    engine = PackedEngine(CPU, lane_size=lambda config, bucket, data: 1)
+    engine.admit(0, config(0))
+    assert sizes(engine) == [1] and engine.room() == 0
+    assert set(results(engine)) == {0} and engine.status() == {"lanes": 0}
+    engine.evict(0)
+    assert engine.room() == 1
+
+
 def test_what_does_not_pack_takes_turns_with_the_lanes():
     engine = PackedEngine(CPU)
     fill(engine, 3)

@@ -40,6 +40,11 @@ def default_slots(device: torch.device) -> int:
 class Unit(Protocol):
     """What takes a turn in training: a lane, or a trial alone."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether several trials are trained for little more than the price of one."""
+        ...
+
     def trials(self) -> list[int]:
         """Return the trials held."""
         ...
@@ -67,6 +72,8 @@ class Unit(Protocol):
 
 class Alone:
     """A trial that is trained by itself, as the solo engine would."""
+
+    shared = False
 
     def __init__(self, key: int, run: Run) -> None:
         self._runs = {key: run}
@@ -119,10 +126,11 @@ class PackedEngine:
 
         A trial that has to be trained alone would only wait for the one before it, so no more are taken than
         there is reason to believe in: the offer doubles with each trial that is packed, and begins anew with
-        one that is not. Beside one that is trained alone, one more is taken while others are packed.
+        one that is not, be it alone in a lane of one slot. Beside one that is trained alone, one more is taken while
+        others are packed.
         """
         held = self._held()
-        alone = sum(isinstance(unit, Alone) for unit in self._units)
+        alone = sum(not unit.shared for unit in self._units)
         if alone > 1 or (alone == 1 and held == 1):
             return 0
         return max(0, min(self.slots - held, 1 if alone else self._offer))
@@ -149,7 +157,7 @@ class PackedEngine:
             return run.facts, False
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         lane.admit(member_of(key, config, model, checkpoint, self.device))
-        return Facts(parameter_count(model), str(self.device), "fp32"), True
+        return Facts(parameter_count(model), str(self.device), "fp32"), lane.shared
 
     def _precision(self, config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None) -> str:
         if checkpoint is not None:
@@ -195,7 +203,7 @@ class PackedEngine:
                 if isinstance(outcomes.get(key), Fault):
                     unit.end(key)
         seconds = time.perf_counter() - start
-        if any(isinstance(unit, Lane) for unit in self._units):
+        if any(unit.shared for unit in self._units):
             self._busy, self._offered = self._busy + held * seconds, self._offered + self.slots * seconds
         return outcomes
 
@@ -232,7 +240,7 @@ class PackedEngine:
 
     def status(self) -> dict[str, float]:
         """Return how many lanes there are, and the part of the slots in use while there were any."""
-        lanes = sum(isinstance(unit, Lane) for unit in self._units)
+        lanes = sum(unit.shared for unit in self._units)
         return {"lanes": lanes} | ({"occupancy": round(self._busy / self._offered, 3)} if self._offered else {})
 
     def _of(self, key: int) -> Unit:

@@ -39,6 +39,11 @@ class Lane:
             self._ended.add(key)
 
     @property
+    def shared(self) -> bool:
+        """Whether it is meant for several trials."""
+        return self.slots > 1
+
+    @property
     def room(self) -> int:
         return max(0, self.slots - len(self.members))
 
