@@ -77,7 +77,7 @@ def test_changes_written_twice_count_once(store: Store, make_study: Callable[...
         user_attrs={(trial_id, "a"): "1"},
         system_attrs={(trial_id, "b"): '"c"'},
         intermediate={(trial_id, 1): 0.25, (trial_id, 2): float("nan")},
-        states={trial_id: ("COMPLETE", 0.25)},
+        states={trial_id: ("COMPLETE", (0.25,))},
     )
     for _ in range(2):
         with store.write() as connection:

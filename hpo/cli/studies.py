@@ -51,7 +51,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a study: progress, the best trials, the baseline, failures."""
-    from hpo.cli.tables import leaderboard, pace, study_json, trial_json
+    from hpo.cli.tables import lanes, leaderboard, pace, study_json, trial_json
     from hpo.cli.view import sparkline
     from hpo.store import reading
     from hpo.store.connect import open_store
@@ -77,7 +77,7 @@ def show(
             f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
         )
         if pace(found):
-            console.print(pace(found))
+            console.print(", ".join(part for part in (pace(found), lanes(found)) if part))
         if found.infeasible:
             console.print(f"{found.infeasible} draws broke the constraints: not trained, not counted")
         if found.outside:

@@ -109,8 +109,13 @@ def study_json(study: StudyView) -> dict[str, Any]:
 
 
 def pace(study: StudyView) -> str:
-    """Return how fast a study gets on and how its workers are filled; empty where nothing is known."""
-    parts = [f"{study.trials_per_hour:,.0f} trials per hour"] if study.trials_per_hour else []
+    """Return how fast a study gets on; empty where nothing is known."""
+    return f"{study.trials_per_hour:,.0f} trials per hour" if study.trials_per_hour else ""
+
+
+def lanes(study: StudyView) -> str:
+    """Return how a study's workers are filled; empty where trials are trained one by one."""
+    parts = []
     if study.lanes:
         parts.append(f"{study.lanes} lane{'' if study.lanes == 1 else 's'}")
     if study.occupancy is not None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.cli.tables import configuration, pace
+from hpo.cli.tables import configuration, lanes, pace
 from hpo.store import reading
 from hpo.store.connect import Store
 from hpo.store.reading import StudyView, TrialView
@@ -163,7 +163,7 @@ class View:
             hosts.setdefault(str(worker.get("host", "?")), []).append(" ".join(vitals))
         count = len(study.workers)
         listed = "; ".join(f"{host}: {', '.join(sorted(found))}" for host, found in sorted(hosts.items()))
-        parts = [f"{count} worker{'' if count == 1 else 's'}", pace(study), listed]
+        parts = [f"{count} worker{'' if count == 1 else 's'}", listed, lanes(study)]
         return Text("  ".join(part for part in parts if part), style="dim")
 
     def _progress(self, study: StudyView) -> Table:
@@ -178,7 +178,7 @@ class View:
                 total=total, completed=min(study.finished, total), width=max(10, min(30, self.console.width - 50))
             ),
             f"{study.finished}/{total} trials{pruned}",
-            f"[dim]{self._time_left(study, total)}[/dim]",
+            f"[dim]{', '.join(part for part in (self._time_left(study, total), pace(study)) if part)}[/dim]",
         )
         return grid
 
