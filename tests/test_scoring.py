@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from hpo.config import Split, TrialConfig
+from hpo.config import Split, TrialConfig, difference, measured_as
 from hpo.data import info, load_parts
 from hpo.training.contract import EpochResult, final
 from hpo.training.dataset import ResidentData, balanced_weights, resident
@@ -23,6 +23,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def cancer() -> ResidentData:
     return resident(load_parts(info("breast_cancer"), Split()), MLP_RUN, CPU)
+
+
+def test_a_difference_is_said_in_points_only_where_values_are_shares():
+    assert difference(measured_as("accuracy"), 0.0125) == "+1.25 points"
+    assert difference(measured_as("neg_log_loss"), -0.25) == "-0.2500"
+    assert difference("value", 0.5) == "+0.5000"  # of a study that hpo did not make
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -87,7 +87,7 @@ def confirmation_table(result: "Confirmation") -> "Table":
     """Return what the fresh seeds have shown, the winner first."""
     from rich.table import Table
 
-    from hpo.config import LABELS
+    from hpo.config import measured_as
     from hpo.results.statistics import LEVEL
 
     table = Table(box=None, pad_edge=False, caption_justify="left")
@@ -108,8 +108,8 @@ def confirmation_table(result: "Confirmation") -> "Table":
     missing = f"; {result.missing} trainings are missing" if result.missing else ""
     counts = sorted({len(c.values) for c in result.candidates})
     seeds = " to ".join(str(count) for count in {counts[0], counts[-1]})
-    metric, level = LABELS[result.winner.config.metric], f"{100 * LEVEL:.0f} %"
-    table.caption = f"validation {metric}, mean of {seeds} seeds, {level} intervals{missing}"
+    measured, level = measured_as(result.winner.config.metric), f"{100 * LEVEL:.0f} %"
+    table.caption = f"{measured}, mean of {seeds} seeds, {level} intervals{missing}"
     return table
 
 

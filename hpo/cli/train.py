@@ -120,7 +120,7 @@ def _train_once(
 ) -> "Trained":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from hpo.config import LABELS
+    from hpo.config import measured_as
     from hpo.results.retrain import retrain
     from hpo.training.contract import EpochResult
 
@@ -130,7 +130,7 @@ def _train_once(
 
         def on_epoch(result: EpochResult) -> None:
             score = result.train_accuracy if with_validation else result.score(config.metric)
-            name = "training accuracy" if with_validation else f"validation {LABELS[config.metric]}"
+            name = "training accuracy" if with_validation else measured_as(config.metric)
             prefix = "" if which == "1 of 1" else f"seed {which}: "
             progress.update(task, advance=1, description=f"{prefix}{name} {score:.4f}")
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.cli.tables import configuration, lanes, pace
+from hpo.config import difference
 from hpo.store import reading
 from hpo.store.connect import Store
 from hpo.store.reading import StudyView, TrialView
@@ -199,7 +200,8 @@ class View:
         if baseline is not None and baseline.trial_id == picture.best.trial_id:
             text.append(" (the baseline)")
         elif baseline is not None and baseline.value is not None and picture.best.value is not None:
-            text.append(f" ({100 * (picture.best.value - baseline.value):+.2f} points over the baseline)")
+            gain = difference(picture.study.metric, picture.best.value - baseline.value)
+            text.append(f" ({gain} over the baseline)")
         if len(picture.front) > 1:
             last = picture.front[-1]
             least = f"{_value(last)} at {last.cost:,.6g} {picture.study.cost}"

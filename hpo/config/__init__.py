@@ -5,7 +5,7 @@ thing that training knows. Kinds of optimizer, schedule and network are told apa
 """
 
 from hpo.config.augment import Augment
-from hpo.config.metrics import LABELS, WORST, Metric
+from hpo.config.metrics import LABELS, WORST, Metric, difference, measured_as
 from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, PythonNetwork, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.config.schedules import (
@@ -60,5 +60,7 @@ __all__ = [
     "TrialConfig",
     "WarmupCosine",
     "check_fits",
+    "difference",
+    "measured_as",
     "own_fields",
 ]

@@ -16,3 +16,14 @@ LABELS: dict[Metric, str] = {
 WORST: dict[Metric, float] = {"accuracy": 0.0, "balanced_accuracy": 0.0, "macro_f1": 0.0, "neg_log_loss": -100.0}
 """What a training that diverged counts: finite, so that a sampler learns from it. A log loss is never
 taken for worse than that."""
+
+
+def measured_as(metric: Metric) -> str:
+    """Return what the values of a study are, in words: "validation accuracy"."""
+    return f"validation {LABELS[metric]}"
+
+
+def difference(measured: str, value: float) -> str:
+    """Return a difference of values in words: hundredths ("points") of shares, any other as it is."""
+    shares = {measured_as(metric) for metric, worst in WORST.items() if worst == 0}
+    return f"{100 * value:+.2f} points" if measured in shares else f"{value:+.4f}"

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from hpo.config import LABELS, TrialConfig
+from hpo.config import TrialConfig, measured_as
 from hpo.results.confirmation import Confirmation
 from hpo.store.reading import StudyView, TrialView
 
@@ -181,7 +181,7 @@ def _grid_of_slices(trials: list[FrozenTrial], names: list[str]) -> go.Figure:
     return figure
 
 
-def overfitting(trials: Trials) -> go.Figure | None:
+def overfitting(trials: Trials, metric: str) -> go.Figure | None:
     """The gap between training and validation accuracy against what should hold it down."""
     rows = []
     for trial in complete(trials):
@@ -199,7 +199,7 @@ def overfitting(trials: Trials) -> go.Figure | None:
             "color": [r[0].value for r in rows],
             "colorscale": "Viridis",
             "showscale": column == 2,
-            "colorbar": {"title": "accuracy"},
+            "colorbar": {"title": metric},
         }
         texts = [f"trial {r[0].number}" for r in rows]
         points = go.Scatter(
@@ -251,7 +251,7 @@ def confirmed(result: Confirmation) -> go.Figure:
         name="in the search",
         marker={"color": MARK, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
     )
-    figure.update_layout(xaxis_title=f"validation {LABELS[result.winner.config.metric]}")
+    figure.update_layout(xaxis_title=measured_as(result.winner.config.metric))
     return _styled(figure, 140 + 42 * len(shown))
 
 

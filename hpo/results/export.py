@@ -66,7 +66,6 @@ def winner(store: Store, study: Study, number: int | None = None) -> Export:
         "study": study.name,
         "trial": trial.number,
         "validation_score": trial.value,
-        str(study.recipe.cost): trial.cost,
         "chosen_by_hand": True if number is not None else None,
         "searched_at": study.recipe.fidelity.fields() or None,
         **_confirmed(confirmed),
@@ -79,6 +78,8 @@ def winner(store: Store, study: Study, number: int | None = None) -> Export:
         **{name: version(name) for name in ("hpo", "torch", "optuna")},
         "python": platform.python_version(),
     }
+    if study.recipe.cost is not None:
+        provenance[study.recipe.cost] = trial.cost
     config = TrialConfig.from_dict(trial.attrs["config"], f"trial {trial.number}: config")
     config = study.full(config)
     provenance = {key: value for key, value in provenance.items() if value is not None}

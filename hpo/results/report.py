@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from hpo import documents
-from hpo.config import LABELS, TrialConfig
+from hpo.config import TrialConfig, measured_as
 from hpo.results import charts, confirmation
 from hpo.results.confirmation import Confirmation
 from hpo.runner.note import data_name
@@ -104,7 +104,7 @@ def _sections(
         figures[name] = made
         return f'<div class=figure id="{name}" style="height:{int(made.layout.height)}px"></div>'
 
-    metric = f"validation {LABELS[study.metric]}"
+    metric = measured_as(study.metric)
     sections: list[Section] = [("What was searched", "", _searched(study))]
     if result is not None:
         explained = (
@@ -127,7 +127,7 @@ def _sections(
         "parallel": ("Parallel coordinates", "Drag along an axis to choose trials."),
     }
     sections += [(*explanations[name], figure(name, made)) for name, made in found.items()]
-    gap = charts.overfitting(own)
+    gap = charts.overfitting(own, metric)
     if gap is not None:
         sections.append(
             ("Overfitting", "Training minus validation accuracy against regularization.", figure("gap", gap))

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.config import OwnData, TrialConfig
+from hpo.config import OwnData, TrialConfig, difference
 from hpo.errors import StoreError
 from hpo.store import reading, schema
 from hpo.store.connect import Store
@@ -84,11 +84,9 @@ def note(connection: Connection, study: Study, importances: dict[str, float]) ->
         lines += [f"| {t.number} | {t.value:.4f} | {t.cost:,.6g} |" for t in front[:FRONT_ROWS]]
         lines.append("")
     if baseline is not None and baseline.value is not None:
-        gain = (
-            f" The best is {100 * (best[0].value - baseline.value):+.2f} points from it."
-            if best and best[0].value
-            else ""
-        )
+        gain = ""
+        if best and best[0].value is not None:
+            gain = f" The best is {difference(state.metric, best[0].value - baseline.value)} from it."
         lines += [f"Baseline ({baseline.attrs['baseline']}): {baseline.value:.4f}.{gain}", ""]
     if importances:
         lines += ["| parameter | importance |", "|---|---|"]

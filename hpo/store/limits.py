@@ -102,7 +102,8 @@ def _reached(connection: Connection, study_id: int, budget: Budget, row: sa.Row[
     if budget.target is not None or budget.patience is not None:
         best, since = best_value(connection, study_id)
         if budget.target is not None and best is not None and best >= budget.target:
-            return Over(f"the target {budget.target:g} is reached", f"--target {(1 + best) / 2:.4g}")
+            halfway = (1 + best) / 2 if best >= 0 else best / 2  # to 1, a share's best, or to 0, a log loss's
+            return Over(f"the target {budget.target:g} is reached", f"--target {halfway:.4g}")
         if budget.patience is not None and best is not None and since >= budget.patience:
             return Over(f"the best has not improved for {since} trials", f"--patience {2 * since}")
     return None

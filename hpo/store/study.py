@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from hpo import documents
-from hpo.config import LABELS, Metric, TrialConfig
+from hpo.config import Metric, TrialConfig, measured_as
 from hpo.constraints import COST_NAMES
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget, StudyRecipe
@@ -103,7 +103,7 @@ def create(
             } | dict(noted)
             rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
             connection.execute(sa.insert(schema.study_user_attributes), rows)
-            values = [f"validation {LABELS[recipe.metric or space.metric]}"]
+            values = [measured_as(recipe.metric or space.metric)]
             values += [COST_NAMES[recipe.cost]] if recipe.cost is not None else []
             named = {"study_id": study_id, "key": schema.METRIC_NAMES, "value_json": json.dumps(values)}
             connection.execute(sa.insert(schema.study_system_attributes), named)
