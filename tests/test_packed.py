@@ -26,44 +26,43 @@ from hpo.config import (
 )
 from hpo.models import build_model
 from hpo.training import checkpoints, randomness
-from hpo.training.contract import Checkpoint, EpochResult, Fault
+from hpo.training.contract import EpochResult, Fault
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.packed import masks
+from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.bucket import bucket_of, why_alone
 from hpo.training.packed.graphed import GraphedProgram
-from hpo.training.packed.lane import Lane
-from hpo.training.packed.layout import Blocks, Layout
+from hpo.training.packed.mlp_layout import MLPLayout
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.packed.program import Program, member_of
 from hpo.training.run import Run
 from hpo.training.scoring import Scores
+from tests.packing import (
+    ACTIVATIONS,
+    BATCH,
+    CLASSES,
+    CPU,
+    EPOCHS,
+    FEATURES,
+    OPTIMIZERS,
+    admit,
+    alone,
+    assert_same_curve,
+    assert_same_state,
+    lane_of,
+    random_rows,
+    train,
+)
 
 use_one_thread()
-CPU = torch.device("cpu")
-OPTIMIZERS: list[Optimizer] = [
-    SGD(0.1, 1e-3),
-    SGDMomentum(0.05, 1e-3, momentum=0.9),
-    SGDMomentum(0.05, 1e-4, momentum=0.8, nesterov=True),
-    Adam(2e-3, 1e-3, beta1=0.85, eps=1e-5),
-    AdamW(2e-3, 1e-2, beta2=0.99, eps=1e-5),
-    RMSprop(1e-3, 1e-3, alpha=0.95, eps=1e-5),
-]
-"""Where a bias is followed by batch norm its gradient is zero but for rounding. What divides the gradient by its own
-size makes steps of that: with torch's eps of 1e-8, 1e-17 grows to 1e-11 in 200 steps, in either engine.
-"""
-ACTIVATIONS = ["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
-ROWS, FEATURES, CLASSES, BATCH, EPOCHS = 640, 20, 5, 64, 20
 
 
 @pytest.fixture
 def doubles() -> Iterator[ResidentData]:
     """Random rows in fp64; networks that are built meanwhile are fp64 too."""
     torch.set_default_dtype(torch.float64)
-    source = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS + 100, FEATURES, generator=source)
-    y = torch.randint(0, CLASSES, (ROWS + 100,), generator=source)
-    yield ResidentData(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], torch.zeros(FEATURES), CLASSES, (FEATURES,))
+    yield random_rows(FEATURES)
     torch.set_default_dtype(torch.float32)
 
 
@@ -96,52 +95,6 @@ def mixed_configs(dropout: bool) -> list[TrialConfig]:
             )
         )
     return configs
-
-
-def admit(lane: Lane, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> None:
-    model = build_model(config.model, lane.data.input_shape, CLASSES, seed=config.seed)
-    lane.admit(member_of(key, config, model, checkpoint, CPU))
-
-
-def lane_of(configs: Sequence[TrialConfig], data: ResidentData) -> Lane:
-    lane = Lane(bucket_of(configs[0], data), 64, data, data.train_x, data.validation_x)
-    for key, config in enumerate(configs):
-        admit(lane, key, config)
-    return lane
-
-
-def train(lane: Lane, epochs: int) -> dict[int, list[EpochResult]]:
-    """Train; seconds are not part of what must be equal."""
-    curves: dict[int, list[EpochResult]] = {}
-    for _ in range(epochs):
-        lane.launch()
-        for key, result in lane.collect().items():
-            assert isinstance(result, EpochResult)
-            curves.setdefault(key, []).append(dataclasses.replace(result, seconds=0.0))
-    return curves
-
-
-def alone(config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None = None) -> Run:
-    """The solo engine's run, trained to its end."""
-    run = Run(config, data, CPU, checkpoint)
-    while not run.finished:
-        assert isinstance(run.train_epoch(), EpochResult)
-    return run
-
-
-def assert_same_curve(ours: Sequence[EpochResult], theirs: Sequence[EpochResult]) -> None:
-    assert len(ours) == len(theirs)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert (mine.epoch, mine.last) == (other.epoch, other.last)
-        for name in ("validation_accuracy", "validation_macro_f1", "train_accuracy", "validation_loss", "train_loss"):
-            assert getattr(mine, name) == pytest.approx(getattr(other, name), rel=0, abs=1e-12)
-
-
-def assert_same_state(ours: Checkpoint, theirs: Checkpoint) -> None:
-    assert ours.tensors.keys() == theirs.tensors.keys()
-    for name, value in ours.tensors.items():
-        assert value.shape == theirs.tensors[name].shape
-        assert abs(value - theirs.tensors[name]).max() <= 1e-12, name
 
 
 def assert_padding_is_zero(program: Program) -> None:
@@ -177,13 +130,13 @@ def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: Resid
     for key, config in enumerate(configs):
         model = build_model(config.model, data.input_shape, CLASSES, seed=config.seed)
         members.append(member_of(key, config, model, None, device))
-    program = kind(members, on_device, rows, BATCH)
+    program = kind(members, on_device, rows, bucket_of(configs[0], data))
     for _ in range(2):
         program.train_epoch()
         program.join()
         for member in members:
             member.course.take((0.5, 1.0), Scores(0.5, 0.5, 0.5, 1.0), 0.0)
-    return program, {m.key: program.tensors(slot) for slot, m in enumerate(program.members)}, program.training_scores()
+    return program, {m.key: program.tensors(slot) for slot, m in program.held()}, program.training_scores()
 
 
 def test_counted_steps_are_the_plain_ones(doubles: ResidentData):
@@ -195,7 +148,9 @@ def test_counted_steps_are_the_plain_ones(doubles: ResidentData):
         assert state.keys() == counted[key].keys()
         for name, value in state.items():
             assert (value - counted[key][name]).abs().max() <= 1e-12, name
-    assert torch.allclose(torch.tensor(scores), torch.tensor(counted_scores), rtol=0, atol=1e-12)
+    assert torch.allclose(
+        torch.tensor(list(scores.values())), torch.tensor(list(counted_scores.values())), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.cuda
@@ -204,7 +159,7 @@ def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentDa
     cuda = torch.device("cuda", 0)
 
     class Stepwise(GraphedProgram):
-        def _warm_up_and_capture(self) -> int:
+        def _warm_up_and_record(self) -> int:
             return 0
 
     configs = mixed_configs(dropout=True)
@@ -216,7 +171,7 @@ def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentDa
             assert (value - captured[key][name]).abs().max() <= 1e-9, name
 
 
-def plain_parameters(layout: Layout, slot: int, params: Blocks) -> list[torch.Tensor]:
+def plain_parameters(layout: MLPLayout, slot: int, params: Blocks) -> list[torch.Tensor]:
     return [view.clone().requires_grad_() for view in params.views(slot).values()]
 
 
@@ -239,7 +194,7 @@ def torchs_own(config: Optimizer, parameters: list[torch.Tensor]) -> torch.optim
 def test_every_slots_optimizer_is_torchs_own(doubles: ResidentData, kind: type[VectorizedStep], clip: float | None):
     """All kinds at once, with rates that change at each step, clipped by norms of their own, against torch.optim."""
     networks = tuple(MLP((9 + i,) * (3 - i // 2), (0.0,) * (3 - i // 2), norm="batch") for i in range(6))
-    layout = Layout(networks, 7, 4, 8)
+    layout = MLPLayout(networks, 7, 4, 8)
     params, grads = Blocks(layout, torch.float64, CPU), Blocks(layout, torch.float64, CPU)
     source = torch.Generator().manual_seed(1)
     for slot in range(6):
@@ -336,7 +291,8 @@ PLAIN = TrialConfig("digits", MLP((64,), (0.0,)), SGD(0.1), 32, 5)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model": CNN((8,), (0.0,))}, "convolutions"),
+        ({"model": CNN((8,), (0.0,), residual=True)}, "residual"),
+        ({"model": CNN((8,), (0.0,), norm="layer")}, "layer norm"),
         ({"model": PythonNetwork("net.py:make", "0" * 64, {})}, "user's own"),
         ({"model": MLP((64,), (0.0,), norm="layer")}, "layer norm"),
         ({"model": MLP((), ())}, "without hidden layers"),

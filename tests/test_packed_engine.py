@@ -28,8 +28,8 @@ from hpo.training.packed import measure
 from hpo.training.packed.bucket import Bucket, bucket_of
 from hpo.training.packed.engine import PackedEngine
 from hpo.training.packed.lane import Lane
-from hpo.training.packed.measure import Chooser
-from hpo.training.packed.network import Network
+from hpo.training.packed.measure import ALONE, Chooser, Plan
+from hpo.training.packed.mlp import MLPs
 from hpo.training.packed.program import Program
 from hpo.training.run import Run
 from hpo.training.solo import SoloEngine
@@ -47,7 +47,8 @@ def config(number: int, **changes: object) -> TrialConfig:
     return dataclasses.replace(BASE, **({"model": model, "seed": number} | changes))  # type: ignore[arg-type]
 
 
-CONVOLUTIONAL = dataclasses.replace(BASE, model=CNN((4,), (0.0,)), epochs=2)
+CONVOLUTIONAL = dataclasses.replace(BASE, model=CNN((4,), (0.0,), residual=True), epochs=2)
+"""Trained alone."""
 
 
 def fill(engine: PackedEngine, count: int) -> None:
@@ -139,7 +140,7 @@ def test_room_grows_with_trials_that_pack_and_is_one_after_one_that_does_not():
 
 def test_lanes_of_one_slot_hoard_no_trials():
     """They are only a faster way to train one: a second trial would wait, and learn nothing from the first."""
-    engine = PackedEngine(CPU, lane_size=lambda config, bucket, data: 1)
+    engine = PackedEngine(CPU, planner=lambda config, bucket, data: Plan(1))
     engine.admit(0, config(0))
     assert sizes(engine) == [1] and engine.room() == 0
     assert set(results(engine)) == {0} and engine.status() == {"lanes": 0}
@@ -186,15 +187,15 @@ def test_a_diverged_trial_takes_no_further_part():
 
 def scarce_memory(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
     """Have a lane of more than so many trials run out of memory in the midst of an epoch."""
-    plain: Callable[..., torch.Tensor] = Network.learn
+    plain: Callable[..., torch.Tensor] = MLPs.learn
     calls = iter(range(10**9))
 
-    def learn(self: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def learn(self: MLPs, data: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.layout.slots > fits and next(calls) % 7 == 6:
             raise torch.OutOfMemoryError("no memory left")
-        return plain(self, x, y)
+        return plain(self, data, rows, labels)
 
-    monkeypatch.setattr(Network, "learn", learn)
+    monkeypatch.setattr(MLPs, "learn", learn)
 
 
 def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.MonkeyPatch):
@@ -248,12 +249,12 @@ def test_auto_packs_nothing_that_measures_slower(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Program, "train_epoch", slow)
     engine = PackedEngine(CPU)
-    engine.lane_size = Chooser(CPU, engine.slots)
+    engine.planner = Chooser(CPU, engine.slots)
     for key, wanted in enumerate([config(0), config(1), config(0, batch_size=64)]):
         engine.admit(key, wanted)
         assert not any(isinstance(unit, Lane) for unit in engine._units) and engine.room() == 0
         engine.evict(key)
-    assert set(measured) == {32, 64} and set(engine.lane_size.known.values()) == {0}
+    assert set(measured) == {32, 64} and set(engine.planner.known.values()) == {ALONE}
 
 
 def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
@@ -267,17 +268,17 @@ def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Run, "learn", slow)
     data = SoloEngine(CPU).data(BASE)
-    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data) > 0
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data).slots > 0
 
 
 def test_auto_packs_nothing_that_computes_something_else(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    plain = Network.evaluate
-    monkeypatch.setattr(Network, "evaluate", lambda self, x: plain(self, x).flip(2))
+    plain = MLPs.evaluate
+    monkeypatch.setattr(MLPs, "evaluate", lambda self, x: plain(self, x).flip(2))
     monkeypatch.setattr(measure, "MARGIN", 1e9)  # however slow the plain engine is
     data = SoloEngine(CPU).data(BASE)
-    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data) == 0
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data) == ALONE
     assert "trials are trained one by one: packed networks differ from plain ones by" in caplog.text
 
 
@@ -292,8 +293,8 @@ def test_buckets_part_batches_and_powers_of_two():
 def test_an_engine_goes_by_its_name_and_is_no_part_of_what_a_study_is():
     kinds = {name: make_engine(name, "cpu") for name in ("solo", "packed", "auto")}  # type: ignore[arg-type]
     assert isinstance(kinds["solo"], SoloEngine)
-    assert isinstance(kinds["packed"], PackedEngine) and not isinstance(kinds["packed"].lane_size, Chooser)
-    assert isinstance(kinds["auto"], PackedEngine) and isinstance(kinds["auto"].lane_size, Chooser)
+    assert isinstance(kinds["packed"], PackedEngine) and not isinstance(kinds["packed"].planner, Chooser)
+    assert isinstance(kinds["auto"], PackedEngine) and isinstance(kinds["auto"].planner, Chooser)
     assert make_engine("packed", "cpu", 3).slots == 3 and make_engine("auto", "cpu", 99).slots == 8  # type: ignore[attr-defined]
     with pytest.raises(UsageError):
         make_engine("auto", "gpu")

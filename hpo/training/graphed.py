@@ -7,6 +7,7 @@ that the graph itself advances.
 """
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class GraphedRun(Run):
         self.counter.zero_()
         done = 0
         if self.capturable and self.graph is None:
-            done = self._warm_up_and_capture()
+            done = self._warm_up_and_record()
         for _ in range(done, self.steps):
             if self.graph is not None:
                 self.graph.replay()
@@ -71,7 +72,7 @@ class GraphedRun(Run):
         self.logits.index_copy_(0, self.counter, outputs.unsqueeze(0))
         self.counter.add_(1)
 
-    def _warm_up_and_capture(self) -> int:
+    def _warm_up_and_record(self) -> int:
         """Take the first steps on a side stream, then record one; return how many were taken."""
         steps = min(WARM_UP_STEPS, self.steps)
         side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -80,13 +81,19 @@ class GraphedRun(Run):
             for _ in range(steps):
                 self._step()
         torch.cuda.current_stream(self.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            self.optimizer.zero_grad()
-            with torch.cuda.graph(graph):
-                self._step()
-            self.graph = graph
-        except RuntimeError as error:
-            self.capturable = False
-            logging.getLogger(__name__).warning("step by step, without a CUDA graph: %s", error)
+        self.optimizer.zero_grad()
+        self.graph = record(self._step)
+        self.capturable = self.graph is not None
         return steps
+
+
+def record(step: Callable[[], None], stream: torch.cuda.Stream | None = None) -> torch.cuda.CUDAGraph | None:
+    """Return a graph of a step, which is recorded, not taken; None, with a warning, where that fails."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            step()
+    except RuntimeError as error:
+        logging.getLogger(__name__).warning("step by step, without a CUDA graph: %s", error)
+        return None
+    return graph

@@ -2,47 +2,46 @@
 
 from dataclasses import dataclass
 
-from hpo.config import MLP, PythonNetwork, TrialConfig
+from hpo.config import CNN, MLP, Precision, PythonNetwork, TrialConfig
 from hpo.training.dataset import DataKey, ResidentData, data_key
+from hpo.training.packed.cnn_layout import form_of
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """What the trials of one lane have in common: the rows, how many make a batch, about how wide the networks are.
-
-    Everything else may differ from slot to slot.
-    """
+    """What the trials of one lane have in common; everything else may differ from slot to slot."""
 
     data: DataKey
     batch: int
+    """Rows."""
     width: int
-    """The power of two, at least `NARROWEST`, that no layer's width exceeds."""
+    """The power of two, at least the family's narrowest, that no layer's width exceeds."""
+    form: tuple[object, ...] = ()
+    """Of convolutional networks: all but the channels."""
+    precision: Precision = "fp32"
 
 
-NARROWEST = 64
+NARROWEST, FEWEST_CHANNELS = 64, 16
 """Narrower networks are padded rather than parted: below this width a step is all overhead."""
 WIDEST = 1024
 
 
-def why_alone(config: TrialConfig) -> str | None:
-    """Return why a trial cannot share a program with others; None if it can, in fp32.
-
-    Other precisions are chosen only where one network keeps a device busy.
-    """
+def why_alone(config: TrialConfig, precision: Precision = "fp32") -> str | None:
+    """Return why a trial cannot share a program with others; None if it can."""
     model = config.model
     if isinstance(model, PythonNetwork):
         return "networks of the user's own are not packed"
-    if not isinstance(model, MLP):
-        return "convolutions are not packed: grouped ones were measured to bring nothing on a CPU"
-    if not model.widths:
+    if isinstance(model, MLP) and not model.widths:
         return "a network without hidden layers is not packed"
+    if isinstance(model, MLP) and precision != "fp32":
+        return "lower precision pays only where a network keeps a device busy alone"
     if model.norm == "layer":
         return "layer norm is not packed: padding would count in its mean"
     if model.residual:
         return "residual connections are not packed"
     if config.augment:
         return "augmented rows are not packed: each trial has its own"
-    if max(model.widths) > WIDEST:
+    if max(_widths(model)) > WIDEST:
         return f"layers wider than {WIDEST} fill a device alone"
     if config.accumulation > 1:
         return "batches in parts are not packed"
@@ -51,9 +50,15 @@ def why_alone(config: TrialConfig) -> str | None:
     return None
 
 
-def bucket_of(config: TrialConfig, data: ResidentData) -> Bucket:
+def bucket_of(config: TrialConfig, data: ResidentData, precision: Precision = "fp32") -> Bucket:
     """Return the bucket of a trial that can be packed."""
-    assert isinstance(config.model, MLP)
-    widest = max(NARROWEST, *config.model.widths)
+    model = config.model
+    assert isinstance(model, MLP | CNN)
+    widest = max(NARROWEST if isinstance(model, MLP) else FEWEST_CHANNELS, *_widths(model))
     batch = min(config.batch_size, len(data.train_y))
-    return Bucket(data_key(config), batch, 1 << (widest - 1).bit_length())
+    form = form_of(model) if isinstance(model, CNN) else ()
+    return Bucket(data_key(config), batch, 1 << (widest - 1).bit_length(), form, precision)
+
+
+def _widths(model: MLP | CNN) -> tuple[int, ...]:
+    return model.channels if isinstance(model, CNN) else model.widths

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config import Precision, TrialConfig
 from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
 from hpo.models import build_model, parameter_count
@@ -19,6 +19,8 @@ from hpo.training.dataset import DataKey, DataSets, ResidentData
 from hpo.training.devices import resolve_precision
 from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
 from hpo.training.packed.lane import Lane
+from hpo.training.packed.measure import Plan
+from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
 from hpo.training.run import Run
 from hpo.training.solo import fault_of, measured, run_kind
@@ -26,8 +28,8 @@ from hpo.training.solo import fault_of, measured, run_kind
 CPU_SLOTS, SLOTS = 8, 64
 """Trials that an engine holds: on a CPU more were measured to gain little; elsewhere it takes many to fill it."""
 
-LaneSize = Callable[[TrialConfig, Bucket, ResidentData], int]
-"""How many trials a lane of a bucket is to hold; 0 if they are trained faster one by one."""
+Planner = Callable[[TrialConfig, Bucket, ResidentData], Plan]
+"""How a bucket's trials are to be trained."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,13 +107,13 @@ class Alone:
 class PackedEngine:
     """Holds up to `slots` trials in lanes by bucket; what cannot be packed is trained alone, one at a time."""
 
-    def __init__(self, device: torch.device, lane_size: LaneSize | None = None, slots: int | None = None) -> None:
-        """`lane_size` says what is packed: everything that can be, if it is not given."""
+    def __init__(self, device: torch.device, planner: Planner | None = None, slots: int | None = None) -> None:
+        """`planner` says what is packed: everything that can be, if it is not given."""
         self.device = device
         self.slots = slots or default_slots(device)
-        self.lane_size: LaneSize = lane_size or (lambda config, bucket, data: self.slots)
+        self.planner: Planner = planner or (lambda config, bucket, data: Plan(self.slots))
         self._data = DataSets(device)
-        self._flat: dict[DataKey, tuple[Tensor, Tensor]] = {}
+        self._inputs: dict[tuple[DataKey, str], tuple[Tensor, Tensor]] = {}
         self._units: list[Unit] = []
         """In the order of their turns."""
         self._limits: dict[Bucket, int] = {}
@@ -148,37 +150,43 @@ class PackedEngine:
 
     def _admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None) -> tuple[Facts, bool]:
         data = self._data.of(config)
-        lane = None
-        if why_alone(config) is None and self._precision(config, data, checkpoint) == "fp32":
-            lane = self._lane_for(config, data)
+        lane, precision = None, self._precision(config, data, checkpoint)
+        if why_alone(config, precision) is None:
+            lane = self._lane_for(config, data, precision)
         if lane is None:
             run = run_kind(self.device)(config, data, self.device, checkpoint)
             self._units.append(Alone(key, run))
             return run.facts, False
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         lane.admit(member_of(key, config, model, checkpoint, self.device))
-        return Facts(parameter_count(model), str(self.device), "fp32"), lane.shared
+        return Facts(parameter_count(model), str(self.device), precision), lane.shared
 
-    def _precision(self, config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None) -> str:
+    def _precision(self, config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None) -> Precision:
         if checkpoint is not None:
-            return checkpoint.precision
+            return "bf16" if checkpoint.precision == "bf16" else "fp32"
         batch = min(config.batch_size, len(data.train_y))
         return resolve_precision(config.precision, config.model, data.input_shape, batch, self.device)
 
-    def _lane_for(self, config: TrialConfig, data: ResidentData) -> Lane | None:
+    def _lane_for(self, config: TrialConfig, data: ResidentData, precision: Precision) -> Lane | None:
         """Return a lane with a free slot, made if need be; None where lanes do not pay."""
-        bucket = bucket_of(config, data)
-        size = min(self.lane_size(config, bucket, data), self._limits.get(bucket, self.slots))
+        bucket = bucket_of(config, data, precision)
+        plan = self.planner(config, bucket, data)
+        size = min(plan.slots, self._limits.get(bucket, self.slots))
         if size == 0:
             return None
         for unit in self._units:
             if isinstance(unit, Lane) and unit.bucket == bucket and unit.room > 0:
                 return unit
-        if bucket.data not in self._flat:
-            self._flat[bucket.data] = (_flat(data.train_x), _flat(data.validation_x))
-        lane = Lane(bucket, size, data, *self._flat[bucket.data])
+        lane = Lane(bucket, size, data, *self._rows(config, bucket, data), plan.way)
         self._units.append(lane)
         return lane
+
+    def _rows(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> tuple[Tensor, Tensor]:
+        """Return training and validation rows as the networks of a bucket take them."""
+        key = (bucket.data, config.model.family)
+        if key not in self._inputs:
+            self._inputs[key] = inputs_of(config, data.train_x), inputs_of(config, data.validation_x)
+        return self._inputs[key]
 
     def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
         return measured(config, wanted, self._data)
@@ -250,7 +258,3 @@ class PackedEngine:
         """Return a trial as the solo engine has it."""
         checkpoint = self.snapshot(key)
         return Run(checkpoint.config, self._data.of(checkpoint.config), self.device, checkpoint)
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.flatten(1).contiguous()

@@ -8,6 +8,7 @@ from torch import Tensor
 from hpo.training.contract import Checkpoint, EpochResult, Fault
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
+from hpo.training.packed.cnn import Way
 from hpo.training.packed.graphed import program_kind
 from hpo.training.packed.program import Member, Program
 from hpo.training.scoring import scores
@@ -16,9 +17,17 @@ from hpo.training.scoring import scores
 class Lane:
     """Holds up to `slots` trials; the program that trains them is made anew whenever they change."""
 
-    def __init__(self, bucket: Bucket, slots: int, data: ResidentData, rows: Tensor, validation: Tensor) -> None:
-        """`rows` and `validation` are the data's, flat."""
-        self.bucket, self.slots = bucket, slots
+    def __init__(
+        self,
+        bucket: Bucket,
+        slots: int,
+        data: ResidentData,
+        rows: Tensor,
+        validation: Tensor,
+        way: Way = "grouped",
+    ) -> None:
+        """`rows` and `validation` are the data's as the networks take them; `way` is that of convolutions."""
+        self.bucket, self.slots, self.way = bucket, slots, way
         self.data, self.rows, self.validation = data, rows, validation
         self.members: dict[int, Member] = {}
         self._program: Program | None = None
@@ -65,9 +74,9 @@ class Lane:
         """
         self._started = time.perf_counter()
         live = [self.members[key] for key in self.live()]
-        if self._program is None or {m.key for m in live} != {m.key for m in self._program.members}:
+        if self._program is None or not self._program.hold(live):
             self.settle()
-            self._program = program_kind(self.rows.device)(live, self.data, self.rows, self.bucket.batch)
+            self._program = program_kind(self.rows.device)(live, self.data, self.rows, self.bucket, self.way)
         self._program.remember()
         try:
             self._program.train_epoch()
@@ -88,9 +97,9 @@ class Lane:
             program.recall()
             raise
         validation = [scores(logits, self.data.validation_y) for logits in judged]
-        seconds = (time.perf_counter() - self._started) / len(program.members)
+        seconds = (time.perf_counter() - self._started) / len(program.held())
         outcomes: dict[int, EpochResult | Fault] = {}
-        for slot, member in enumerate(program.members):
+        for slot, member in program.held():
             outcome = member.course.take(training[slot], validation[slot], seconds)
             outcomes[member.key] = outcome
             if isinstance(outcome, EpochResult):
@@ -110,7 +119,7 @@ class Lane:
     def settle(self) -> None:
         """Give every trial its state back, and the program up."""
         if self._program is not None:
-            for slot, member in enumerate(self._program.members):
+            for slot, member in self._program.held():
                 if member.key in self.live():
                     member.tensors = self._program.tensors(slot)
         self._program = None
@@ -120,7 +129,7 @@ class Lane:
         self.settle()
         keys = self.live()
         self.slots = max(1, len(keys) // 2)
-        other = Lane(self.bucket, self.slots, self.data, self.rows, self.validation)
+        other = Lane(self.bucket, self.slots, self.data, self.rows, self.validation, self.way)
         for key in keys[self.slots :]:
             other.members[key] = self.members.pop(key)
         return other
@@ -130,12 +139,12 @@ class Lane:
         member = self.members[key]
         whole = self._tensors(key) | {f"best.{name}": value for name, value in member.best.items()}
         arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in whole.items()}
-        return Checkpoint(member.config, arrays, tuple(member.course.history), "fp32")
+        return Checkpoint(member.config, arrays, tuple(member.course.history), self.bucket.precision)
 
     def _tensors(self, key: int) -> dict[str, Tensor]:
         """Return a trial's state, from the program if it is there."""
         if self._program is not None and key not in self._ended:
-            for slot, member in enumerate(self._program.members):
+            for slot, member in self._program.held():
                 if member.key == key:
                     return self._program.tensors(slot)
         return self.members[key].tensors

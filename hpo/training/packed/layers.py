@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpo.training.packed.layout import Blocks, Layout
+from hpo.config import MLP
+from hpo.training.packed.blocks import Blocks
+from hpo.training.packed.mlp_layout import MLPLayout
 
 MOMENTUM, EPS = 0.1, 1e-5
 """Of `nn.BatchNorm1d`."""
@@ -37,15 +39,15 @@ BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {  # (gradient
 class HiddenLayer:
     """Linear, batch norm where a member has it, activation, dropout: of the slots that are deep enough."""
 
-    def __init__(self, layout: Layout, layer: int, params: Blocks, grads: Blocks) -> None:
+    def __init__(self, layout: MLPLayout, layer: int, params: Blocks, grads: Blocks) -> None:
         count, width, rows = layout.counts[layer], layout.widths[layer], layout.batch
-        weights = params.hidden[layer]
+        weights = params.matrices[f"hidden{layer}"]
 
         def buffer(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=weights.dtype, device=weights.device)
 
-        self.count, self.rows = count, rows
-        self.weights, self.weights_grad = weights, grads.hidden[layer]
+        self.count, self.rows, self.index = count, rows, layer
+        self.weights, self.weights_grad = weights, grads.matrices[f"hidden{layer}"]
         self.bias, self.bias_grad = (b.vector(f"bias{layer}", count) for b in (params, grads))
         self._bias_rows, self._turned = self.bias.unsqueeze(1), weights.transpose(1, 2)
         self.runs = list(layout.runs(layer))
@@ -53,8 +55,6 @@ class HiddenLayer:
         """1 for a member's own units, 0 for padding, where that does not follow by itself: [S, 1, W]."""
         if any(name == "sigmoid" for name, _, _ in self.runs):
             self.units = buffer(count, 1, width)
-            for slot in range(count):
-                self.units[slot, :, : layout.networks[slot].widths[layer]] = 1.0
         self.linear, self.activated = buffer(count, rows, width), buffer(count, rows, width)
         self.grad = buffer(count, rows, width)
         """Of the layer's output; the backward pass turns it, in place, into that of its linear part."""
@@ -63,9 +63,23 @@ class HiddenLayer:
         """The output after dropout; set by whoever drops."""
         self.mask: Tensor | None = None
 
-    def with_dropout(self) -> None:
-        """Have the layer multiply its output by `mask`, [S, N, W], while it learns."""
+        for slot, network in enumerate(layout.networks[:count]):
+            self.replace(slot, network)
+
+    def replace(self, slot: int, network: MLP) -> None:
+        """Have a slot be a network's, if that is deep enough."""
+        if slot >= self.count:
+            return
+        if self.units is not None:
+            self.units[slot] = 0.0
+            self.units[slot, :, : network.widths[self.index]] = 1.0
+        if self.norm is not None:
+            self.norm.replace(slot, network)
+
+    def with_dropout(self) -> Tensor:
+        """Have the layer multiply its output by a mask, [S, N, W], while it learns; return that."""
         self.dropped, self.mask = torch.empty_like(self.activated), torch.ones_like(self.activated)
+        return self.mask
 
     @property
     def input(self) -> Tensor:
@@ -120,22 +134,27 @@ class HiddenLayer:
 class Norm:
     """Batch norm with statistics of each member's own; members without it pass through unchanged."""
 
-    def __init__(self, layout: Layout, layer: int, params: Blocks, grads: Blocks) -> None:
+    def __init__(self, layout: MLPLayout, layer: int, params: Blocks, grads: Blocks) -> None:
         count, width, self.rows = layout.counts[layer], layout.widths[layer], layout.batch
         like = params.vectors
         self.scale, self.shift = (params.vector(f"{name}{layer}", count) for name in ("scale", "shift"))
         self.scale_grad, self.shift_grad = (grads.vector(f"{name}{layer}", count) for name in ("scale", "shift"))
-        has = [float(network.norm == "batch") for network in layout.networks[:count]]
-        self.has = torch.tensor(has, dtype=like.dtype, device=like.device).unsqueeze(1)
+        self.has = torch.zeros(count, 1, dtype=like.dtype, device=like.device)
         """1 for a member with batch norm, else 0: [S, 1]."""
         self._has_not = 1.0 - self.has
-        self.all = all(has)
+        self.all = all(n.norm == "batch" for n in layout.networks[:count]) and not layout.lasting
         self.running_mean = torch.zeros(count, width, dtype=like.dtype, device=like.device)
         self.running_var = torch.ones_like(self.running_mean)
         self.output = torch.zeros(count, self.rows, width, dtype=like.dtype, device=like.device)
         self._work = torch.zeros_like(self.output)
         self._inverse = torch.zeros_like(self.running_mean)
         self._gain = torch.zeros_like(self.running_mean)
+
+    def replace(self, slot: int, network: MLP) -> None:
+        """Have a slot be a network's, with statistics as at the start."""
+        self.has[slot] = network.norm == "batch"
+        self._has_not[slot] = network.norm != "batch"
+        self.running_mean[slot], self.running_var[slot] = 0.0, 1.0
 
     def forward(self, z: Tensor) -> None:
         """Standardize z in place; leave the scaled and shifted values in `output`."""

@@ -1,12 +1,13 @@
 """Dropout for all slots: the solo engine's bytes, drawn for each member's own width and put into padded tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hpo.config import MLP
-from hpo.training.packed.layers import HiddenLayer
+from hpo.config import CNN, MLP
 from hpo.training.randomness import drop_threshold, dropout_bytes, steps_per_draw
 
 HELD_BYTES = 2**22
@@ -35,59 +36,84 @@ class _Stream:
         return parts
 
 
+class Drop(NamedTuple):
+    """What a member drops at one site."""
+
+    rate: float
+    units: int
+    """Of one row."""
+    number: int
+    """Of the site among those where the member drops any."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the networks of a program where some drop units."""
+
+    index: int
+    """Which of the network's places, from its inputs on."""
+    mask: Tensor
+    """What each unit is multiplied by: [slots, rows, units], for the first so many slots."""
+    of: Callable[[Any], Drop]
+    """What a network drops there."""
+
+
+def dropped_at(network: MLP | CNN) -> list[int]:
+    """Return the indices of the sites at which a network drops anything: its layers, or its stages and its head."""
+    rates = network.dropout if isinstance(network, MLP) else (*network.dropout, network.head_dropout)
+    return [index for index, rate in enumerate(rates) if drop_threshold(rate)[0] > 0]
+
+
 class Dropout:
-    """The dropout of one layer, for the slots that have the layer."""
+    """The dropout of all slots at one site."""
 
-    def __init__(self, networks: Sequence[MLP], index: int, layer: HiddenLayer, steps: int, whole_epoch: bool) -> None:
+    def __init__(self, site: Site, networks: Sequence[Any], steps: int, whole_epoch: bool) -> None:
         """`steps` make an epoch; with `whole_epoch` all its bytes are laid out at its start."""
-        self.layer, self.index, self.steps = layer, index, steps
-        self._networks = list(networks[: layer.count])
-        like = layer.activated
-        slots, rows, width = like.shape
+        self.site, self.steps = site, steps
+        like = site.mask
+        self.slots, self.rows, _ = like.shape
+        self._drops = [site.of(network) for network in networks[: self.slots]]
         self.held = steps if whole_epoch else min(steps, max(1, HELD_BYTES // like.numel()))
-        self.bytes = torch.zeros(self.held, slots, rows, width, dtype=torch.uint8, device=like.device)
-        rules = [drop_threshold(network.dropout[index]) for network in self._networks]
-        # At a threshold of 256 nothing is kept: no byte holds that, the factor of 0 does the same.
-        thresholds = [threshold % 256 for threshold, _ in rules]
-        self._threshold = torch.tensor(thresholds, dtype=torch.uint8, device=like.device).view(-1, 1, 1)
-        self._scale = torch.tensor([s for _, s in rules], dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        self.bytes = torch.zeros(self.held, *like.shape, dtype=torch.uint8, device=like.device)
+        self._threshold = torch.zeros(self.slots, 1, 1, dtype=torch.uint8, device=like.device)
+        self._scale = torch.ones(self.slots, 1, 1, dtype=like.dtype, device=like.device)
+        for slot in range(self.slots):
+            self._set_rule(slot)
         self._streams: dict[int, _Stream] = {}
-        layer.with_dropout()
 
-    def start_epoch(self, seeds: Sequence[int], epochs: Sequence[int]) -> None:
-        """Begin the masks of each slot's next epoch."""
-        rows, device = self.layer.rows, self.bytes.device
-        for slot, network in enumerate(self._networks):
-            if drop_threshold(network.dropout[self.index])[0] > 0:
-                number = sum(rate > 0 for rate in network.dropout[: self.index])
-                units = rows * network.widths[self.index]
-                self._streams[slot] = _Stream(seeds[slot], epochs[slot], number, units, device)
-        self._fill(0)
+    def replace(self, slot: int, network: Any) -> None:
+        """Have a slot drop what a network does; None is no network."""
+        if slot < self.slots:
+            self._drops[slot] = self.site.of(network) if network is not None else Drop(0.0, 0, 0)
+            self._set_rule(slot)
+            self._streams.pop(slot, None)
 
-    def _fill(self, first: int) -> None:
+    def _set_rule(self, slot: int) -> None:
+        threshold, scale = drop_threshold(self._drops[slot].rate)
+        # At a threshold of 256 nothing is kept: no byte holds that, the factor of 0 does the same.
+        self._threshold[slot], self._scale[slot] = threshold % 256, scale
+
+    def start_epoch(self, slot: int, seed: int, epoch: int) -> None:
+        """Begin the masks of a slot's next epoch."""
+        if slot < self.slots and drop_threshold(self._drops[slot].rate)[0] > 0:
+            drop = self._drops[slot]
+            units, device = self.rows * drop.units, self.bytes.device
+            self._streams[slot] = _Stream(seed, epoch, drop.number, units, device)
+
+    def fill(self, first: int = 0) -> None:
+        """Lay out the bytes of the steps from `first` on."""
         for slot, stream in self._streams.items():
-            step, width = 0, self._networks[slot].widths[self.index]
+            step, units = 0, self._drops[slot].units
             for part in stream.take(first, min(self.held, self.steps - first)):
-                self.bytes[step : step + len(part), slot, :, :width] = part.view(len(part), -1, width)
+                self.bytes[step : step + len(part), slot, :, :units] = part.view(len(part), -1, units)
                 step += len(part)
 
     def set_step(self, step: int) -> None:
-        """Give the layer the masks of a step of the epoch; steps come in their order."""
+        """Make the masks of a step of the epoch; steps come in their order."""
         if step and step % self.held == 0:
-            self._fill(step)
+            self.fill(step)
         self.set_mask(self.bytes[step % self.held])
 
     def set_mask(self, drawn: Tensor) -> None:
-        """Give the layer the masks that bytes, [S, N, W], make."""
-        mask = self.layer.mask
-        assert mask is not None
-        torch.mul(drawn >= self._threshold, self._scale, out=mask)
-
-
-def dropouts(networks: Sequence[MLP], layers: Sequence[HiddenLayer], steps: int, whole_epoch: bool) -> list[Dropout]:
-    """Return the dropout of each layer in which a member has any."""
-    return [
-        Dropout(networks, index, layer, steps, whole_epoch)
-        for index, layer in enumerate(layers)
-        if any(drop_threshold(network.dropout[index])[0] > 0 for network in networks[: layer.count])
-    ]
+        """Make the masks of bytes, [S, N, W]."""
+        torch.mul(drawn >= self._threshold, self._scale, out=self.site.mask)

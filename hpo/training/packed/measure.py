@@ -5,14 +5,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
-from hpo.config import TrialConfig
+from hpo.config import CNN, TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
+from hpo.training.packed.cnn import Way
 from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import Program, member_of
 from hpo.training.solo import run_kind
 
@@ -30,53 +33,66 @@ JUDGED_ROWS = 256
 _log = logging.getLogger(__name__)
 
 
+class Plan(NamedTuple):
+    """How the trials of a bucket are trained."""
+
+    slots: int
+    """Of a lane; 0 where trials are faster one by one."""
+    way: Way = "grouped"
+    """Of convolutions."""
+
+
+ALONE = Plan(0)
+
+
 class Chooser:
-    """Says how many trials a lane of a bucket shall hold, by a measurement that is made once for each bucket."""
+    """Says how the trials of a bucket shall be trained, by a measurement that is made once for each bucket."""
 
     def __init__(self, device: torch.device, slots: int) -> None:
         self.device, self.slots = device, slots
-        self.known: dict[Bucket, int] = {}
+        self.known: dict[Bucket, Plan] = {}
         # Wide networks fall out of a CPU's cache when several take turns in it; so both ends are tried.
         self.sizes = (1, max(2, slots // 2)) if device.type == "cpu" else (max(2, slots // 4),)
 
-    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> int:
-        """Return the slots of a lane; 0 where trials are faster one by one."""
+    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> Plan:
+        """Return the plan for a bucket, of which a config is the first."""
         if bucket not in self.known:
             try:
                 self.known[bucket] = self._measure(config, bucket, data)
             except (RuntimeError, ValueError) as error:
                 _log.warning("trials are trained one by one: %s", error)
-                self.known[bucket] = 0
+                self.known[bucket] = ALONE
         return self.known[bucket]
 
-    def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> int:
+    def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> Plan:
         few = _first_rows(data, STEPS * bucket.batch)
         config = replace(config, epochs=100, patience=None, best_weights=False)
         run, judged = run_kind(self.device)(config, few, self.device), data.validation_x[:JUDGED_ROWS]
-        sides: dict[int, Callable[[int], object]] = {0: run.learn}
-        times = {0: [self._timed(run.learn, 0)]}
+        sides: dict[Plan, Callable[[int], object]] = {ALONE: run.learn}
+        times = {ALONE: [self._timed(run.learn, 0)]}
         expected = torch.from_numpy(run.probabilities(judged))
-        for size in self.sizes if times[0][0] < LONG_ROUND else self.sizes[:1]:
-            program = self._program(config, few, bucket.batch, size)
-            sides[size] = partial(_epoch_of, program)
-            times[size] = [self._timed(sides[size], 0)]
-            found = program.network.evaluate(judged.flatten(1))[0].softmax(1).cpu()
+        long = times[ALONE][0] >= LONG_ROUND
+        ways: tuple[Way, ...] = ("grouped", "unfolded") if isinstance(config.model, CNN) else ("grouped",)
+        for plan in (Plan(size, way) for size in (self.sizes[:1] if long else self.sizes) for way in ways):
+            program = self._program(config, few, bucket, plan)
+            sides[plan] = partial(_epoch_of, program)
+            times[plan] = [self._timed(sides[plan], 0)]
+            found = program.network.evaluate(inputs_of(config, judged))[0].softmax(1).cpu()
             if (difference := (found - expected).abs().mean().item()) > TOLERANCE:
                 raise RuntimeError(f"packed networks differ from plain ones by {difference:g} on {self.device}")
-        if times[0][0] < LONG_ROUND:
+        if not long:
             for epoch in range(1, ROUNDS + 1):  # in turn: what else the machine does meets all of them
-                for size, side in sides.items():
-                    times[size].append(self._timed(side, epoch))
-        each = {size: min(found) / max(1, size) for size, found in times.items()}
-        each[0] *= MARGIN
-        chosen = min(each, key=lambda size: each[size])
-        return chosen if chosen <= 1 else self.slots
+                for plan, side in sides.items():
+                    times[plan].append(self._timed(side, epoch))
+        each = {plan: min(found) / max(1, plan.slots) for plan, found in times.items()}
+        each[ALONE] *= MARGIN
+        chosen = min(each, key=lambda plan: each[plan])
+        return chosen if chosen.slots <= 1 else Plan(self.slots, chosen.way)
 
-    def _program(self, config: TrialConfig, data: ResidentData, batch: int, size: int) -> Program:
+    def _program(self, config: TrialConfig, data: ResidentData, bucket: Bucket, plan: Plan) -> Program:
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
-        members = [member_of(key, config, model, None, self.device) for key in range(size)]
-        rows = data.train_x.flatten(1).contiguous()
-        return program_kind(self.device)(members, data, rows, batch)
+        members = [member_of(key, config, model, None, self.device) for key in range(plan.slots)]
+        return program_kind(self.device)(members, data, inputs_of(config, data.train_x), bucket, plan.way)
 
     def _timed(self, side: Callable[[int], object], epoch: int) -> float:
         """Return seconds; on a CPU only those in which this thread was at work."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
-from hpo.training.packed.layout import Blocks
+from hpo.training.packed.blocks import Blocks
 
 COEFFICIENTS = (
     "shrink",  # p <- shrink p: decoupled weight decay
@@ -29,8 +29,17 @@ COEFFICIENTS = (
 )
 
 
-def coefficients(config: Optimizer, lr: float, step: int) -> tuple[float, ...]:
-    """Return the coefficients of a trial's step, counted from 1, at a learning rate; as torch.optim has them."""
+IDLE = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""Coefficients of a step that changes nothing."""
+
+
+def coefficients(config: Optimizer | None, lr: float, step: int) -> tuple[float, ...]:
+    """Return the coefficients of a trial's step, counted from 1, at a learning rate; as torch.optim has them.
+
+    None is a slot without a trial.
+    """
+    if config is None:
+        return IDLE
     wd = config.weight_decay
     match config:
         case SGD():
@@ -52,7 +61,8 @@ class Moments:
 
     def __init__(self, params: Blocks, configs: Sequence[Optimizer]) -> None:
         like = params.vectors
-        self.configs = list(configs)
+        self.configs: list[Optimizer | None] = list(configs)
+        """None where there is no trial."""
         self.first = Blocks(params.layout, like.dtype, like.device)
         """Momentum, or the mean of the gradient."""
         self.second = Blocks(params.layout, like.dtype, like.device)
@@ -87,6 +97,12 @@ class Moments:
                 saved[f"optimizer.{index}.{name}"] = parts[index].clone()
         return saved
 
+    def replace(self, slot: int, config: Optimizer | None) -> None:
+        """Have a slot take a trial's steps, as one that has taken none."""
+        self.configs[slot], self.steps[slot] = config, 0
+        self.first.clear(slot)
+        self.second.clear(slot)
+
     def load(self, slot: int, tensors: dict[str, Tensor], steps: int) -> None:
         """Take what `save`, or the solo engine, gave after so many steps."""
         self.steps[slot] = steps
@@ -110,8 +126,13 @@ class Clipping:
     def __init__(self, grads: Blocks, norms: Sequence[float | None]) -> None:
         like = grads.vectors
         self.grads = grads
-        limits = [float("inf") if norm is None else norm for norm in norms]
-        self._limits = torch.tensor(limits, dtype=like.dtype, device=like.device)
+        self._limits = torch.zeros(len(norms), dtype=like.dtype, device=like.device)
+        for slot, norm in enumerate(norms):
+            self.replace(slot, norm)
+
+    def replace(self, slot: int, norm: float | None) -> None:
+        """Have a slot's gradient be no larger than a norm."""
+        self._limits[slot] = float("inf") if norm is None else norm
 
     def __call__(self) -> None:
         squares = torch.zeros_like(self._limits)

@@ -1,4 +1,4 @@
-"""A program: the members of a lane in stacked tensors, and an epoch of all of them."""
+"""A program: the members of a lane as stacked networks, and an epoch of all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hpo.config import MLP, TrialConfig
+from hpo.config import CNN, MLP, TrialConfig
 from hpo.training.contract import Checkpoint
 from hpo.training.course import Course
 from hpo.training.dataset import ResidentData, balanced_weights
-from hpo.training.packed.layout import Layout, sort_key
-from hpo.training.packed.masks import dropouts
-from hpo.training.packed.network import Network
+from hpo.training.packed.bucket import Bucket
+from hpo.training.packed.cnn import Way
+from hpo.training.packed.masks import Dropout
+from hpo.training.packed.network import sort_key, stacked
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.randomness import data_order
 from hpo.training.scoring import scores
@@ -33,8 +34,8 @@ class Member:
         return self.course.config
 
     @property
-    def network(self) -> MLP:
-        assert isinstance(self.config.model, MLP)
+    def network(self) -> MLP | CNN:
+        assert isinstance(self.config.model, MLP | CNN)
         return self.config.model
 
 
@@ -54,67 +55,67 @@ def member_of(
 class Program:
     """Trains all its members, one epoch at a time."""
 
-    whole_epoch = False
-    """Whether the dropout bytes of an epoch are laid out at once."""
+    lasting = False
+    """Whether members may be replaced; else a program is made anew when they change."""
 
-    def __init__(self, members: Sequence[Member], data: ResidentData, rows: Tensor, batch: int) -> None:
-        """`rows` are the training rows, flat: [N, F]."""
-        self.members = sorted(members, key=lambda m: sort_key(m.network))
+    def __init__(
+        self, members: Sequence[Member], data: ResidentData, rows: Tensor, bucket: Bucket, way: Way = "grouped"
+    ) -> None:
+        """`rows` are the training rows: flat, [N, F], or images; `way` is that of convolutions."""
+        first = sorted(members, key=lambda m: sort_key(m.network))
+        self.members: list[Member | None] = list(first)
+        """By slot."""
         self.data, self.rows, self.device = data, rows, rows.device
-        networks = tuple(member.network for member in self.members)
-        self.layout = layout = Layout(networks, rows.shape[1], data.classes, batch)
+        batch = bucket.batch
         self.steps = len(rows) // batch
         """Per epoch."""
-        configs = [member.config for member in self.members]
+        configs = [member.config for member in first]
+        self.network = stacked(configs, rows, data.classes, bucket, self.lasting, way)
+        self.layout = layout = self.network.layout
         weighed = [c.class_weight == "balanced" for c in configs]
-        classes = balanced_weights(data) if any(weighed) else None
-        self.network = Network(layout, [c.label_smoothing for c in configs], rows.dtype, self.device)
-        if classes is not None:
-            self.network.weigh(classes, weighed)
+        self._class_weights = balanced_weights(data) if any(weighed) else None
+        if self._class_weights is not None:
+            self.network.loss.weigh(self._class_weights, weighed)
         self.moments = Moments(self.network.params, [c.optimizer for c in configs])
-        self.dropouts = dropouts(networks, self.network.layers, self.steps, self.whole_epoch)
+        whole_epoch = self.lasting  # a graph reads the bytes of its step by a counter
+        self.dropouts = [Dropout(site, layout.networks, self.steps, whole_epoch) for site in self.network.sites]
         clipped = any(c.clip_norm is not None for c in configs)
         self.clip = Clipping(self.network.grads, [c.clip_norm for c in configs]) if clipped else None
         kind = FusedStep if self.device.type == "cpu" else VectorizedStep
         self.update = kind(self.network.params, self.network.grads, self.moments)
-        self.x = torch.zeros(layout.slots, batch, layout.features, dtype=rows.dtype, device=self.device)
         self.order = torch.zeros(self.steps, layout.slots, batch, dtype=torch.int64, device=self.device)
         self.labels = torch.zeros_like(self.order)
         self.logits = torch.zeros(self.steps, *self.network.logits.shape, dtype=rows.dtype, device=self.device)
-        for slot, member in enumerate(self.members):
+        for slot, member in enumerate(first):
             self._load(slot, member)
         self._kept: list[Tensor] = []
         self._kept_steps: list[int] = []
 
+    def hold(self, members: Sequence[Member]) -> bool:
+        """Say whether it trains these and no others, taking them where it can; if not, it has to be made anew."""
+        return {m.key for m in members} == {m.key for _, m in self.held()}
+
+    def held(self) -> list[tuple[int, Member]]:
+        """Return the members, each with its slot."""
+        return [(slot, member) for slot, member in enumerate(self.members) if member is not None]
+
     def _load(self, slot: int, member: Member) -> None:
-        parts = self.network.params.views(slot) | self._statistics(slot)
+        parts = self.network.params.views(slot) | self.network.statistics(slot)
         for name, view in parts.items():
             view.copy_(member.tensors[f"model.{name}"])
         self.moments.load(slot, member.tensors, member.course.epoch * self.steps)
 
-    def _statistics(self, slot: int) -> dict[str, Tensor]:
-        """Return a member's running statistics, by the plain network's names."""
-        network = self.layout.networks[slot]
-        found: dict[str, Tensor] = {}
-        if network.norm == "batch":
-            for index, width in enumerate(network.widths):
-                norm = self.network.layers[index].norm
-                assert norm is not None
-                found[f"hidden.{index}.norm.running_mean"] = norm.running_mean[slot, :width]
-                found[f"hidden.{index}.norm.running_var"] = norm.running_var[slot, :width]
-        return found
-
     def weights(self, slot: int) -> dict[str, Tensor]:
         """Return a member's weights and buffers as the plain network's state dict, in its order; copies."""
-        network = self.layout.networks[slot]
+        statistics = self.network.statistics(slot)
         found: dict[str, Tensor] = {}
-        parts = self.network.params.views(slot) | self._statistics(slot)
-        for index in range(len(network.widths)):
-            prefix = f"hidden.{index}."
-            found |= {name: part.clone() for name, part in parts.items() if name.startswith(prefix)}
-            if network.norm == "batch":
-                found[f"{prefix}norm.num_batches_tracked"] = torch.tensor(self.moments.steps[slot])
-        return found | {name: part.clone() for name, part in parts.items() if name.startswith("output.")}
+        for name, part in self.network.params.views(slot).items():
+            found[name] = part.clone()
+            norm = name.removesuffix("bias")
+            if f"{norm}running_mean" in statistics:
+                found |= {n: statistics[n].clone() for n in (f"{norm}running_mean", f"{norm}running_var")}
+                found[f"{norm}num_batches_tracked"] = torch.tensor(self.moments.steps[slot])
+        return found
 
     def tensors(self, slot: int) -> dict[str, Tensor]:
         """Return a member's whole state by the names of a checkpoint; copies."""
@@ -126,7 +127,7 @@ class Program:
         for step in range(self.steps):
             for dropout in self.dropouts:
                 dropout.set_step(step)
-            self.learn(self.order[step], self.labels[step], self.logits[step])
+            self.logits[step].copy_(self.network.learn(self.rows, self.order[step], self.labels[step]))
             if self.clip is not None:
                 self.clip()
             self.update(lrs[step])
@@ -134,13 +135,12 @@ class Program:
     def join(self) -> None:
         """Have whoever reads next wait for the epoch; until then other programs' run beside it, on a GPU."""
 
-    def training_scores(self) -> list[tuple[float, float]]:
+    def training_scores(self) -> dict[int, tuple[float, float]]:
         """Return each slot's accuracy and mean loss over the last epoch's batches."""
-        found = [
-            scores(self.logits[:, slot].flatten(0, 1), self.labels[:, slot].flatten())
-            for slot in range(self.layout.slots)
-        ]
-        return [(each.accuracy, each.loss) for each in found]
+        found = {
+            slot: scores(self.logits[:, slot].flatten(0, 1), self.labels[:, slot].flatten()) for slot, _ in self.held()
+        }
+        return {slot: (each.accuracy, each.loss) for slot, each in found.items()}
 
     def remember(self) -> None:
         """Keep a copy of what an epoch changes."""
@@ -154,27 +154,22 @@ class Program:
         self.moments.steps = list(self._kept_steps)
 
     def _changing(self) -> list[Tensor]:
-        norms = [layer.norm for layer in self.network.layers if layer.norm is not None]
-        return [
-            *self.network.params.tensors(),
-            *self.moments.first.tensors(),
-            *self.moments.second.tensors(),
-            *(tensor for norm in norms for tensor in (norm.running_mean, norm.running_var)),
-        ]
+        moments = (self.moments.first, self.moments.second)
+        blocks = [tensor for side in (self.network.params, *moments) for tensor in side.tensors()]
+        return blocks + self.network.running()
 
     def start_epoch(self) -> list[tuple[float, ...]]:
         """Lay out the epoch's rows and masks; return the learning rates of each step's slots."""
-        courses = [member.course for member in self.members]
         batch = self.layout.batch
-        for slot, course in enumerate(courses):
+        rates: list[Sequence[float]] = [(0.0,) * self.steps for _ in self.members]
+        for slot, member in self.held():
+            course = member.course
             order = data_order(course.config.seed, course.epoch, len(self.rows), self.device)
             self.order[:, slot] = order[: self.steps * batch].view(self.steps, batch)
+            for dropout in self.dropouts:
+                dropout.start_epoch(slot, course.config.seed, course.epoch)
+            rates[slot] = course.lrs(self.steps)
         torch.index_select(self.data.train_y, 0, self.order.flatten(), out=self.labels.view(-1))
         for dropout in self.dropouts:
-            dropout.start_epoch([c.config.seed for c in courses], [c.epoch for c in courses])
-        return list(zip(*(course.lrs(self.steps) for course in courses), strict=True))
-
-    def learn(self, rows: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Leave the gradients on a batch of each member, and its logits."""
-        torch.index_select(self.rows, 0, rows.flatten(), out=self.x.view(-1, self.layout.features))
-        logits.copy_(self.network.learn(self.x, labels))
+            dropout.fill()
+        return list(zip(*rates, strict=True))
