@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,12 @@ from hpo.store.url import parse
 from hpo.training.contract import EpochResult, Fault, TrialFault
 from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
-from hpo.training.packed import measure
+from hpo.training.packed import measure, memory
 from hpo.training.packed.bucket import Bucket, bucket_of
 from hpo.training.packed.engine import PackedEngine
 from hpo.training.packed.lane import Lane
 from hpo.training.packed.measure import ALONE, Chooser, Plan
+from hpo.training.packed.merging import Merging
 from hpo.training.packed.mlp import MLPs
 from hpo.training.packed.program import Program
 from hpo.training.run import Run
@@ -215,6 +216,74 @@ def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.Mo
     assert max(sizes(engine)) <= 2
     engine.admit(50, config(50))  # what is known of the memory stays known
     assert max(sizes(engine)) <= 2
+
+
+def test_a_lane_is_planned_for_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch):
+    engine, wanted = PackedEngine(CPU), config(0)
+    data = engine._data.of(wanted)
+    bucket = bucket_of(wanted, data)
+    one = memory.slot_bytes(wanted, bucket, data, CPU)
+    padded = sum(width * inputs + width for width, inputs in [(16, 64), (10, 16)])
+    epoch = len(data.train_y) * (8 + 8 + 4 * 10)  # rows, labels and logits
+    assert 4 * 4 * padded + epoch < one < 2 * (4 * 4 * padded + epoch) + 10 * 4 * 32 * 16
+    doubled = dataclasses.replace(wanted, model=MLP((512,), (0.1,)))
+    assert memory.slot_bytes(doubled, bucket_of(doubled, data), data, CPU) > 4 * one
+    free = memory.free_bytes(CPU)
+    assert free is None or free > 10**8
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 3.5 * one / memory.SHARE)
+    for key in range(7):
+        engine.admit(key, wanted)
+    assert sizes(engine) == [1, 3, 3]
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    engine.admit(9, config(9, batch_size=64))  # a lane of one is the least
+    assert sizes(engine) == [1, 1, 3, 3]
+
+
+def two_lanes(engine: PackedEngine, apart: float, together: float) -> tuple[dict[int, TrialConfig], Lane, Lane]:
+    """Three wide trials and one narrow one, of which it shall be said how long they take."""
+    configs = {key: config(0, seed=key, epochs=12, model=MLP((100,), (0.1,))) for key in range(3)}
+    configs[3] = config(0, seed=3, epochs=12)
+    for key, wanted in configs.items():
+        engine.admit(key, wanted)
+    wide, narrow = (unit for unit in engine._units if isinstance(unit, Lane))
+
+    def seconds(lanes: Sequence[Lane]) -> float | None:
+        if None in [lane.seconds for lane in lanes]:
+            return None
+        return apart if len(lanes) == 2 else together
+
+    engine._merging = Merging(seconds)
+    return configs, wide, narrow
+
+
+def test_a_nearly_empty_lane_moves_where_its_trial_goes_faster():
+    engine = PackedEngine(CPU)
+    configs, wide, _ = two_lanes(engine, apart=1.0, together=0.9)
+    curves: dict[int, list[float]] = {key: [] for key in configs}
+    while min(map(len, curves.values())) < 8:
+        for key, result in results(engine).items():
+            curves[key].append(result.train_loss)
+    assert engine._units == [wide] and sizes(engine) == [4]
+    for key, wanted in configs.items():
+        run = Run(wanted, engine._data.of(wanted), CPU)
+        while len(run.history) < len(curves[key]):
+            run.train_epoch()
+        assert curves[key] == pytest.approx([r.train_loss for r in run.history], rel=1e-3)
+    engine.admit(4, config(4))  # what was learned of the bucket holds for the next of it
+    assert engine._units == [wide] and sizes(engine) == [5]
+
+
+def test_lanes_are_parted_again_where_together_they_are_slower():
+    engine = PackedEngine(CPU)
+    configs, wide, narrow = two_lanes(engine, apart=1.0, together=0.96)
+    seen = []
+    for _ in range(12):
+        assert results(engine)
+        seen.append(sizes(engine))
+    assert seen.count([4]) == 1 and seen[-1] == [1, 3]  # parted after the second turn: the first made a new program
+    assert {unit.bucket for unit in engine._lanes()} == {wide.bucket, narrow.bucket}
+    assert not engine._merging.begin(engine._lanes())
+    assert sorted(key for unit in engine._units for key in unit.live()) == list(configs)
 
 
 def test_a_trial_too_large_for_memory_alone_is_a_fault(monkeypatch: pytest.MonkeyPatch):

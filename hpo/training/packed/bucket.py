@@ -1,6 +1,6 @@
 """Which trials may be trained together, and why another may not be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpo.config import CNN, MLP, Precision, PythonNetwork, TrialConfig
 from hpo.training.dataset import DataKey, ResidentData, data_key
@@ -19,6 +19,10 @@ class Bucket:
     form: tuple[object, ...] = ()
     """Of convolutional networks: all but the channels."""
     precision: Precision = "fp32"
+
+    def narrower_than(self, other: "Bucket") -> bool:
+        """Say whether its trials could be trained in a lane of another bucket, which is wider."""
+        return self.width < other.width and replace(self, width=other.width) == other
 
 
 NARROWEST, FEWEST_CHANNELS = 64, 16

@@ -20,6 +20,8 @@ from hpo.training.devices import resolve_precision
 from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
 from hpo.training.packed.lane import Lane
 from hpo.training.packed.measure import Plan
+from hpo.training.packed.memory import slots_that_fit
+from hpo.training.packed.merging import Merging
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
 from hpo.training.run import Run
@@ -118,6 +120,9 @@ class PackedEngine:
         """In the order of their turns."""
         self._limits: dict[Bucket, int] = {}
         """Slots of a lane where memory has shown its end."""
+        self._merging = Merging(self._seconds_of)
+        self._turn_seconds = 0.0
+        """Of the last turn of training."""
         self._busy = self._offered = 0.0
         """Seconds of all slots in which a trial was trained; seconds of all slots."""
         self._offer = 1
@@ -171,15 +176,29 @@ class PackedEngine:
         """Return a lane with a free slot, made if need be; None where lanes do not pay."""
         bucket = bucket_of(config, data, precision)
         plan = self.planner(config, bucket, data)
-        size = min(plan.slots, self._limits.get(bucket, self.slots))
-        if size == 0:
+        if plan.slots == 0:
             return None
-        for unit in self._units:
-            if isinstance(unit, Lane) and unit.bucket == bucket and unit.room > 0:
-                return unit
+        lanes = self._lanes()
+        for lane in lanes:
+            if lane.bucket == bucket and lane.room > 0:
+                return lane
+        if (wider := self._merging.home(bucket, lanes)) is not None:
+            return wider
+        fit = slots_that_fit(config, bucket, data, self.device)
+        size = min(plan.slots, self._limits.get(bucket, self.slots), fit or self.slots)
         lane = Lane(bucket, size, data, *self._rows(config, bucket, data), plan.way)
         self._units.append(lane)
         return lane
+
+    def _lanes(self) -> list[Lane]:
+        return [unit for unit in self._units if isinstance(unit, Lane)]
+
+    def _seconds_of(self, lanes: Sequence[Lane]) -> float | None:
+        """Return what the last epoch of lanes took: of all, where all are trained side by side."""
+        each = [lane.seconds for lane in lanes]
+        if None in each:
+            return None
+        return self._turn_seconds if self.device.type != "cpu" else sum(s for s in each if s is not None)
 
     def _rows(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> tuple[Tensor, Tensor]:
         """Return training and validation rows as the networks of a bucket take them."""
@@ -195,7 +214,10 @@ class PackedEngine:
         """Train an epoch of the lane or lone trial whose turn it is; on a GPU, of all of them side by side."""
         outcomes: dict[int, EpochResult | Fault] = {}
         start, held = time.perf_counter(), self._held()
+        if (left := self._merging.begin(self._lanes())) is not None:
+            self._units.remove(left)
         while not outcomes:
+            turn_start = time.perf_counter()
             turn = [unit for unit in self._units if unit.live()]
             if not turn:
                 break
@@ -206,6 +228,9 @@ class PackedEngine:
             begun = [unit for unit in turn if self._guarded(unit, unit.launch, outcomes)]
             for unit in begun:
                 self._guarded(unit, lambda unit=unit: outcomes.update(unit.collect()), outcomes)  # type: ignore[misc]
+            self._turn_seconds = time.perf_counter() - turn_start
+        if (parted := self._merging.judge()) is not None:
+            self._units.append(parted)
         for unit in self._units:
             for key in unit.live():
                 if isinstance(outcomes.get(key), Fault):

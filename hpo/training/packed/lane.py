@@ -1,6 +1,7 @@
 """A lane: trials of one bucket that are trained together, leaving and joining between epochs."""
 
 import time
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -34,6 +35,10 @@ class Lane:
         self._ended: set[int] = set()
         """Those that take no further part; their state is their own again."""
         self._started = 0.0
+        self._fresh = True
+        """Whether the program was made, or changed, for the epoch under way."""
+        self.seconds: float | None = None
+        """That the last epoch took; None if its program was made for it."""
 
     def trials(self) -> list[int]:
         return list(self.members)
@@ -74,7 +79,8 @@ class Lane:
         """
         self._started = time.perf_counter()
         live = [self.members[key] for key in self.live()]
-        if self._program is None or not self._program.hold(live):
+        self._fresh = self._program is None or not self._program.hold(live)
+        if self._program is None or self._fresh:
             self.settle()
             self._program = program_kind(self.rows.device)(live, self.data, self.rows, self.bucket, self.way)
         self._program.remember()
@@ -97,10 +103,11 @@ class Lane:
             program.recall()
             raise
         validation = [scores(logits, self.data.validation_y) for logits in judged]
-        seconds = (time.perf_counter() - self._started) / len(program.held())
+        seconds = time.perf_counter() - self._started
+        self.seconds = None if self._fresh else seconds
         outcomes: dict[int, EpochResult | Fault] = {}
         for slot, member in program.held():
-            outcome = member.course.take(training[slot], validation[slot], seconds)
+            outcome = member.course.take(training[slot], validation[slot], seconds / len(program.held()))
             outcomes[member.key] = outcome
             if isinstance(outcome, EpochResult):
                 self._after(program, slot, member, outcome)
@@ -126,13 +133,30 @@ class Lane:
 
     def split(self) -> "Lane":
         """Halve a lane that does not fit in memory; return the lane that the other half is in now."""
+        live = self.live()
+        self.slots = max(1, len(live) // 2)
+        return self.part(live[self.slots :], self.bucket)
+
+    def part(self, keys: Collection[int], bucket: Bucket) -> "Lane":
+        """Move trials into a lane of their own; return that."""
         self.settle()
-        keys = self.live()
-        self.slots = max(1, len(keys) // 2)
-        other = Lane(self.bucket, self.slots, self.data, self.rows, self.validation, self.way)
-        for key in keys[self.slots :]:
-            other.members[key] = self.members.pop(key)
+        other = Lane(bucket, self.slots, self.data, self.rows, self.validation, self.way)
+        for key in [key for key in self.members if key in keys]:
+            other._take(self, key)
         return other
+
+    def absorb(self, other: "Lane") -> None:
+        """Take all trials of another lane."""
+        other.settle()
+        for key in other.trials():
+            self._take(other, key)
+
+    def _take(self, other: "Lane", key: int) -> None:
+        """Take a trial of a lane that is settled."""
+        self.members[key] = other.members.pop(key)
+        if key in other._ended:
+            other._ended.remove(key)
+            self._ended.add(key)
 
     def checkpoint(self, key: int) -> Checkpoint:
         """Return a trial's state after its last completed epoch."""

@@ -73,7 +73,8 @@ class Chooser:
         expected = torch.from_numpy(run.probabilities(judged))
         long = times[ALONE][0] >= LONG_ROUND
         ways: tuple[Way, ...] = ("grouped", "unfolded") if isinstance(config.model, CNN) else ("grouped",)
-        for plan in (Plan(size, way) for size in (self.sizes[:1] if long else self.sizes) for way in ways):
+        plans = [Plan(size, way) for size in (self.sizes[:1] if long else self.sizes) for way in ways]
+        for plan in (plan for plan in plans if plan.slots > 1 or plan.way == "grouped"):  # one has no groups
             program = self._program(config, few, bucket, plan)
             sides[plan] = partial(_epoch_of, program)
             times[plan] = [self._timed(sides[plan], 0)]

@@ -1,0 +1,79 @@
+"""How many trials fit in a device's memory: from what a slot of a lane takes and what is free."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hpo.config import TrialConfig
+from hpo.models import build_model
+from hpo.training.dataset import ResidentData
+from hpo.training.packed.bucket import Bucket
+from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.network import inputs_of
+from hpo.training.packed.program import member_of
+
+SHARE = 0.4
+"""Part of the free memory that lanes are planned for: kernels' workspaces, what autograd keeps, evaluation and
+copies for an epoch that fails take about as much again.
+"""
+
+
+def slots_that_fit(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device) -> int | None:
+    """Return how many trials like a config fit into one lane now; None where free memory is unknown.
+
+    Only a plan: where it was wrong a lane is halved.
+    """
+    free = free_bytes(device)
+    if free is None:
+        return None
+    return max(1, int(SHARE * free / slot_bytes(config, bucket, data, device)))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the bytes that a device could still give; None if that cannot be known."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":") for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if device.type == "cpu" else None
+
+
+def slot_bytes(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device) -> int:
+    """Return the bytes that one more slot like a config adds to a program on a device; nothing is allocated."""
+    return _bytes_of(config, bucket, data, device, 2) - _bytes_of(config, bucket, data, device, 1)
+
+
+def _bytes_of(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device, slots: int) -> int:
+    # On torch's meta device tensors have shapes and no memory.
+    meta, config = torch.device("meta"), replace(config, class_weight="none")
+    with meta:
+        model = build_model(config.model, data.input_shape, data.classes)
+    rows = inputs_of(config, torch.empty(data.train_x.shape, dtype=data.train_x.dtype, device=meta))
+    members = [member_of(key, config, model, None, meta) for key in range(slots)]
+    with _Ledger() as ledger:
+        program_kind(device)(members, data, rows, bucket)
+    return sum(tensor.untyped_storage().nbytes() for tensor in ledger.made.values())
+
+
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Holds one tensor of each memory that comes into being."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: dict[int, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in tree_leaves(found):
+            if isinstance(value, Tensor):
+                self.made.setdefault(value.untyped_storage()._cdata, value)
+        return found
