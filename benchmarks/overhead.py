@@ -6,8 +6,8 @@ One worker, one CPU thread. Training is the time spent within the engine; everyt
 report, prune, checkpoint, finish, the waits for the store - is overhead. Start-up is not counted: it is paid
 once, not per trial.
 
-With --slots, as many trials at once by an engine that only waits: each advances every 0.2 seconds, and none is
-pruned, though it is asked each time. Drawing is the sampler's own, and told apart.
+With --slots, as many trials at once by an engine that only waits, as for a GPU: each advances every 0.2 seconds, and
+none is pruned, though it is asked each time. So they all end together: the worst case for drawing their successors.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
             plan = plan.model_copy(update={"pruner": Pruner(name="threshold", threshold=0.0)})
         studies.create(store, name, options.space, found, plan, data.fingerprint(info, found.split))
         study = studies.load(store, name)
-        engine = FakeEngine(options.slots, 0.2) if options.slots else make_engine("solo", "cpu")
+        engine = FakeEngine(options.slots, 0.2, waits=True) if options.slots else make_engine("solo", "cpu")
         with Session(store, study, {"device": "cpu"}) as session:
             rows = data.load_parts(info, found.split).validation
             pictures = Illustrator(Path(folder) / "p", study.uid, lambda: Validation(rows.x, rows.y, info.classes))
@@ -85,7 +85,7 @@ def main() -> None:
                 loop.run()
                 wall = time.perf_counter() - start
     drawn = sum(drawing)
-    share = 1 - (loop.training_seconds + (drawn if options.slots else 0.0)) / wall
+    share = 1 - loop.training_seconds / wall
     report = {
         "date": date.today().isoformat(),
         "processor": platform.processor() or platform.machine(),
@@ -96,13 +96,13 @@ def main() -> None:
         "slots": options.slots or 1,
         "wall_seconds": round(wall, 2),
         "training_seconds": round(loop.training_seconds, 2),
-        "drawing_share": round(drawn / wall, 4),
+        "drawing_seconds": round(drawn, 2),
         "overhead_share": round(share, 4),
     }
     print(json.dumps(report, indent=2))
-    promised, what = (0.05, ", drawing left out") if options.slots else (0.03, "")
+    promised = 0.05 if options.slots else 0.03
     missed = "" if share < promised else "  MISSED"
-    print(f"overhead: {100 * share:.2f} % of the time{what} (promised < {100 * promised:.0f} %){missed}")
+    print(f"overhead: {100 * share:.2f} % of the time (promised < {100 * promised:.0f} %){missed}")
     if options.output:
         options.output.write_text(json.dumps(report, indent=2) + "\n")
 

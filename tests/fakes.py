@@ -59,7 +59,9 @@ class FakeEngine:
         fault: FaultOf = lambda config, epoch: None,
         on_admit: Callable[[int, int], None] = lambda key, epochs: None,
         costs: Callable[[TrialConfig, Cost], float] = lambda config, name: float(sum(config.model.widths)),
+        waits: bool = False,
     ) -> None:
+        self.waits = waits
         self.costs, self.measured = costs, []
         self.capacity, self.epoch_seconds, self.fault, self.on_admit = capacity, epoch_seconds, fault, on_admit
         self.trials: dict[int, FakeTrial] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hpo.constraints import Costs
+from hpo.runner.ahead import Ahead
 from hpo.runner.illustrating import Illustrator
 from hpo.runner.keeping import Keeper
 from hpo.runner.note import NoteKeeper
@@ -55,6 +56,7 @@ class Loop:
         self.notes = NoteKeeper(session.store, session.study, session.worker_id, session.importances)
         self.session, self.engine, self.keeper, self.stopping = session, engine, keeper, stopping
         self.live: dict[int, Live] = {}
+        self.ahead = Ahead(session.claim) if engine.waits else None
         self.training_seconds = 0.0
         """Spent in the engine; the rest of the loop's time is what keeping the study costs."""
         self._failures: list[str] | None = []
@@ -79,6 +81,8 @@ class Loop:
                 time.sleep(IDLE_SECONDS)
         for key in list(self.live):
             self._hand_back(key)
+        for assignment in self.ahead.ready if self.ahead else ():
+            self.session.hand_back(assignment.trial_id)
         if self._over is not None:
             self.session.flush()
             self.notes.write_if_due(at_once=True)
@@ -96,6 +100,8 @@ class Loop:
 
     def _fill(self) -> bool:
         """Claim trials until the engine is full; say whether there was nothing to claim."""
+        while self.ahead and self.ahead.ready and self.engine.room() > 0:
+            self._start(self.ahead.ready.popleft())
         room = self.engine.room()
         if room == 0:
             return False
@@ -106,9 +112,13 @@ class Loop:
             self._over = answer
             return True
         for assignment in answer:
-            if self._is_allowed(assignment):
-                self._admit(assignment)
+            self._start(assignment)
         return False
+
+    def _start(self, assignment: Assignment) -> None:
+        """Have a trial trained, if the space's constraints allow it."""
+        if self._is_allowed(assignment):
+            self._admit(assignment)
 
     def _is_allowed(self, assignment: Assignment) -> bool:
         """Find out what a trial costs, where that matters; one that breaks the space's constraints is not trained."""
@@ -156,15 +166,29 @@ class Loop:
             self._finish(assignment.trial_id)
 
     def _advance(self) -> None:
-        start = time.perf_counter()
-        outcomes = self.engine.step()
-        self.training_seconds += time.perf_counter() - start
+        before, outcomes = len(self.live), self._step()
         self.session.refresh()
         for key, outcome in outcomes.items():
             if isinstance(outcome, Fault):
                 self._end_faulty(key, outcome)
             else:
                 self._take(key, outcome)
+        if self.ahead is not None:
+            last = sum(isinstance(outcome, EpochResult) and outcome.last for outcome in outcomes.values())
+            self.ahead.noted(before - len(self.live) - last)
+
+    def _step(self) -> dict[int, EpochResult | Fault]:
+        """Have the engine train; while it only waits for its device, draw the trials that come next."""
+        if self.ahead is not None:
+            self.ahead.begin([live.assignment.config.epochs - len(live.history) for live in self.live.values()])
+        start = time.perf_counter()
+        try:
+            outcomes = self.engine.step()
+        finally:
+            self.training_seconds += time.perf_counter() - start
+            if self.ahead is not None:
+                self.ahead.end()
+        return outcomes
 
     def _take(self, key: int, result: EpochResult) -> None:
         live = self.live[key]

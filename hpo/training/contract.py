@@ -107,6 +107,11 @@ class Checkpoint:
 class Engine(Protocol):
     """Trains admitted trials side by side."""
 
+    @property
+    def waits(self) -> bool:
+        """Say whether `step` only waits for a device that trains many: others may use the processor meanwhile."""
+        ...
+
     def room(self) -> int:
         """Return how many more trials would be taken now."""
         ...

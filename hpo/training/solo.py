@@ -26,6 +26,10 @@ class SoloEngine:
         self._key: int | None = None
         self._run: Run | None = None
 
+    @property
+    def waits(self) -> bool:
+        return False  # a draw learns from the one trial before it
+
     def room(self) -> int:
         return 1 if self._run is None else 0
 

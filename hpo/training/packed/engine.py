@@ -128,6 +128,10 @@ class PackedEngine:
         self._offer = 1
         """How many trials would be taken at once: what they are is known only once they are claimed."""
 
+    @property
+    def waits(self) -> bool:
+        return self.device.type != "cpu" and self.slots > 1
+
     def room(self) -> int:
         """Return how many trials would be taken: few until it has shown that trials can be packed.
 

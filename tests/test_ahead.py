@@ -1,0 +1,126 @@
+"""Trials drawn while others are trained: as late as can be, none lost, none too many."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo.config import TrialConfig
+from hpo.runner.ahead import SAFETY, Ahead
+from hpo.runner.artifacts import Folder
+from hpo.runner.keeping import Keeper
+from hpo.runner.loop import Loop
+from hpo.store.claims import Wait
+from hpo.store.connect import Store
+from hpo.store.limits import Over
+from hpo.store.outbox import WorkerLost
+from hpo.store.session import Assignment, Session
+from tests.fakes import FakeEngine, accuracy
+from tests.test_loop import MakeStudy, trials_of, work
+
+
+def nobody(count: int) -> Sequence[Assignment]:
+    raise AssertionError
+
+
+def measured(step: float, draw: float, early: float = 0.0) -> Ahead:
+    ahead = Ahead(nobody)
+    ahead._step_seconds, ahead._draw_seconds, ahead._early = step, draw, early
+    return ahead
+
+
+def test_successors_are_drawn_as_late_as_they_can_be():
+    rate = 10 * SAFETY  # draws to a step
+    ahead = measured(step=1.0, draw=0.1)
+    assert ahead.wanted([20] * 64) == 0
+    steps_before = math.ceil(64 / rate)
+    assert ahead.wanted([steps_before + 1] * 64) == 0
+    assert 1 <= ahead.wanted([steps_before] * 64) <= 2  # what the steps after this one have no time for
+    assert ahead.wanted([1] * 64) == 64
+    assert ahead.wanted([1, 1, 2, 3, 4, 5]) == 2  # the others' can be drawn when their time comes
+    assert measured(1.0, 0.1, early=1.5).wanted([9] * 9) == 2
+    assert measured(1.0, 0.0).wanted([1, 2]) == 1  # nothing is known of times yet
+    assert ahead.wanted([]) == 0
+
+
+def test_what_is_drawn_ends_with_the_step():
+    claims: list[int] = []
+
+    def claim(count: int) -> list[Assignment]:
+        claims.append(count)
+        time.sleep(0.02 * count)
+        return [Assignment(len(claims), 0, 0, None, False)] * count  # type: ignore[arg-type]
+
+    ahead = Ahead(claim)
+    ahead._step_seconds, ahead._draw_seconds = 0.2, 0.02
+    ahead.begin([1] * 100)
+    time.sleep(0.2)
+    start = time.perf_counter()
+    ahead.end()
+    assert 4 <= len(ahead.ready) == sum(claims) <= 10 and time.perf_counter() - start < 0.1
+    ready = len(ahead.ready)
+    ahead.begin([1] * ready)  # there are enough
+    ahead.end()
+    assert len(ahead.ready) == ready
+
+
+@pytest.mark.parametrize("pruner", ["none", "median"])
+def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str):
+    study = make_study(trials=23, pruner=pruner)
+    over = work(store, study, FakeEngine(5, 0.01, waits=True), tmp_path)
+    assert over is not None and over.reason == "all 23 trials are finished"
+    trials = trials_of(store, study)
+    assert len(trials) == 23 and {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in trials:
+        config = TrialConfig.from_dict(trial.user_attrs["config"], "trial")
+        assert all(v == accuracy(config, e) for e, v in trial.intermediate_values.items())
+
+
+def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=30)
+    engine = FakeEngine(5, 0.1, waits=True)
+    with Session(store, study, {"device": "fake"}) as session:
+        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        by_the_loop: list[int] = []
+        plain = session.claim
+
+        def claim(count: int) -> list[Assignment] | Wait | Over:
+            answer = plain(count)
+            by_the_loop.append(len(answer) if isinstance(answer, list) else 0)
+            return answer
+
+        session.claim = claim  # type: ignore[method-assign]
+        loop.run()
+    assert loop.ahead is not None and not loop.ahead.ready
+    assert by_the_loop[0] == 5 and sum(by_the_loop[1:]) <= 6  # of 25; more than none on a busy machine
+
+
+def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_study: MakeStudy, tmp_path: Path):
+    study = make_study(trials=30)
+    engine = FakeEngine(4, 0.1, waits=True)
+    with Session(store, study, {"device": "fake"}) as session:
+        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        loop.stopping = lambda: bool(loop.ahead and len(loop.ahead.ready) >= 2)
+        assert loop.run() is None
+    handed_back = [t for t in trials_of(store, study) if t.state is TrialState.WAITING]
+    drawn = [t for t in handed_back if not t.intermediate_values]
+    assert len(drawn) >= 2 and all("config" in t.user_attrs for t in drawn)
+    assert work(store, study, FakeEngine(4), tmp_path) == Over("all 30 trials are finished", "--trials 60")
+    final = {t.number: t for t in trials_of(store, study)}
+    assert len(final) == 30
+    for trial in drawn:
+        assert final[trial.number].user_attrs["config"] == trial.user_attrs["config"]
+        assert final[trial.number].state is TrialState.COMPLETE
+
+
+def test_a_worker_that_is_lost_meanwhile_stops():
+    def claim(count: int) -> list[Assignment]:
+        raise WorkerLost("gone")
+
+    ahead = Ahead(claim)
+    ahead.begin([1])
+    with pytest.raises(WorkerLost):
+        ahead.end()
