@@ -97,6 +97,16 @@ def mixed_configs(dropout: bool) -> list[TrialConfig]:
     return configs
 
 
+def with_layer_norm(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """The same trials; three units that hardly differ, standardized, turn rounding into chaos in either engine."""
+    found = []
+    for config in configs:
+        assert isinstance(config.model, MLP)
+        widths = tuple(max(7, width) for width in config.model.widths)
+        found.append(dataclasses.replace(config, model=dataclasses.replace(config.model, norm="layer", widths=widths)))
+    return found
+
+
 def assert_padding_is_zero(program: Program) -> None:
     for blocks in (program.network.params, program.moments.first, program.moments.second):
         for slot in range(program.layout.slots):
@@ -106,10 +116,11 @@ def assert_padding_is_zero(program: Program) -> None:
         assert len(padding) > 10_000 and not padding.any()
 
 
+@pytest.mark.parametrize("norm", ["batch or none", "layer"])
 @pytest.mark.parametrize("dropout", [False, True])
-def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropout: bool):
+def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropout: bool, norm: str):
     """200 steps in fp64 of 24 trials that differ in width, depth, optimizer, rates, norm and activation."""
-    configs = mixed_configs(dropout)
+    configs = with_layer_norm(mixed_configs(dropout)) if norm == "layer" else mixed_configs(dropout)
     lane = lane_of(configs, doubles)
     first = {key: curve[0] for key, curve in train(lane, 1).items()}
     program = lane._program
@@ -294,7 +305,6 @@ PLAIN = TrialConfig("digits", MLP((64,), (0.0,)), SGD(0.1), 32, 5)
         ({"model": CNN((8,), (0.0,), residual=True)}, "residual"),
         ({"model": CNN((8,), (0.0,), norm="layer")}, "layer norm"),
         ({"model": PythonNetwork("net.py:make", "0" * 64, {})}, "user's own"),
-        ({"model": MLP((64,), (0.0,), norm="layer")}, "layer norm"),
         ({"model": MLP((), ())}, "without hidden layers"),
         ({"model": MLP((2048,), (0.0,))}, "wider than 1024"),
         ({"model": MLP((64,), (0.0,), residual=True)}, "residual"),

@@ -17,7 +17,7 @@ class Bucket:
     width: int
     """The power of two, at least the family's narrowest, that no layer's width exceeds."""
     form: tuple[object, ...] = ()
-    """Of convolutional networks: all but the channels."""
+    """What else cannot be mixed: layer norm with others; of convolutional networks all but the channels."""
     precision: Precision = "fp32"
 
     def narrower_than(self, other: "Bucket") -> bool:
@@ -39,8 +39,8 @@ def why_alone(config: TrialConfig, precision: Precision = "fp32") -> str | None:
         return "a network without hidden layers is not packed"
     if isinstance(model, MLP) and precision != "fp32":
         return "lower precision pays only where a network keeps a device busy alone"
-    if model.norm == "layer":
-        return "layer norm is not packed: padding would count in its mean"
+    if isinstance(model, CNN) and model.norm == "layer":
+        return "layer norm over images is not packed"
     if model.residual:
         return "residual connections are not packed"
     if config.augment:
@@ -60,7 +60,7 @@ def bucket_of(config: TrialConfig, data: ResidentData, precision: Precision = "f
     assert isinstance(model, MLP | CNN)
     widest = max(NARROWEST if isinstance(model, MLP) else FEWEST_CHANNELS, *_widths(model))
     batch = min(config.batch_size, len(data.train_y))
-    form = form_of(model) if isinstance(model, CNN) else ()
+    form = form_of(model) if isinstance(model, CNN) else ("layer norm",) * (model.norm == "layer")
     return Bucket(data_key(config), batch, 1 << (widest - 1).bit_length(), form, precision)
 
 

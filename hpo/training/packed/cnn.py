@@ -15,9 +15,9 @@ from torch import Tensor
 from hpo.config import CNN, Precision
 from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.cnn_layout import CNNLayout
-from hpo.training.packed.layers import EPS, MOMENTUM
 from hpo.training.packed.loss import Loss
 from hpo.training.packed.masks import Drop, Site, dropped_at
+from hpo.training.packed.norms import EPS, MOMENTUM
 
 Way = Literal["grouped", "unfolded"]
 """How convolutions are computed; which is faster depends on the device and the shapes."""

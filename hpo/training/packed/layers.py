@@ -12,9 +12,8 @@ from torch import Tensor
 from hpo.config import MLP
 from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.mlp_layout import MLPLayout
+from hpo.training.packed.norms import norm_of
 
-MOMENTUM, EPS = 0.1, 1e-5
-"""Of `nn.BatchNorm1d`."""
 _SLOPE = 0.01
 """Of `nn.LeakyReLU`."""
 _aten = torch.ops.aten
@@ -58,7 +57,7 @@ class HiddenLayer:
         self.linear, self.activated = buffer(count, rows, width), buffer(count, rows, width)
         self.grad = buffer(count, rows, width)
         """Of the layer's output; the backward pass turns it, in place, into that of its linear part."""
-        self.norm = Norm(layout, layer, params, grads) if layout.normed[layer] else None
+        self.norm = norm_of(layout, layer, params, grads)
         self.dropped: Tensor | None = None
         """The output after dropout; set by whoever drops."""
         self.mask: Tensor | None = None
@@ -129,66 +128,3 @@ class HiddenLayer:
         h = torch.empty_like(u)
         self._activate(u, h)
         return h
-
-
-class Norm:
-    """Batch norm with statistics of each member's own; members without it pass through unchanged."""
-
-    def __init__(self, layout: MLPLayout, layer: int, params: Blocks, grads: Blocks) -> None:
-        count, width, self.rows = layout.counts[layer], layout.widths[layer], layout.batch
-        like = params.vectors
-        self.scale, self.shift = (params.vector(f"{name}{layer}", count) for name in ("scale", "shift"))
-        self.scale_grad, self.shift_grad = (grads.vector(f"{name}{layer}", count) for name in ("scale", "shift"))
-        self.has = torch.zeros(count, 1, dtype=like.dtype, device=like.device)
-        """1 for a member with batch norm, else 0: [S, 1]."""
-        self._has_not = 1.0 - self.has
-        self.all = all(n.norm == "batch" for n in layout.networks[:count]) and not layout.lasting
-        self.running_mean = torch.zeros(count, width, dtype=like.dtype, device=like.device)
-        self.running_var = torch.ones_like(self.running_mean)
-        self.output = torch.zeros(count, self.rows, width, dtype=like.dtype, device=like.device)
-        self._work = torch.zeros_like(self.output)
-        self._inverse = torch.zeros_like(self.running_mean)
-        self._gain = torch.zeros_like(self.running_mean)
-
-    def replace(self, slot: int, network: MLP) -> None:
-        """Have a slot be a network's, with statistics as at the start."""
-        self.has[slot] = network.norm == "batch"
-        self._has_not[slot] = network.norm != "batch"
-        self.running_mean[slot], self.running_var[slot] = 0.0, 1.0
-
-    def forward(self, z: Tensor) -> None:
-        """Standardize z in place; leave the scaled and shifted values in `output`."""
-        # Two passes of sums: on a CPU torch.var_mean over a middle dimension takes many times as long.
-        mean = torch.sum(z, 1).div_(self.rows)
-        self.running_mean.lerp_(mean, MOMENTUM)
-        torch.sub(z, mean.unsqueeze(1), out=self._work)
-        variance = torch.sum(self._work.mul_(self._work), 1).div_(self.rows)
-        self.running_var.mul_(1 - MOMENTUM).add_(variance, alpha=MOMENTUM * self.rows / (self.rows - 1))
-        torch.rsqrt(variance.add_(EPS), out=self._inverse)
-        if not self.all:
-            mean.mul_(self.has)
-            self._inverse.sub_(1.0).mul_(self.has).add_(1.0)
-        z.sub_(mean.unsqueeze(1)).mul_(self._inverse.unsqueeze(1))
-        torch.addcmul(self.shift.unsqueeze(1), z, self._full_scale().unsqueeze(1), out=self.output)
-
-    def _full_scale(self) -> Tensor:
-        """Return the scale, 1 where there is no norm: there it is kept as 0."""
-        return self.scale if self.all else torch.add(self.scale, self._has_not, out=self._gain)
-
-    def backward(self, standardized: Tensor, grad: Tensor) -> None:
-        """Turn the gradient of the output, in place, into that of the input."""
-        torch.sum(grad, 1, out=self.shift_grad)
-        torch.sum(torch.mul(grad, standardized, out=self._work), 1, out=self.scale_grad)
-        if not self.all:
-            self.shift_grad.mul_(self.has)
-            self.scale_grad.mul_(self.has)
-        grad.addcmul_(standardized, self.scale_grad.unsqueeze(1), value=-1 / self.rows)
-        grad.sub_(self.shift_grad.unsqueeze(1), alpha=1 / self.rows)
-        grad.mul_(torch.mul(self._full_scale(), self._inverse, out=self._gain).unsqueeze(1))
-
-    def evaluate(self, z: Tensor) -> None:
-        """Apply the running statistics, in place."""
-        mean, inverse = self.running_mean, torch.rsqrt(self.running_var + EPS)
-        if not self.all:
-            mean, inverse = mean * self.has, (inverse - 1.0) * self.has + 1.0
-        z.sub_(mean.unsqueeze(1)).mul_((inverse * self._full_scale()).unsqueeze(1)).add_(self.shift.unsqueeze(1))

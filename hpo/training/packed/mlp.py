@@ -57,14 +57,14 @@ class MLPs:
         found: dict[str, Tensor] = {}
         for layer in self.layers[: len(network.widths)] if network.norm == "batch" else ():
             assert layer.norm is not None
-            width = network.widths[layer.index]
-            found[f"hidden.{layer.index}.norm.running_mean"] = layer.norm.running_mean[slot, :width]
-            found[f"hidden.{layer.index}.norm.running_var"] = layer.norm.running_var[slot, :width]
+            prefix, width = f"hidden.{layer.index}.norm.", network.widths[layer.index]
+            for name, values in zip(("running_mean", "running_var"), layer.norm.statistics(), strict=True):
+                found[prefix + name] = values[slot, :width]
         return found
 
     def running(self) -> list[Tensor]:
         norms = [layer.norm for layer in self.layers if layer.norm is not None]
-        return [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var)]
+        return [values for norm in norms for values in norm.statistics()]
 
     def learn(self, data: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
         torch.index_select(data, 0, rows.flatten(), out=self.x.view(-1, self.layout.features))

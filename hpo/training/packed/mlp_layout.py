@@ -40,8 +40,8 @@ class MLPLayout(Layout[MLP]):
         ]
         self.inputs = [features, *self.widths[:-1]]
         """Inputs of each hidden layer."""
-        self.normed = [any(network.norm == "batch" for network in networks[:count]) for count in self.counts]
-        """Whether any member has batch norm, by layer."""
+        self.normed = [any(network.norm != "none" for network in networks[:count]) for count in self.counts]
+        """Whether any member has a norm, by layer. Where one has layer norm, all do."""
         self.groups = self._groups()
         hidden = zip(self.counts, self.widths, self.inputs, strict=True)
         self.matrices = (
@@ -77,7 +77,7 @@ class MLPLayout(Layout[MLP]):
             name = f"hidden.{layer}."
             yield Place(f"{name}linear.weight", f"hidden{layer}", (width, inputs))
             yield Place(f"{name}linear.bias", f"bias{layer}", (width,))
-            if network.norm == "batch":
+            if network.norm != "none":
                 yield Place(f"{name}norm.weight", f"scale{layer}", (width,))
                 yield Place(f"{name}norm.bias", f"shift{layer}", (width,))
             inputs = width
