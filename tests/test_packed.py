@@ -98,11 +98,11 @@ def mixed_configs(dropout: bool) -> list[TrialConfig]:
 
 
 def with_layer_norm(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
-    """The same trials; three units that hardly differ, standardized, turn rounding into chaos in either engine."""
+    """The same trials; a few units that hardly differ, standardized, turn rounding into chaos in either engine."""
     found = []
     for config in configs:
         assert isinstance(config.model, MLP)
-        widths = tuple(max(7, width) for width in config.model.widths)
+        widths = tuple(max(16, width) for width in config.model.widths)
         found.append(dataclasses.replace(config, model=dataclasses.replace(config.model, norm="layer", widths=widths)))
     return found
 
