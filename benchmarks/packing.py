@@ -1,10 +1,15 @@
 """The packed engine against the solo engine, all in one run: how fast, how equal, how good.
 
-    python benchmarks/packing.py [--repeats 3] [--device auto] [--only speed,agreement,study] [-o FILE] [--figure]
+    python benchmarks/packing.py [--repeats 3] [--device auto] [--only speed,loops,...] [-o FILE] [--figure]
 
 speed      The same trials by the solo engine, the packed one and `auto`, through the engine's contract: admitted as
            there is room, evicted as they end. The sides take turns; trials per hour are those of the median time:
            on a CPU that of the process, so that what else the machine does counts for little.
+loops      The same trials by the loop that people write - a DataLoader, autograd, torch.optim, one trial after
+           another - by the solo engine, by a solo engine in each of several processes, and packed. On a GPU the
+           trials are drawn from the space ann_fashion.
+refill     Trials that end as under successive halving: places refilled as they fall free, and static batches whose
+           places stay taken until the last has ended. And what it takes to start a trial in a warm lane.
 agreement  24 paired trainings on real Fashion-MNIST rows in fp32: rank correlation of the final validation
            accuracies, and their mean difference beside its standard error.
 study      A study of 100 trials with TPE and pruning, by the loop and a store, with each engine.
@@ -15,6 +20,7 @@ One CPU thread. What is claimed for CUDA is measured only where there is a GPU; 
 import argparse
 import json
 import math
+import os
 import platform
 import random
 import statistics
@@ -23,14 +29,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import optuna
 import torch
+from packing_sides import (
+    ms_to_start_in_a_warm_lane,
+    seconds_by_hand,
+    seconds_of_processes,
+    train_all,
+    train_in_static_batches,
+)
 from scipy.stats import spearmanr
 
-from hpo import data, documents
-from hpo.config import MLP, SGD, Adam, AdamW, OneCycle, RMSprop, SGDMomentum, Split, TrialConfig
+from hpo import data, documents, space
+from hpo.config import CNN, MLP, SGD, Adam, AdamW, OneCycle, RMSprop, SGDMomentum, Split, TrialConfig
 from hpo.recipe import Budget, Engine, Pruner, Sampler, StudyRecipe
 from hpo.runner.artifacts import Folder
 from hpo.runner.keeping import Keeper
@@ -41,9 +56,8 @@ from hpo.store import study as studies
 from hpo.store.connect import open_store
 from hpo.store.session import Session
 from hpo.store.url import parse
-from hpo.training import contract
-from hpo.training.contract import EpochResult
-from hpo.training.devices import choose_device, describe
+from hpo.training.devices import choose_device, describe, use_one_thread
+from hpo.training.packed.engine import PackedEngine
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 FIGURE = Path(__file__).parent.parent / "docs" / "pictures" / "packing.svg"
@@ -64,6 +78,8 @@ class Case:
     epochs: int
     promised: float | None
     """Packed over solo on a CPU; None where `auto` need only not lose."""
+    channels: tuple[int, ...] = ()
+    """Of convolutional networks instead, drawn from."""
 
 
 CASES = {
@@ -74,6 +90,8 @@ CASES = {
     "Fashion-MNIST, hidden 64-128, batch 64": Case("fashion_mnist", (64, 96, 128), (1, 2), (64,), 0.15, 2, None),
     "Fashion-MNIST, hidden 128-256, batch 128": Case("fashion_mnist", (128, 192, 256), (2,), (128,), 0.15, 2, None),
     "Fashion-MNIST, hidden 256-512, batch 256": Case("fashion_mnist", (256, 512), (2,), (256,), 0.15, 2, None),
+    "digits, CNN of 4-16 channels, batch 16-32": Case("digits", (), (2,), (16, 32), 1.0, 3, None, (4, 8, 12, 16)),
+    "Fashion-MNIST, CNN of 8-16 channels, batch 64": Case("fashion_mnist", (), (2,), (64,), 0.05, 2, None, (8, 12, 16)),
 }
 NEVER_BELOW = 0.95
 """What `auto` may lose to the solo engine: its measurement, and chance."""
@@ -85,12 +103,12 @@ def configs(case: Case, count: int, seed: int) -> list[TrialConfig]:
     chance, found = random.Random(seed), []
     for number in range(count):
         depth = chance.choice(case.depths)
-        model = MLP(
-            tuple(chance.choice(case.widths) for _ in range(depth)),
-            (chance.choice((0.0, 0.2)),) * depth,
-            chance.choice(("relu", "gelu", "tanh")),  # type: ignore[arg-type]
-            chance.choice(("none", "batch")),  # type: ignore[arg-type]
-        )
+        sizes = tuple(chance.choice(case.channels or case.widths) for _ in range(depth))
+        dropout = (chance.choice((0.0, 0.2)),) * depth
+        activation = chance.choice(("relu", "gelu", "tanh"))
+        norm = chance.choice(("none", "batch"))
+        kind = CNN if case.channels else MLP
+        model = kind(sizes, dropout, activation=activation, norm=norm)  # type: ignore[arg-type]
         found.append(
             TrialConfig(
                 case.data,
@@ -105,22 +123,6 @@ def configs(case: Case, count: int, seed: int) -> list[TrialConfig]:
             )
         )
     return found
-
-
-def train_all(engine: contract.Engine, trials: list[TrialConfig]) -> dict[int, EpochResult]:
-    """Train trials as a runner would, without a store; return the last epoch of each."""
-    waiting, final = list(enumerate(trials)), {}
-    while len(final) < len(trials):
-        for _ in range(min(engine.room(), len(waiting))):
-            key, config = waiting.pop(0)
-            engine.admit(key, config)
-        for key, outcome in engine.step().items():
-            if not isinstance(outcome, EpochResult):
-                raise RuntimeError(f"trial {key}: {outcome}")
-            if outcome.last:
-                final[key] = outcome
-                engine.evict(key)
-    return final
 
 
 def measure_speed(device: str, repeats: int, count: int = 16) -> dict[str, Any]:
@@ -148,6 +150,78 @@ def measure_speed(device: str, repeats: int, count: int = 16) -> dict[str, Any]:
 
 def tell(what: str, got: float, promised: float) -> None:
     print(f"  {what}: {got:.2f}x (promised >= {promised}x){'' if got >= promised else '  MISSED'}", flush=True)
+
+
+REQUIRED = {"by hand": 30.0, "solo": 5.0, "processes": 2.0}
+"""What packed trials per hour shall be of the others', on a GPU."""
+
+
+def measure_loops(device: str, repeats: int, count: int, processes: int) -> dict[str, Any]:
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        what, trials = "drawn from ann_fashion", drawn_from("ann_fashion", count)
+        few = trials[:: max(1, count // 10)]  # the loop by hand is timed on a tenth of them
+    else:
+        what = "Fashion-MNIST, hidden 16-64, batch 16-32"
+        trials = few = configs(CASES[what], 16, seed=2)
+    hourly: dict[str, int] = {}
+    sides: dict[str, tuple[int, Callable[[], float]]] = {
+        "by hand": (len(few), lambda: seconds_by_hand(few, chosen)),
+        "processes": (len(trials), lambda: seconds_of_processes(trials, device, processes)),
+    }
+    for kind in ENGINES:
+        engine = make_engine(kind, device)
+        train_all(engine, [replace(config, epochs=1) for config in trials])  # data, caches, what auto measures
+        sides[kind] = (len(trials), partial(_timed, lambda engine=engine: train_all(engine, trials)))  # type: ignore[misc]
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, (_, side) in sides.items():
+            times[name].append(side())
+    for name, (trained, _) in sides.items():
+        hourly[name] = round(3600 * trained / statistics.median(times[name]))
+    packed = max(hourly["packed"], hourly["auto"])
+    ratios = {f"packed/{name}": round(packed / hourly[name], 2) for name in REQUIRED}
+    print(f"loops, {what}: " + ", ".join(f"{name} {value:,}/h" for name, value in hourly.items()), flush=True)
+    for name, required in REQUIRED.items():
+        got = ratios[f"packed/{name}"]
+        tell(f"packed/{name}", got, required) if chosen.type == "cuda" else print(f"  packed/{name}: {got:.2f}x")
+    return {"trials": what, "processes": processes, "trials_per_hour": hourly, **ratios}
+
+
+def drawn_from(name: str, count: int) -> list[TrialConfig]:
+    """Return random trials of a space."""
+    found = space.load(name)
+    plain = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [found.draw(plain.ask(), number) for number in range(count)]
+
+
+def _timed(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def measure_refill(device: str, repeats: int) -> dict[str, Any]:
+    case = CASES["Fashion-MNIST, hidden 16-64, batch 16-32"]
+    chance, engine = random.Random(3), make_engine("packed", device)
+    assert isinstance(engine, PackedEngine)
+    count = 4 * engine.slots
+    trials = [  # a third goes on at each rung: 3, 9 and 27 epochs
+        replace(config, epochs=chance.choices((3, 9, 27), (6, 2, 1))[0], batch_size=32, data_fraction=0.02)
+        for config in configs(case, count, seed=3)
+    ]
+    times: dict[str, list[float]] = {"refilled": [], "static": []}
+    for _ in range(repeats):
+        times["refilled"].append(_timed(lambda: train_all(engine, trials)))
+        times["static"].append(_timed(lambda: train_in_static_batches(engine, trials, engine.slots)))
+    ratio = round(statistics.median(times["static"]) / statistics.median(times["refilled"]), 2)
+    print(f"refill: {count} trials in {engine.slots} places")
+    tell("refilled/static", ratio, 1.5)
+    milliseconds = round(ms_to_start_in_a_warm_lane(configs(case, engine.slots, seed=4), device), 1)
+    print(
+        f"  a trial's start in a warm lane: {milliseconds} ms (promised < 50){'' if milliseconds < 50 else '  MISSED'}"
+    )
+    return {"slots": engine.slots, "trials": count, "refilled/static": ratio, "start_in_warm_lane_ms": milliseconds}
 
 
 def measure_agreement(device: str) -> dict[str, Any]:
@@ -259,6 +333,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "speed": lambda options: measure_speed(options.device, options.repeats),
+    "loops": lambda options: measure_loops(options.device, options.repeats, options.draws, options.processes),
+    "refill": lambda options: measure_refill(options.device, options.repeats),
     "agreement": lambda options: measure_agreement(options.device),
     "study": lambda options: measure_study(options.device, options.trials),
 }
@@ -268,11 +344,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--trials", type=int, default=100, help="of the study")
+    arguments.add_argument("--draws", type=int, default=200, help="from ann_fashion, on a GPU")
+    arguments.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="to compare with")
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--only", default=",".join(PARTS))
     arguments.add_argument("-o", "--output", type=Path)
     arguments.add_argument("--figure", action="store_true", help=f"draw {FIGURE.name}")
     options = arguments.parse_args()
+    use_one_thread()
     data.fetch(data.info("fashion_mnist"))
     device = choose_device(options.device)
     report: dict[str, Any] = {
