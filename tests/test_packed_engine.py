@@ -228,8 +228,7 @@ def test_a_lane_is_planned_for_the_memory_that_is_free(monkeypatch: pytest.Monke
     assert 4 * 4 * padded + epoch < one < 2 * (4 * 4 * padded + epoch) + 10 * 4 * 32 * 16
     doubled = dataclasses.replace(wanted, model=MLP((512,), (0.1,)))
     assert memory.slot_bytes(doubled, bucket_of(doubled, data), data, CPU) > 4 * one
-    free = memory.free_bytes(CPU)
-    assert free is None or free > 10**8
+    assert memory.free_bytes(CPU) is None
     monkeypatch.setattr(memory, "free_bytes", lambda device: 3.5 * one / memory.SHARE)
     for key in range(7):
         engine.admit(key, wanted)

@@ -47,10 +47,10 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def some(family: str) -> tuple[ResidentData, list[TrialConfig]]:
     """Rows of a family, and ten trials on them."""
     if family == "mlp":
-        return random_rows(FEATURES), [
-            dataclasses.replace(c, epochs=EPOCHS) for c in test_packed.mixed_configs(dropout=True)[:10]
-        ]
-    return random_rows(2, 9, 8), test_packed_cnn.mixed_configs("two stages, flat, dense", True, 10)
+        data, configs = random_rows(FEATURES), test_packed.mixed_configs(dropout=True)[:10]
+    else:
+        data, configs = random_rows(2, 9, 8), test_packed_cnn.mixed_configs("two stages, flat, dense", True, 10)
+    return data, [dataclasses.replace(config, epochs=EPOCHS) for config in configs]
 
 
 def narrower(config: TrialConfig, seed: int) -> TrialConfig:

@@ -3,8 +3,7 @@
 import os
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from hpo.config import CNN, Network, Precision, PythonNetwork
 from hpo.errors import UsageError
@@ -73,12 +72,20 @@ _BF16_PAYS_MLP, _BF16_PAYS_CNN = 3.5e6, 1.4e7
 
 def work_per_layer(network: Network, input_shape: InputShape, batch_size: int) -> float:
     """Return the mean multiply-adds of a layer with weights in one forward pass of a batch."""
-    with torch.device("meta"):
-        model = build_model(network, input_shape, classes=10)
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(batch_size, *input_shape))
-    layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for module in model.modules())
-    return float(counter.get_total_flops() / 2 / layers)
+    products: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        products.append(output.numel() * module.weight[0].numel())
+
+    # One row on the CPU: torch's meta device imports torch's compiler, which takes longer than all else here.
+    model = build_model(network, input_shape, classes=10, seed=0).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        model(torch.zeros(1, *input_shape))
+    return batch_size * sum(products) / len(products)
 
 
 def _cpu_multiplies_bf16() -> bool:

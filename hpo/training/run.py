@@ -21,6 +21,7 @@ from hpo.training.devices import resolve_precision
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hpo.training.randomness import data_order, generator, make_dropout_stateless
 from hpo.training.scoring import Scores, scores
+from hpo.training.startup import plain_step
 
 EVALUATION_ROWS = 1000
 """Rows per batch where nothing is learned."""
@@ -56,6 +57,7 @@ class Run:
             raise ModelError("augment: inputs must be images, got a table. Remove [augment].")
         self.class_weights = balanced_weights(data) if config.class_weight == "balanced" else None
         self.optimizer = self.build_optimizer()
+        self._plain_step = plain_step(self.optimizer)
         precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -160,7 +162,8 @@ class Run:
         """Take the optimizer's step on the gradient, clipped if the config says so."""
         if self.config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+        with torch.no_grad():
+            self._plain_step(self.optimizer)
 
     def set_lr(self, step: int) -> None:
         lr = self.course.lr_at(step, self.steps)

@@ -1,7 +1,6 @@
 """How many trials fit in a device's memory: from what a slot of a lane takes and what is free."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ copies for an epoch that fails take about as much again.
 
 
 def slots_that_fit(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device) -> int | None:
-    """Return how many trials like a config fit into one lane now; None where free memory is unknown.
+    """Return how many trials like a config fit into one lane now; None where memory is no limit.
 
     Only a plan: where it was wrong a lane is halved.
     """
@@ -35,16 +34,11 @@ def slots_that_fit(config: TrialConfig, bucket: Bucket, data: ResidentData, devi
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the bytes that a device could still give; None if that cannot be known."""
+    """Return the bytes that a GPU could still give; None for other devices."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    sizes = dict(line.split(":") for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024 if device.type == "cpu" else None
+    return None  # a CPU's few slots are small beside what any machine has
 
 
 def slot_bytes(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device) -> int:
@@ -70,6 +64,10 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.made: dict[int, Tensor] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, to tell it to leave this alone
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
