@@ -11,6 +11,7 @@ import torch
 
 from hpo import data
 from hpo import space as spaces
+from hpo.config import CNN
 from hpo.data import Inputs, Parts
 from hpo.doctor import machine
 from hpo.doctor import space as examining
@@ -61,6 +62,13 @@ def test_rare_classes_and_impossible_labels_are_noticed(parts: Parts):
     impossible = changed(parts, train=Inputs(parts.train.x, parts.train.y + 1))
     found = list(examining._data(impossible, resident(impossible, MLP_RUN, CPU)))
     assert [f.text for f in found if f.status == "failure"] == ["digits: labels must lie in 0..9, got 0..10"]
+
+
+def test_dropout_of_any_kind_is_no_hindrance_to_learning_by_heart(parts: Parts):
+    config = spaces.load("ann_digits").draw(examining.AtRandom(0), seed=0)
+    network = CNN((8, 16), (0.5, 0.5), head_width=64, head_dropout=0.5, head_size=2)
+    [finding] = examining._by_heart(dataclasses.replace(config, model=network), parts, CPU)
+    assert finding.status == "ok" and "learned by heart" in finding.text
 
 
 def test_inputs_that_say_nothing_cannot_be_learned_by_heart(parts: Parts):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from hpo import data
-from hpo.config import AdamW, Constant, PythonNetwork, TrialConfig
+from hpo.config import AdamW, Constant, TrialConfig
 from hpo.data import DataInfo, Parts
 from hpo.doctor.findings import Finding, failure, guarded, milliseconds, ok, warning
 from hpo.models import build_model, parameter_count
@@ -91,7 +91,7 @@ def _one_batch(which: str, config: TrialConfig, parts: Parts, device: torch.devi
             dropout.start_epoch(0, 0, 1, run.batch_size)
         run.optimizer.zero_grad()
         run.forward_backward(rows)
-        run.optimizer.step()
+        run.update()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -120,19 +120,18 @@ def _first_loss(config: TrialConfig, parts: Parts, device: torch.device) -> Iter
 
 
 def _by_heart(config: TrialConfig, parts: Parts, device: torch.device) -> Iterator[Finding]:
-    model = config.model
-    if not isinstance(model, PythonNetwork):
-        model = dataclasses.replace(model, dropout=(0.0,) * len(model.dropout))
-    plain = dataclasses.replace(config, model=model, optimizer=AdamW(lr=1e-3), schedule=Constant(), precision="fp32")
+    plain = dataclasses.replace(config, optimizer=AdamW(lr=1e-3), schedule=Constant(), precision="fp32")
     on_device = resident(parts, plain, device)
     run = Run(plain, on_device, device)
     x, y = on_device.train_x[: run.batch_size], on_device.train_y[: run.batch_size]
     run.model.train()
+    for dropout in run.dropouts:
+        dropout.threshold = 0  # nothing is dropped
     for step in range(1, STEPS + 1):
         run.optimizer.zero_grad()
         logits = run.model(x)
         F.cross_entropy(logits, y).backward()  # type: ignore[no-untyped-call]
-        run.optimizer.step()
+        run.update()
         if bool((logits.argmax(1) == y).all()):
             yield ok("learning", f"one batch of {len(y)} is learned by heart in {step} steps ({config.summary()})")
             return
