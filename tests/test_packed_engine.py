@@ -141,12 +141,30 @@ def test_room_grows_with_trials_that_pack_and_is_one_after_one_that_does_not():
 
 def test_lanes_of_one_slot_hoard_no_trials():
     """They are only a faster way to train one: a second trial would wait, and learn nothing from the first."""
-    engine = PackedEngine(CPU, planner=lambda config, bucket, data: Plan(1))
+    engine = PackedEngine(CPU, planner=lambda config, bucket, data, packable: Plan(1))
     engine.admit(0, config(0))
     assert sizes(engine) == [1] and engine.room() == 0
     assert set(results(engine)) == {0} and engine.status() == {"lanes": 0}
     engine.evict(0)
     assert engine.room() == 1
+
+
+def test_trials_side_by_side_are_those_of_the_solo_engine_bit_for_bit():
+    """What a GPU would train on streams, packable or not; a CPU takes it in turns."""
+    engine = PackedEngine(CPU, planner=lambda config, bucket, data, packable: Plan(8, streams=True))
+    configs = [config(0), CONVOLUTIONAL, dataclasses.replace(CONVOLUTIONAL, seed=5), config(3)]
+    for key, wanted in enumerate(configs):
+        assert engine.room() >= 1
+        engine.admit(key, dataclasses.replace(wanted, epochs=3))
+    assert engine.room() == 4 and engine.status() == {"lanes": 0} and sizes(engine) == [1] * 4
+    while any(len(engine.snapshot(key).history) < 3 for key in range(4)):
+        results(engine)
+    for key, wanted in enumerate(configs):
+        run = Run(dataclasses.replace(wanted, epochs=3), engine._data.of(wanted), CPU)
+        while not run.finished:
+            run.train_epoch()
+        mine, theirs = engine.snapshot(key), run.checkpoint()
+        assert all((mine.tensors[name] == value).all() for name, value in theirs.tensors.items())
 
 
 def test_what_does_not_pack_takes_turns_with_the_lanes():
@@ -336,7 +354,7 @@ def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Run, "learn", slow)
     data = SoloEngine(CPU).data(BASE)
-    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data).slots > 0
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, True).slots > 0
 
 
 def test_auto_packs_nothing_that_computes_something_else(
@@ -346,7 +364,7 @@ def test_auto_packs_nothing_that_computes_something_else(
     monkeypatch.setattr(MLPs, "evaluate", lambda self, x: plain(self, x).flip(2))
     monkeypatch.setattr(measure, "MARGIN", 1e9)  # however slow the plain engine is
     data = SoloEngine(CPU).data(BASE)
-    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data) == ALONE
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, True) == ALONE
     assert "trials are trained one by one: packed networks differ from plain ones by" in caplog.text
 
 

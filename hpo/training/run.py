@@ -29,6 +29,10 @@ LOSS_CHECK_STEPS = 50
 """On a CPU a loss that is not finite ends the epoch after at most this many steps."""
 
 
+Begun = tuple[Tensor, Tensor | None]
+"""The rows of each step, int64 [steps, batch], and the logits; None if the loss was seen not to be finite."""
+
+
 class Run:
     """A network, its optimizer and its history; `train_epoch` is a function of config, data and epoch."""
 
@@ -56,6 +60,8 @@ class Run:
         if config.augment and data.train_x.dim() != 4:
             raise ModelError("augment: inputs must be images, got a table. Remove [augment].")
         self.class_weights = balanced_weights(data) if config.class_weight == "balanced" else None
+        self._begun: Begun | None = None
+        self._started = 0.0
         self.optimizer = self.build_optimizer()
         self._plain_step = plain_step(self.optimizer)
         precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
@@ -84,10 +90,21 @@ class Run:
 
     def train_epoch(self) -> EpochResult | Fault:
         """Train one epoch and validate; a loss that is not finite is a fault."""
-        start, trained, validated = time.perf_counter(), self.learn(self.course.epoch), None
+        self.launch()
+        return self.collect()
+
+    def launch(self) -> None:
+        """Begin an epoch; a GPU works on it while others are begun."""
+        self._started = time.perf_counter()
+        self._begun = self.begin(self.course.epoch)
+
+    def collect(self) -> EpochResult | Fault:
+        """End the epoch that was begun."""
+        assert self._begun is not None
+        trained, validated = self.figures(self._begun), None
         if math.isfinite(trained[1]):
             validated = self.evaluate(self.data.validation_x, self.data.validation_y)
-        result = self.course.take(trained, validated, time.perf_counter() - start)
+        result = self.course.take(trained, validated, time.perf_counter() - self._started)
         if isinstance(result, EpochResult) and self.config.best_weights:
             self._keep_best(result.last)
         return result
@@ -101,6 +118,10 @@ class Run:
 
     def learn(self, epoch: int) -> tuple[float, float]:
         """Train one epoch (from 0); return training accuracy and loss, not finite if it diverged."""
+        return self.figures(self.begin(epoch))
+
+    def begin(self, epoch: int) -> Begun:
+        """Take the steps of an epoch (from 0); nothing waits for a GPU."""
         self.model.train()
         for dropout in self.dropouts:
             dropout.start_epoch(self.config.seed, epoch, self.steps, self.batch_size)
@@ -113,7 +134,11 @@ class Run:
             augmented(x, self.config.augment, black, self.config.seed, epoch, out=self.inputs)
         order = data_order(self.config.seed, epoch, len(self.data.train_y), self.device)
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
-        logits = self.train_steps(order, epoch * self.steps)
+        return order, self.train_steps(order, epoch * self.steps)
+
+    def figures(self, begun: Begun) -> tuple[float, float]:
+        """Return the training accuracy and loss of the steps taken, not finite if they diverged."""
+        order, logits = begun
         if logits is None:
             return math.nan, math.nan
         found = scores(logits, self.data.train_y[order.flatten()])

@@ -55,12 +55,14 @@ def why_alone(config: TrialConfig, precision: Precision = "fp32") -> str | None:
 
 
 def bucket_of(config: TrialConfig, data: ResidentData, precision: Precision = "fp32") -> Bucket:
-    """Return the bucket of a trial that can be packed."""
+    """Return the bucket of a trial: what it could share a program with, or what is trained at about the same pace."""
     model = config.model
-    assert isinstance(model, MLP | CNN)
-    widest = max(NARROWEST if isinstance(model, MLP) else FEWEST_CHANNELS, *_widths(model))
     batch = min(config.batch_size, len(data.train_y))
+    if isinstance(model, PythonNetwork):
+        return Bucket(data_key(config), batch, 0, (model.python, model.digest), precision)
+    narrowest = NARROWEST if isinstance(model, MLP) else FEWEST_CHANNELS
     form = form_of(model) if isinstance(model, CNN) else ("layer norm",) * (model.norm == "layer")
+    widest = max((narrowest, *_widths(model)))
     return Bucket(data_key(config), batch, 1 << (widest - 1).bit_length(), form, precision)
 
 

@@ -17,9 +17,10 @@ from hpo.models import build_model, parameter_count
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.dataset import DataKey, DataSets, ResidentData
 from hpo.training.devices import resolve_precision
+from hpo.training.packed.alone import Alone
 from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
 from hpo.training.packed.lane import Lane
-from hpo.training.packed.measure import Plan
+from hpo.training.packed.measure import ALONE, Plan
 from hpo.training.packed.memory import slots_that_fit
 from hpo.training.packed.merging import Merging
 from hpo.training.packed.network import inputs_of
@@ -30,8 +31,8 @@ from hpo.training.solo import fault_of, measured, run_kind
 CPU_SLOTS, SLOTS = 8, 64
 """Trials that an engine holds: on a CPU more were measured to gain little; elsewhere it takes many to fill it."""
 
-Planner = Callable[[TrialConfig, Bucket, ResidentData], Plan]
-"""How a bucket's trials are to be trained."""
+Planner = Callable[[TrialConfig, Bucket, ResidentData, bool], Plan]
+"""How a bucket's trials are to be trained; the last argument says whether they can share a program."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,38 +75,6 @@ class Unit(Protocol):
     def evict(self, key: int) -> None: ...
 
 
-class Alone:
-    """A trial that is trained by itself, as the solo engine would."""
-
-    shared = False
-
-    def __init__(self, key: int, run: Run) -> None:
-        self._runs = {key: run}
-        self._live = {key}
-
-    def trials(self) -> list[int]:
-        return list(self._runs)
-
-    def live(self) -> list[int]:
-        return list(self._live)
-
-    def launch(self) -> None:
-        """Nothing: all is done when it is collected."""
-
-    def collect(self) -> dict[int, EpochResult | Fault]:
-        return {key: self._runs[key].train_epoch() for key in self._live}
-
-    def end(self, key: int) -> None:
-        self._live.discard(key)
-
-    def checkpoint(self, key: int) -> Checkpoint:
-        return self._runs[key].checkpoint()
-
-    def evict(self, key: int) -> None:
-        self._live.discard(key)
-        del self._runs[key]
-
-
 class PackedEngine:
     """Holds up to `slots` trials in lanes by bucket; what cannot be packed is trained alone, one at a time."""
 
@@ -113,7 +82,9 @@ class PackedEngine:
         """`planner` says what is packed: everything that can be, if it is not given."""
         self.device = device
         self.slots = slots or default_slots(device)
-        self.planner: Planner = planner or (lambda config, bucket, data: Plan(self.slots))
+        self.planner: Planner = planner or (
+            lambda config, bucket, data, packable: Plan(self.slots) if packable else ALONE
+        )
         self._data = DataSets(device)
         self._inputs: dict[tuple[DataKey, str], tuple[Tensor, Tensor]] = {}
         self._units: list[Unit] = []
@@ -159,13 +130,16 @@ class PackedEngine:
 
     def _admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None) -> tuple[Facts, bool]:
         data = self._data.of(config)
-        lane, precision = None, self._precision(config, data, checkpoint)
-        if why_alone(config, precision) is None:
-            lane = self._lane_for(config, data, precision)
-        if lane is None:
+        precision = self._precision(config, data, checkpoint)
+        bucket, packable = bucket_of(config, data, precision), why_alone(config, precision) is None
+        plan = self.planner(config, bucket, data, packable)
+        if not packable and not plan.streams:
+            plan = ALONE
+        if plan.slots == 0 or plan.streams:
             run = run_kind(self.device)(config, data, self.device, checkpoint)
-            self._units.append(Alone(key, run))
-            return run.facts, False
+            self._units.append(Alone(key, run, beside=plan.slots > 0))
+            return run.facts, plan.slots > 0
+        lane = self._lane_for(config, bucket, data, plan)
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         lane.admit(member_of(key, config, model, checkpoint, self.device))
         return Facts(parameter_count(model), str(self.device), precision), lane.shared
@@ -176,12 +150,8 @@ class PackedEngine:
         batch = min(config.batch_size, len(data.train_y))
         return resolve_precision(config.precision, config.model, data.input_shape, batch, self.device)
 
-    def _lane_for(self, config: TrialConfig, data: ResidentData, precision: Precision) -> Lane | None:
-        """Return a lane with a free slot, made if need be; None where lanes do not pay."""
-        bucket = bucket_of(config, data, precision)
-        plan = self.planner(config, bucket, data)
-        if plan.slots == 0:
-            return None
+    def _lane_for(self, config: TrialConfig, bucket: Bucket, data: ResidentData, plan: Plan) -> Lane:
+        """Return a lane with a free slot, made if need be."""
         lanes = self._lanes()
         for lane in lanes:
             if lane.bucket == bucket and lane.room > 0:
@@ -277,7 +247,7 @@ class PackedEngine:
 
     def status(self) -> dict[str, float]:
         """Return how many lanes there are, and the part of the slots in use while there were any."""
-        lanes = sum(unit.shared for unit in self._units)
+        lanes = sum(lane.shared for lane in self._lanes())
         return {"lanes": lanes} | ({"occupancy": round(self._busy / self._offered, 3)} if self._offered else {})
 
     def _of(self, key: int) -> Unit:

@@ -2,16 +2,20 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from hpo.config import CNN, TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
+from hpo.training.packed.alone import Alone
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import Way
 from hpo.training.packed.graphed import program_kind
@@ -40,6 +44,8 @@ class Plan(NamedTuple):
     """Of a lane; 0 where trials are faster one by one."""
     way: Way = "grouped"
     """Of convolutions."""
+    streams: bool = False
+    """Whether there is no lane, but each trial by itself on a stream of a GPU."""
 
 
 ALONE = Plan(0)
@@ -50,36 +56,42 @@ class Chooser:
 
     def __init__(self, device: torch.device, slots: int) -> None:
         self.device, self.slots = device, slots
-        self.known: dict[Bucket, Plan] = {}
+        self.known: dict[tuple[Bucket, bool], Plan] = {}
         # Wide networks fall out of a CPU's cache when several take turns in it; so both ends are tried.
         self.sizes = (1, max(2, slots // 2)) if device.type == "cpu" else (max(2, slots // 4),)
 
-    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> Plan:
+    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData, packable: bool) -> Plan:
         """Return the plan for a bucket, of which a config is the first."""
-        if bucket not in self.known:
+        key = bucket, packable
+        if key not in self.known:
             try:
-                self.known[bucket] = self._measure(config, bucket, data)
+                self.known[key] = self._measure(config, bucket, data, packable)
             except (RuntimeError, ValueError) as error:
                 _log.warning("trials are trained one by one: %s", error)
-                self.known[bucket] = ALONE
-        return self.known[bucket]
+                self.known[key] = ALONE
+        return self.known[key]
 
-    def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> Plan:
-        few = _first_rows(data, STEPS * bucket.batch)
+    def _plans(self, config: TrialConfig, packable: bool, long: bool) -> list[Plan]:
+        """Return what to measure beside the solo engine."""
+        ways: tuple[Way, ...] = ("grouped", "unfolded") if isinstance(config.model, CNN) else ("grouped",)
+        sizes = self.sizes[:1] if long else self.sizes
+        plans = [Plan(size, way) for size in sizes for way in ways if size > 1 or way == "grouped"] if packable else []
+        return plans + ([Plan(self.sizes[-1], streams=True)] if self.device.type == "cuda" else [])
+
+    def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData, packable: bool) -> Plan:
+        few = _first_rows(data, STEPS * bucket.batch, JUDGED_ROWS)
         config = replace(config, epochs=100, patience=None, best_weights=False)
-        run, judged = run_kind(self.device)(config, few, self.device), data.validation_x[:JUDGED_ROWS]
+        if not self._plans(config, packable, long=False):
+            return ALONE
+        run, judged = run_kind(self.device)(config, few, self.device), few.validation_x
         sides: dict[Plan, Callable[[int], object]] = {ALONE: run.learn}
         times = {ALONE: [self._timed(run.learn, 0)]}
-        expected = torch.from_numpy(run.probabilities(judged))
+        expected = run.probabilities(judged)
         long = times[ALONE][0] >= LONG_ROUND
-        ways: tuple[Way, ...] = ("grouped", "unfolded") if isinstance(config.model, CNN) else ("grouped",)
-        plans = [Plan(size, way) for size in (self.sizes[:1] if long else self.sizes) for way in ways]
-        for plan in (plan for plan in plans if plan.slots > 1 or plan.way == "grouped"):  # one has no groups
-            program = self._program(config, few, bucket, plan)
-            sides[plan] = partial(_epoch_of, program)
+        for plan in self._plans(config, packable, long):
+            sides[plan], probabilities = self._side(config, few, bucket, plan)
             times[plan] = [self._timed(sides[plan], 0)]
-            found = program.network.evaluate(inputs_of(config, judged))[0].softmax(1).cpu()
-            if (difference := (found - expected).abs().mean().item()) > TOLERANCE:
+            if (difference := float(abs(probabilities(judged) - expected).mean())) > TOLERANCE:
                 raise RuntimeError(f"packed networks differ from plain ones by {difference:g} on {self.device}")
         if not long:
             for epoch in range(1, ROUNDS + 1):  # in turn: what else the machine does meets all of them
@@ -88,12 +100,25 @@ class Chooser:
         each = {plan: min(found) / max(1, plan.slots) for plan, found in times.items()}
         each[ALONE] *= MARGIN
         chosen = min(each, key=lambda plan: each[plan])
-        return chosen if chosen.slots <= 1 else Plan(self.slots, chosen.way)
+        return chosen if chosen.slots <= 1 else chosen._replace(slots=self.slots)
 
-    def _program(self, config: TrialConfig, data: ResidentData, bucket: Bucket, plan: Plan) -> Program:
+    def _side(
+        self, config: TrialConfig, data: ResidentData, bucket: Bucket, plan: Plan
+    ) -> tuple[Callable[[int], object], Callable[[Tensor], NDArray[np.float32]]]:
+        """Return what trains an epoch of copies of a trial, and what tells the first one's probabilities."""
+        if plan.streams:
+            runs = [run_kind(self.device)(config, data, self.device) for _ in range(plan.slots)]
+            units = [Alone(key, run, beside=True) for key, run in enumerate(runs)]
+            return partial(_epoch_side_by_side, units), runs[0].probabilities
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         members = [member_of(key, config, model, None, self.device) for key in range(plan.slots)]
-        return program_kind(self.device)(members, data, inputs_of(config, data.train_x), bucket, plan.way)
+        program = program_kind(self.device)(members, data, inputs_of(config, data.train_x), bucket, plan.way)
+
+        def probabilities(x: Tensor) -> NDArray[np.float32]:
+            found: NDArray[np.float32] = program.network.evaluate(inputs_of(config, x))[0].softmax(1).cpu().numpy()
+            return found
+
+        return partial(_epoch_of, program), probabilities
 
     def _timed(self, side: Callable[[int], object], epoch: int) -> float:
         """Return seconds; on a CPU only those in which this thread was at work."""
@@ -111,5 +136,13 @@ def _epoch_of(program: Program, epoch: int) -> None:
     program.join()
 
 
-def _first_rows(data: ResidentData, rows: int) -> ResidentData:
-    return replace(data, train_x=data.train_x[:rows], train_y=data.train_y[:rows])
+def _epoch_side_by_side(units: Sequence[Alone], epoch: int) -> None:
+    for unit in units:
+        unit.launch()
+    for unit in units:
+        unit.collect()
+
+
+def _first_rows(data: ResidentData, train: int, validation: int) -> ResidentData:
+    cut = replace(data, train_x=data.train_x[:train], train_y=data.train_y[:train])
+    return replace(cut, validation_x=data.validation_x[:validation], validation_y=data.validation_y[:validation])
