@@ -152,19 +152,23 @@ def tell(what: str, got: float, promised: float) -> None:
     print(f"  {what}: {got:.2f}x (promised >= {promised}x){'' if got >= promised else '  MISSED'}", flush=True)
 
 
-REQUIRED = {"by hand": 30.0, "solo": 5.0, "processes": 2.0}
-"""What packed trials per hour shall be of the others', on a GPU."""
+SMALL_MLPS, SMALL_CNNS = "Fashion-MNIST, hidden 16-64, batch 16-32", "digits, CNN of 4-16 channels, batch 16-32"
+FASHION_CNNS = Case("fashion_mnist", (), (2,), (32, 64), 0.1, 3, None, (16, 32, 64))
+ON_A_GPU = {"trials of ann_fashion": {"by hand": 30.0, "solo": 5.0, "processes": 2.0}, "small CNNs": {"by hand": 6.0}}
+"""What packed trials per hour shall be of the others'; the CNNs have at most 0.2 million weights."""
 
 
 def measure_loops(device: str, repeats: int, count: int, processes: int) -> dict[str, Any]:
-    chosen = choose_device(device)
-    if chosen.type == "cuda":
-        what, trials = "drawn from ann_fashion", drawn_from("ann_fashion", count)
-        few = trials[:: max(1, count // 10)]  # the loop by hand is timed on a tenth of them
+    if choose_device(device).type == "cuda":
+        sets = {"trials of ann_fashion": drawn_from("ann_fashion", count), "small CNNs": configs(FASHION_CNNS, 64, 2)}
     else:
-        what = "Fashion-MNIST, hidden 16-64, batch 16-32"
-        trials = few = configs(CASES[what], 16, seed=2)
-    hourly: dict[str, int] = {}
+        sets = {name: configs(CASES[name], 16, seed=2) for name in (SMALL_MLPS, SMALL_CNNS)}
+    return {name: compare_loops(name, trials, device, repeats, processes) for name, trials in sets.items()}
+
+
+def compare_loops(name: str, trials: list[TrialConfig], device: str, repeats: int, processes: int) -> dict[str, Any]:
+    chosen = choose_device(device)
+    few = trials if len(trials) < 20 else trials[:: len(trials) // 10]  # the loop by hand is timed on ten or so
     sides: dict[str, tuple[int, Callable[[], float]]] = {
         "by hand": (len(few), lambda: seconds_by_hand(few, chosen)),
         "processes": (len(trials), lambda: seconds_of_processes(trials, device, processes)),
@@ -173,19 +177,18 @@ def measure_loops(device: str, repeats: int, count: int, processes: int) -> dict
         engine = make_engine(kind, device)
         train_all(engine, [replace(config, epochs=1) for config in trials])  # data, caches, what auto measures
         sides[kind] = (len(trials), partial(_timed, lambda engine=engine: train_all(engine, trials)))  # type: ignore[misc]
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(repeats):
-        for name, (_, side) in sides.items():
-            times[name].append(side())
-    for name, (trained, _) in sides.items():
-        hourly[name] = round(3600 * trained / statistics.median(times[name]))
+        for side, (_, seconds) in sides.items():
+            times[side].append(seconds())
+    hourly = {side: round(3600 * sides[side][0] / statistics.median(found)) for side, found in times.items()}
     packed = max(hourly["packed"], hourly["auto"])
-    ratios = {f"packed/{name}": round(packed / hourly[name], 2) for name in REQUIRED}
-    print(f"loops, {what}: " + ", ".join(f"{name} {value:,}/h" for name, value in hourly.items()), flush=True)
-    for name, required in REQUIRED.items():
-        got = ratios[f"packed/{name}"]
-        tell(f"packed/{name}", got, required) if chosen.type == "cuda" else print(f"  packed/{name}: {got:.2f}x")
-    return {"trials": what, "processes": processes, "trials_per_hour": hourly, **ratios}
+    ratios = {f"packed/{side}": round(packed / hourly[side], 2) for side in ("by hand", "solo", "processes")}
+    print(f"loops, {name}: " + ", ".join(f"{side} {value:,}/h" for side, value in hourly.items()), flush=True)
+    print("  " + ", ".join(f"{what} {ratio:.2f}x" for what, ratio in ratios.items()), flush=True)
+    for side, required in ON_A_GPU.get(name, {}).items():
+        tell(f"packed/{side}", ratios[f"packed/{side}"], required)
+    return {"processes": processes, "trials_per_hour": hourly, **ratios}
 
 
 def drawn_from(name: str, count: int) -> list[TrialConfig]:
