@@ -133,8 +133,6 @@ class PackedEngine:
         precision = self._precision(config, data, checkpoint)
         bucket, packable = bucket_of(config, data, precision), why_alone(config, precision) is None
         plan = self.planner(config, bucket, data, packable)
-        if not packable and not plan.streams:
-            plan = ALONE
         if plan.slots == 0 or plan.streams:
             run = run_kind(self.device)(config, data, self.device, checkpoint)
             self._units.append(Alone(key, run, beside=plan.slots > 0))

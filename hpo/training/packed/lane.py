@@ -16,7 +16,7 @@ from hpo.training.scoring import scores
 
 
 class Lane:
-    """Holds up to `slots` trials; the program that trains them is made anew whenever they change."""
+    """Holds up to `slots` trials; where others come than its program can take, that is made anew."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Lane:
         """Those that take no further part; their state is their own again."""
         self._started = 0.0
         self._fresh = True
-        """Whether the program was made, or changed, for the epoch under way."""
+        """Whether the program was made for the epoch under way."""
         self.seconds: float | None = None
         """That the last epoch took; None if its program was made for it."""
 
