@@ -58,6 +58,15 @@ class Layout(Generic[Shaped]):
     def slots(self) -> int:
         return len(self.networks)
 
+    def runs(self, count: int) -> Iterator[tuple[str, int, int]]:
+        """Yield neighbours, of the first so many slots, with the same activation: name, first, one past the last."""
+        start = 0
+        for slot in range(1, count + 1):
+            here = self.networks[start].activation
+            if slot == count or self.networks[slot].activation != here:
+                yield here, start, slot
+                start = slot
+
     def places(self, slot: int) -> Iterator[Place]:
         """Yield a member's parameters, in the plain network's order."""
         raise NotImplementedError

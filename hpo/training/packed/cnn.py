@@ -67,7 +67,7 @@ class CNNs:
         slots, batch = layout.slots, layout.batch
         self.logits = torch.zeros(slots, batch, layout.classes, dtype=dtype, device=device)
         self.logits_grad = torch.zeros_like(self.logits)
-        self.runs = list(layout.runs())
+        self.runs = list(layout.runs(slots))
         self.normed = torch.zeros(slots, dtype=torch.bool, device=device)
         self.all_normed = all(n.norm == "batch" for n in layout.networks) and not layout.lasting
         self._statistics = {

@@ -66,15 +66,6 @@ class CNNLayout(Layout[CNN]):
             for conv in range(count):
                 yield stage, conv
 
-    def runs(self) -> Iterator[tuple[str, int, int]]:
-        """Yield neighbouring slots with the same activation: name, first, one past the last."""
-        start = 0
-        for slot in range(1, self.slots + 1):
-            here = self.networks[start].activation
-            if slot == self.slots or self.networks[slot].activation != here:
-                yield here, start, slot
-                start = slot
-
     def places(self, slot: int) -> Iterator[Place]:
         network = self.networks[slot]
         inputs = self.input_shape[0]

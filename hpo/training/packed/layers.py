@@ -49,7 +49,7 @@ class HiddenLayer:
         self.weights, self.weights_grad = weights, grads.matrices[f"hidden{layer}"]
         self.bias, self.bias_grad = (b.vector(f"bias{layer}", count) for b in (params, grads))
         self._bias_rows, self._turned = self.bias.unsqueeze(1), weights.transpose(1, 2)
-        self.runs = list(layout.runs(layer))
+        self.runs = list(layout.runs(count))
         self.units: Tensor | None = None
         """1 for a member's own units, 0 for padding, where that does not follow by itself: [S, 1, W]."""
         if any(name == "sigmoid" for name, _, _ in self.runs):

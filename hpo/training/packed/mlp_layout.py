@@ -62,15 +62,6 @@ class MLPLayout(Layout[MLP]):
             start = stop
         return found
 
-    def runs(self, layer: int) -> Iterator[tuple[str, int, int]]:
-        """Yield the neighbouring slots that have a layer and the same activation: name, first, one past the last."""
-        start = 0
-        for slot in range(1, self.counts[layer] + 1):
-            here = self.networks[start].activation
-            if slot == self.counts[layer] or self.networks[slot].activation != here:
-                yield here, start, slot
-                start = slot
-
     def places(self, slot: int) -> Iterator[Place]:
         network, inputs = self.networks[slot], self.features
         for layer, width in enumerate(network.widths):
