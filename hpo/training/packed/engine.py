@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from hpo.models import build_model, parameter_count
 from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.dataset import DataKey, DataSets, ResidentData
 from hpo.training.devices import resolve_precision
-from hpo.training.packed.alone import Alone
 from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
 from hpo.training.packed.lane import Lane
 from hpo.training.packed.measure import ALONE, Plan
@@ -25,6 +23,7 @@ from hpo.training.packed.memory import slots_that_fit
 from hpo.training.packed.merging import Merging
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
+from hpo.training.packed.unit import Alone, Unit
 from hpo.training.run import Run
 from hpo.training.solo import fault_of, measured, run_kind
 
@@ -40,39 +39,6 @@ _log = logging.getLogger(__name__)
 def default_slots(device: torch.device) -> int:
     """Return how many trials an engine holds on a device if nobody says otherwise."""
     return CPU_SLOTS if device.type == "cpu" else SLOTS
-
-
-class Unit(Protocol):
-    """What takes a turn in training: a lane, or a trial alone."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether several trials are trained for little more than the price of one."""
-        ...
-
-    def trials(self) -> list[int]:
-        """Return the trials held."""
-        ...
-
-    def live(self) -> list[int]:
-        """Return the trials that have epochs before them."""
-        ...
-
-    def launch(self) -> None:
-        """Begin an epoch."""
-        ...
-
-    def collect(self) -> dict[int, EpochResult | Fault]:
-        """Return what the epoch that was begun gave."""
-        ...
-
-    def end(self, key: int) -> None:
-        """Have a trial take no further part."""
-        ...
-
-    def checkpoint(self, key: int) -> Checkpoint: ...
-
-    def evict(self, key: int) -> None: ...
 
 
 class PackedEngine:

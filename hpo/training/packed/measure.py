@@ -15,12 +15,12 @@ from torch import Tensor
 from hpo.config import CNN, TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
-from hpo.training.packed.alone import Alone
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import Way
 from hpo.training.packed.graphed import program_kind
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import Program, member_of
+from hpo.training.packed.unit import Alone
 from hpo.training.solo import run_kind
 
 STEPS = 6

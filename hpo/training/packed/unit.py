@@ -1,6 +1,7 @@
-"""A trial that is trained by itself, as the solo engine would: in its turn, or on a stream beside others."""
+"""What takes a turn in the packed engine, and the simplest of it: a trial by itself, in its turn or on a stream."""
 
 import contextlib
+from typing import Protocol
 
 import torch
 
@@ -8,8 +9,41 @@ from hpo.training.contract import Checkpoint, EpochResult, Fault
 from hpo.training.run import Run
 
 
+class Unit(Protocol):
+    """What takes a turn in training: a lane, or a trial alone."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether several trials are trained for little more than the price of one."""
+        ...
+
+    def trials(self) -> list[int]:
+        """Return the trials held."""
+        ...
+
+    def live(self) -> list[int]:
+        """Return the trials that have epochs before them."""
+        ...
+
+    def launch(self) -> None:
+        """Begin an epoch."""
+        ...
+
+    def collect(self) -> dict[int, EpochResult | Fault]:
+        """Return what the epoch that was begun gave."""
+        ...
+
+    def end(self, key: int) -> None:
+        """Have a trial take no further part."""
+        ...
+
+    def checkpoint(self, key: int) -> Checkpoint: ...
+
+    def evict(self, key: int) -> None: ...
+
+
 class Alone:
-    """A unit of one trial."""
+    """A trial that is trained by itself, as the solo engine would."""
 
     def __init__(self, key: int, run: Run, beside: bool = False) -> None:
         """`beside` has it share the device with others; without CUDA they take turns nevertheless."""
