@@ -116,6 +116,32 @@ def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_stu
         assert final[trial.number].state is TrialState.COMPLETE
 
 
+def test_while_the_store_is_away_nothing_is_claimed_and_what_is_there_is_trained_on(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+):
+    study = make_study(trials=12)
+    engine = FakeEngine(3, 0.01, waits=True)
+    with Session(store, study, {"device": "fake"}) as session:
+        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        loop._fill()
+        plain, away, claims = session.claim, time.monotonic(), []
+
+        def claim(count: int) -> list[Assignment] | Wait | Over:
+            claims.append(count)
+            return plain(count)
+
+        session.claim = loop.ahead._claim = claim  # type: ignore[method-assign, union-attr]
+        while len(loop.live) > 0:
+            session._outbox.away_since = away  # a beat that is answered takes it back
+            loop._fill()
+            if loop.live:
+                loop._advance()
+        assert not claims and engine.room() == 3
+        session._outbox.away_since = None
+        assert loop.run() == Over("all 12 trials are finished", "--trials 24") and claims
+    assert all(len(t.intermediate_values) == 6 for t in trials_of(store, study))
+
+
 def test_a_worker_that_is_lost_meanwhile_stops():
     def claim(count: int) -> list[Assignment]:
         raise WorkerLost("gone")

@@ -100,6 +100,8 @@ class Loop:
 
     def _fill(self) -> bool:
         """Claim trials until the engine is full; say whether there was nothing to claim."""
+        if self.live and self.session.away_seconds > 0:  # what is there is trained on; no claim would be answered
+            return False
         while self.ahead and self.ahead.ready and self.engine.room() > 0:
             self._start(self.ahead.ready.popleft())
         room = self.engine.room()
@@ -180,7 +182,8 @@ class Loop:
     def _step(self) -> dict[int, EpochResult | Fault]:
         """Have the engine train; while it only waits for its device, draw the trials that come next."""
         if self.ahead is not None:
-            self.ahead.begin([live.assignment.config.epochs - len(live.history) for live in self.live.values()])
+            lives = self.live.values() if self.session.away_seconds == 0 else ()
+            self.ahead.begin([live.assignment.config.epochs - len(live.history) for live in lives])
         start = time.perf_counter()
         try:
             outcomes = self.engine.step()
