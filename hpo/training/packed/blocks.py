@@ -87,9 +87,9 @@ class Layout(Generic[Shaped]):
 AnyLayout = Layout[MLP] | Layout[CNN]
 
 
-def padded(size: int) -> int:
-    """Return a size rounded up."""
-    return -(-size // ROUNDED_TO) * ROUNDED_TO
+def padded(size: int, to: int = ROUNDED_TO) -> int:
+    """Return a size rounded up to a multiple."""
+    return -(-size // to) * to
 
 
 class Blocks:

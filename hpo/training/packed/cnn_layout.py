@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from hpo.config import CNN
-from hpo.training.packed.blocks import Layout, Matrix, Place
+from hpo.training.packed.blocks import Layout, Matrix, Place, padded
 
 CHANNELS_ROUNDED_TO = 4
 
@@ -31,7 +31,7 @@ class CNNLayout(Layout[CNN]):
         self.convs, self.pool, self.kernel = first.convs, first.pool, first.kernel
         self.head, self.head_size = first.head, first.head_size
         self.channels = [
-            -(-max(n.channels[stage] for n in networks) // CHANNELS_ROUNDED_TO) * CHANNELS_ROUNDED_TO
+            padded(max(n.channels[stage] for n in networks), CHANNELS_ROUNDED_TO)
             for stage in range(len(first.channels))
         ]
         """Of each stage, padded."""

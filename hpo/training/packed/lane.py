@@ -106,8 +106,9 @@ class Lane:
         seconds = time.perf_counter() - self._started
         self.seconds = None if self._fresh else seconds
         outcomes: dict[int, EpochResult | Fault] = {}
-        for slot, member in program.held():
-            outcome = member.course.take(training[slot], validation[slot], seconds / len(program.held()))
+        held = program.held()
+        for slot, member in held:
+            outcome = member.course.take(training[slot], validation[slot], seconds / len(held))
             outcomes[member.key] = outcome
             if isinstance(outcome, EpochResult):
                 self._after(program, slot, member, outcome)
