@@ -22,38 +22,44 @@ from typing import Any
 import torch
 
 from hpo import data, recipe, space
+from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
 from hpo.recipe import Budget
-from hpo.results import confirmation, retrain, testing
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.results import confirmation, retrain, test_evaluation
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.worker import make_engine, work
-from hpo.store import study as studies
-from hpo.store.connect import open_store
-from hpo.store.searching import derived_seed
-from hpo.store.url import parse
+from hpo.search.samplers import derived_seed
+from hpo.store import studies
+from hpo.store.database.connect import open_store
+from hpo.store.database.url import parse
 
 
 def whole_study(job: tuple[str, int, int]) -> dict[str, Any]:
     """Search, confirm, retrain and test once."""
     name, trials, seed = job
-    found = space.load(name)
+    found = space.load_space(name)
     info = data.info(found.data)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
-        plan = recipe.load("default").model_copy(update={"budget": Budget(trials=trials), "seed": seed})
+        plan = recipe.load_recipe("default").model_copy(update={"budget": Budget(trials=trials), "seed": seed})
         studies.create(store, "s", name, found, plan, data.fingerprint(info, found.split))
-        study = studies.load(store, "s")
+        study = studies.load_study(store, "s")
         engine = make_engine("solo", "cpu")
-        work(store, study, engine, Keeper(Folder(Path(folder)), study.recipe.checkpoints), {})
+        work(store, study, engine, CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints), {})
         confirming = confirmation.prepare(store, study, 5, 5)
-        work(store, confirming, engine, Keeper(Folder(Path(folder) / "c"), study.recipe.checkpoints), {})
+        work(
+            store,
+            confirming,
+            engine,
+            CheckpointRetention(FolderFiles(Path(folder) / "c"), study.recipe.checkpoints),
+            {},
+        )
         result = confirmation.evaluate(store, study)
         assert result is not None
         winner = result.winner
         config: TrialConfig = replace(winner.config, seed=derived_seed(seed, "unseen", 0))
         trained = retrain.retrain(config, retrain.load_data(config, None), torch.device("cpu"), Path(folder) / "m")
-        _, metrics = testing.test([trained], [winner.promise.low, winner.promise.high])
+        _, metrics = test_evaluation.evaluate_on_test([trained], [winner.promise.low, winner.promise.high])
         naive = max(result.candidates, key=lambda c: c.searched)
     return {
         "seed": seed,

@@ -24,22 +24,22 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hpo import data, recipe, space
+from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
 from hpo.recipe import Budget, Pruner
-from hpo.runner.artifacts import Folder
-from hpo.runner.illustrating import Illustrator, Validation
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
+from hpo.runner.session import Session
+from hpo.runner.trial_plots import TrialPlotter, Validation
 from hpo.runner.worker import make_engine
-from hpo.store import study as studies
-from hpo.store.connect import open_store
-from hpo.store.searching import Search
-from hpo.store.session import Session
-from hpo.store.url import parse
-from tests.fakes import FakeEngine
+from hpo.search.samplers import StudySearch
+from hpo.store import studies
+from hpo.store.database.connect import open_store
+from hpo.store.database.url import parse
+from hpo.training.simulated import SimulatedEngine
 
 
-def timed(search: Search) -> list[float]:
+def timed(search: StudySearch) -> list[float]:
     """Have a search note the seconds of each draw; return the list it notes them in."""
     seconds: list[float] = []
     plain = search.draw
@@ -62,23 +62,23 @@ def main() -> None:
     arguments.add_argument("--storage", help="[default: a new SQLite file]")
     arguments.add_argument("-o", "--output", type=Path)
     options = arguments.parse_args()
-    found = space.load(options.space)
+    found = space.load_space(options.space)
     info = data.info(found.data)
     data.fetch(info)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(parse(options.storage or f"sqlite:///{folder}/studies.db"), create=True)
         name = f"overhead-{int(time.time())}"
-        plan = recipe.load("default").model_copy(update={"budget": Budget(trials=options.trials)})
+        plan = recipe.load_recipe("default").model_copy(update={"budget": Budget(trials=options.trials)})
         if options.slots:
             plan = plan.model_copy(update={"pruner": Pruner(name="threshold", threshold=0.0)})
         studies.create(store, name, options.space, found, plan, data.fingerprint(info, found.split))
-        study = studies.load(store, name)
-        engine = FakeEngine(options.slots, 0.2, waits=True) if options.slots else make_engine("solo", "cpu")
+        study = studies.load_study(store, name)
+        engine = SimulatedEngine(options.slots, 0.2, waits=True) if options.slots else make_engine("solo", "cpu")
         with Session(store, study, {"device": "cpu"}) as session:
             rows = data.load_parts(info, found.split).validation
-            pictures = Illustrator(Path(folder) / "p", study.uid, lambda: Validation(rows.x, rows.y, info.classes))
+            pictures = TrialPlotter(Path(folder) / "p", study.uid, lambda: Validation(rows.x, rows.y, info.classes))
             with pictures:
-                keeper = Keeper(Folder(Path(folder)), study.recipe.checkpoints)
+                keeper = CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints)
                 loop = Loop(session, engine, keeper, illustrator=None if options.slots else pictures)
                 drawing = timed(session._search)
                 start = time.perf_counter()

@@ -45,21 +45,21 @@ from packing_sides import (
 from scipy.stats import spearmanr
 
 from hpo import data, documents
+from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
-from hpo.recipe import Budget, Engine, Pruner, Sampler, StudyRecipe
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.recipe import Budget, EngineName, Pruner, Sampler, StudyRecipe
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
+from hpo.runner.session import Session
 from hpo.runner.worker import make_engine
 from hpo.space import SearchSpace
-from hpo.store import study as studies
-from hpo.store.connect import open_store
-from hpo.store.session import Session
-from hpo.store.url import parse
+from hpo.store import studies
+from hpo.store.database.connect import open_store
+from hpo.store.database.url import parse
 from hpo.training.devices import choose_device, describe, use_one_thread
 from hpo.training.packed.engine import PackedEngine
 
-ENGINES: tuple[Engine, ...] = get_args(Engine)
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 FIGURE = Path(__file__).parent.parent / "docs" / "pictures" / "packing.svg"
 NEVER_BELOW = 0.95
 """What `auto` may lose to the solo engine: its measurement, and chance."""
@@ -220,10 +220,10 @@ def measure_study(device: str, trials: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
             studies.create(store, kind, kind, space, recipe, fingerprint)
-            study = studies.load(store, kind)
+            study = studies.load_study(store, kind)
             engine = make_engine(kind, device)  # type: ignore[arg-type]
             with Session(store, study, {"device": device}) as session:
-                loop = Loop(session, engine, Keeper(Folder(Path(folder)), recipe.checkpoints))
+                loop = Loop(session, engine, CheckpointRetention(FolderFiles(Path(folder)), recipe.checkpoints))
                 start = time.perf_counter()
                 loop.run()
                 wall = time.perf_counter() - start

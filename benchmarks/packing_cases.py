@@ -72,6 +72,6 @@ def configs(case: Case, count: int, seed: int) -> list[TrialConfig]:
 
 def drawn_from(name: str, count: int) -> list[TrialConfig]:
     """Return random trials of a space."""
-    found = space.load(name)
+    found = space.load_space(name)
     plain = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     return [found.draw(plain.ask(), number) for number in range(count)]

@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from hpo.config import TrialConfig
 from hpo.models import build_model
 from hpo.runner.worker import make_engine
-from hpo.training import contract
-from hpo.training.contract import EpochResult
+from hpo.training import engine
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import choose_device, use_one_thread
+from hpo.training.engine import EpochResult
 from hpo.training.optimizers import build_optimizer
 from hpo.training.solo import SoloEngine
 
 
-def train_all(engine: contract.Engine, trials: Sequence[TrialConfig]) -> dict[int, EpochResult]:
+def train_all(engine: engine.Engine, trials: Sequence[TrialConfig]) -> dict[int, EpochResult]:
     """Train trials as a runner would, without a store; return the last epoch of each."""
     waiting, final = list(enumerate(trials)), {}
     while len(final) < len(trials):
@@ -37,7 +37,7 @@ def train_all(engine: contract.Engine, trials: Sequence[TrialConfig]) -> dict[in
     return final
 
 
-def train_in_static_batches(engine: contract.Engine, trials: Sequence[TrialConfig], size: int) -> None:
+def train_in_static_batches(engine: engine.Engine, trials: Sequence[TrialConfig], size: int) -> None:
     """Train as systems without refilling do: places of a batch stay taken until its longest trial has ended."""
     for start in range(0, len(trials), size):
         batch = trials[start : start + size]
@@ -124,7 +124,7 @@ def ms_to_start_in_a_warm_lane(trials: Sequence[TrialConfig], device: str, turns
     return 1000 * (sorted(with_newcomer)[turns // 2] - sorted(plain)[turns])
 
 
-def _seconds_of_step(engine: contract.Engine, device: str) -> float:
+def _seconds_of_step(engine: engine.Engine, device: str) -> float:
     start = time.perf_counter()
     engine.step()
     if choose_device(device).type == "cuda":

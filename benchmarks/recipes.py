@@ -24,22 +24,21 @@ from typing import Any
 import torch
 
 from hpo import data, space
+from hpo.artifacts import FolderFiles
 from hpo.config import Split, TrialConfig
 from hpo.ranges import Choices, IntRange
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
-from hpo.results.statistics import mean_interval
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.results.intervals import mean_interval
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.worker import work
+from hpo.search.samplers import derived_seed
 from hpo.space import SearchSpace
-from hpo.store import reading
-from hpo.store import study as studies
-from hpo.store.connect import open_store
-from hpo.store.searching import derived_seed
-from hpo.store.url import parse
-from hpo.training.contract import EpochResult, Fault
+from hpo.store import queries, studies
+from hpo.store.database.connect import open_store
+from hpo.store.database.url import parse
 from hpo.training.dataset import standardized
 from hpo.training.devices import use_one_thread
+from hpo.training.engine import EpochResult, Fault
 from hpo.training.run import Run
 from hpo.training.solo import SoloEngine
 
@@ -79,11 +78,11 @@ def task(name: str) -> SearchSpace:
     """Return a small space: MNIST on a hundredth of its rows, the others whole; batches that make epochs cheap."""
     changes: dict[str, Any] = {"baselines": [], "batch_size": Choices[int](choices=[32, 64, 128])}
     if name == "mnist":
-        found = space.load("ann_mnist")
+        found = space.load_space("ann_mnist")
         assert found.mlp is not None
         narrow = found.mlp.model_copy(update={"width": IntRange(low=8, high=128, step=8)})
         return found.model_copy(update={**changes, "mlp": narrow, "split": Split(1000), "data_fraction": 0.01})
-    found = space.load("ann_digits" if name == "digits" else "ann_breast_cancer")
+    found = space.load_space("ann_digits" if name == "digits" else "ann_breast_cancer")
     return found.model_copy(update={**changes, "data": name})
 
 
@@ -107,11 +106,11 @@ def whole_study(job: tuple[str, str, int, int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
         studies.create(store, "s", name, found, plan, data.fingerprint(data.info(found.data), found.split))
-        study = studies.load(store, "s")
-        work(store, study, engine, Keeper(Folder(Path(folder)), study.recipe.checkpoints), {}, stop)
+        study = studies.load_study(store, "s")
+        work(store, study, engine, CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints), {}, stop)
         with store.read() as connection:
-            [best] = reading.best_trials(connection, study.study_id, 1)
-            state = reading.study(connection, study.study_id)
+            [best] = queries.best_trials(connection, study.study_id, 1)
+            state = queries.study(connection, study.study_id)
         store.dispose()
     config = TrialConfig.from_dict(best.attrs["config"], "best")
     _, test_x, test_y = parts_of(name)

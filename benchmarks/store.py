@@ -27,21 +27,20 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 
-from hpo import space as spaces
 from hpo.recipe import Budget, Pruner, StudyRecipe
-from hpo.space import SearchSpace
-from hpo.store import schema
-from hpo.store import study as studies
-from hpo.store.connect import Store, open_store
-from hpo.store.session import Session
-from hpo.store.study import Study
-from hpo.store.url import parse
+from hpo.runner.session import Session
+from hpo.space import SearchSpace, load_space
+from hpo.store import studies
+from hpo.store.database import schema
+from hpo.store.database.connect import Store, open_store
+from hpo.store.database.url import parse
+from hpo.store.studies import StudyRecord
 
 EPOCHS, RUNGS = 20, (3, 9)
 PROMISED_MS = {"join": 3000, "claim": 20, "draw": 250, "report": 20, "prune": 20, "show": 1000}
 
 
-def fill(store: Store, study: Study, space: SearchSpace, count: int) -> None:
+def fill(store: Store, study: StudyRecord, space: SearchSpace, count: int) -> None:
     """Write finished trials as many workers would have left them: a third complete, the others pruned."""
     chance = random.Random(0)
     oracle = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -122,7 +121,7 @@ def timed(function: Callable[[], Any]) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def ours(store: Store, study: Study, repeats: int, environment: dict[str, str]) -> dict[str, float]:
+def ours(store: Store, study: StudyRecord, repeats: int, environment: dict[str, str]) -> dict[str, float]:
     """Return milliseconds of each step of a worker of ours."""
     times: dict[str, list[float]] = {name: [] for name in PROMISED_MS}
     for _ in range(max(3, repeats // 3)):
@@ -162,7 +161,7 @@ def ours(store: Store, study: Study, repeats: int, environment: dict[str, str]) 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def plain_optuna(store: Store, study: Study, space: SearchSpace, repeats: int) -> dict[str, float]:
+def plain_optuna(store: Store, study: StudyRecord, space: SearchSpace, repeats: int) -> dict[str, float]:
     """Return the same of Optuna's own storage, sampler and pruner."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     times: dict[str, list[float]] = {name: [] for name in ("join", "claim", "draw", "report", "prune")}
@@ -204,11 +203,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = options.storage or f"sqlite:///{folder}/studies.db"
         store = open_store(parse(url), create=True)
-        space, name = spaces.load("ann_fashion"), f"store-{int(time.time())}"
+        space, name = load_space("ann_fashion"), f"store-{int(time.time())}"
         pruner = Pruner(name="successive_halving", min_epochs=3, reduction=3)
         recipe = StudyRecipe(budget=Budget(trials=10**7), pruner=pruner)
         studies.create(store, name, "ann_fashion", space.model_copy(update={"baselines": []}), recipe, "f" * 64)
-        study = studies.load(store, name)
+        study = studies.load_study(store, name)
         fill(store, study, space, options.trials)
         found = ours(store, study, options.repeats, {**os.environ, "HPO_STORAGE": url})
         theirs = {} if options.without_optuna else plain_optuna(store, study, space, options.repeats)

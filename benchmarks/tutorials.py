@@ -23,7 +23,7 @@ import torch
 
 from hpo import data, space
 from hpo.cli.prepare import own_data
-from hpo.ranges import Fixed
+from hpo.ranges import FixedSuggester
 from hpo.results.export import Export, read_config, to_toml
 
 SEEDS = 3
@@ -53,7 +53,7 @@ def trained(folder: Path, config: Path) -> dict[str, Any]:
 def compared(argument: str, confirm: bool) -> dict[str, Any]:
     """Search one space; return the scores of its baselines and of the winner."""
     name, timeout, *own = argument.split(":")
-    found = space.load(name)
+    found = space.load_space(name)
     if own:
         found = found.model_copy(update={"data": own_data(own[0], own[1] if len(own) > 1 else None)})
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,7 +76,7 @@ def compared(argument: str, confirm: bool) -> dict[str, Any]:
             "baselines": {},
         }
         for baseline in found.baselines:
-            by_hand = found.draw(Fixed(baseline.values()), seed=0)
+            by_hand = found.draw(FixedSuggester(baseline.values()), seed=0)
             path = folder / "baseline.toml"
             path.write_text(to_toml(Export(replace(by_hand), {}, "a baseline")))
             result["baselines"][baseline.name] = trained(folder, path)

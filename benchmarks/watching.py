@@ -77,17 +77,17 @@ def large_study(trials: int) -> dict[str, float]:
     sys.path.insert(0, str(Path(__file__).parent))
     from store import fill
 
-    from hpo import space as spaces
     from hpo.recipe import Budget, StudyRecipe
-    from hpo.store import study as studies
-    from hpo.store.connect import open_store
-    from hpo.store.url import parse
+    from hpo.space import load_space
+    from hpo.store import studies
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import parse
 
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
-        store, space = open_store(parse(url), create=True), spaces.load("ann_fashion")
+        store, space = open_store(parse(url), create=True), load_space("ann_fashion")
         studies.create(store, "large", "ann_fashion", space, StudyRecipe(budget=Budget(trials=trials * 2)), "f" * 64)
-        fill(store, studies.load(store, "large"), space, trials)
+        fill(store, studies.load_study(store, "large"), space, trials)
         dashboard, address = start_dashboard(os.environ | {"HPO_STORAGE": url})
         seconds = [ask(address), *(ask(address, trials) for _ in range(5))]
         dashboard.terminate()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hpo.results.folder import Classifier
+    from hpo.results.model_folder import Classifier
 
 __version__ = "0.1.0"
 
@@ -16,9 +16,9 @@ def load(folder: str | Path, python: str | Path | None = None) -> "Classifier":
     `.classes` names them. A network of your own needs its Python file: name it as `python`.
     Raises: hpo.errors.HpoError if the folder is missing or damaged.
     """
-    from hpo import code
-    from hpo.results import folder as folders  # here, for it imports torch
+    from hpo import user_code
+    from hpo.results import model_folder  # here, for it imports torch
 
     if python is not None:
-        code.allow(Path(python))
-    return folders.load(folder)
+        user_code.allow(Path(python))
+    return model_folder.load_model_folder(folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hpo import code
+from hpo import user_code
 from hpo.config import CNN, MLP, Init, Network, PythonNetwork, check_fits
 from hpo.errors import ModelError
 
@@ -166,11 +166,13 @@ def build_model(config: Network, input_shape: InputShape, classes: int, seed: in
 
 def _own(config: PythonNetwork, input_shape: InputShape, classes: int) -> nn.Module:
     """Build a network by the user's own function, and try it on two rows of zeros."""
-    build, where = code.load(config.python, config.digest), config.python
+    build, where = user_code.load_function(config.python, config.digest), config.python
     try:
         model = build(dict(config.params), input_shape, classes)
     except Exception as error:
-        raise ModelError(f"{where}: failed with {code.said(error)} for params {config.params}. Mend it.") from error
+        raise ModelError(
+            f"{where}: failed with {user_code.one_line(error)} for params {config.params}. Mend it."
+        ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{where}: must return a torch.nn.Module, got {type(model).__name__}. Mend it.")
     model.eval()
@@ -180,7 +182,7 @@ def _own(config: PythonNetwork, input_shape: InputShape, classes: int) -> nn.Mod
     except Exception as error:
         raise ModelError(
             f"{where}: its network must take [rows, {', '.join(map(str, input_shape))}], "
-            f"got {code.said(error)}. Mend it."
+            f"got {user_code.one_line(error)}. Mend it."
         ) from error
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [2, classes]:

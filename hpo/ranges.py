@@ -189,7 +189,7 @@ def pick(field: Any, name: str, suggester: Suggester) -> Any:
             return constant
 
 
-class Fixed:
+class FixedSuggester:
     """A suggester that gives back named values, each checked against the range it is asked for."""
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -228,12 +228,12 @@ class Fixed:
 def allows(field: Any, value: Any) -> bool:
     """Say whether a field can be drawn as a value."""
     try:
-        return bool(pick(field, "field", Fixed({"field": value})) == value)
+        return bool(pick(field, "field", FixedSuggester({"field": value})) == value)
     except ValueError:
         return False
 
 
-class AtRandom:
+class RandomSuggester:
     """A suggester that draws uniformly (in the logarithm where told so); for examples and checks."""
 
     def __init__(self, seed: int) -> None:

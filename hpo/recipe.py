@@ -102,7 +102,7 @@ class Checkpoints(Section):
     """A study's checkpoints together; of finished trials the worst go first. Folders only, not S3."""
 
 
-Engine = Literal["auto", "packed", "solo"]
+EngineName = Literal["auto", "packed", "solo"]
 
 
 def _objective_form(value: Any) -> str:
@@ -124,7 +124,7 @@ class StudyRecipe(Section):
     objective: Objective | None = None
     """What to maximize on the validation rows; takes the place of the space's metric. With a second entry,
     `["accuracy", "parameters"]` or `["accuracy", "latency_ms"]`, also a cost to minimize."""
-    engine: Engine = "auto"
+    engine: EngineName = "auto"
     """Trials one at a time; many small networks as one program; or that only where it measures faster here."""
     duplicates: Literal["ask_again", "new_seed"] = "ask_again"
     """What becomes of a draw that was drawn before: the sampler is asked again, or it is trained on another seed."""
@@ -170,7 +170,7 @@ class StudyRecipe(Section):
         return content
 
 
-def load(name: str) -> StudyRecipe:
+def load_recipe(name: str) -> StudyRecipe:
     """Return the recipe of this name or path. Raises: UsageError, DocumentError."""
     document = documents.find("recipe", name)
     return documents.check(StudyRecipe, document.content, document.where)

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from hpo.config import CNN, MLP, PythonNetwork, TrialConfig
-from hpo.ranges import Fixed, FloatRange, allows, extremes, values_of
+from hpo.ranges import FixedSuggester, FloatRange, allows, extremes, values_of
 from hpo.space import MLPSpace, SearchSpace, stretched
 
 SIZES = ("data_fraction", "image_size", "accumulation", "precision")
@@ -39,7 +39,7 @@ def draws_for(
 
 def _walked(space: SearchSpace, config: TrialConfig, draws: dict[str, Any], but: tuple[str, ...]) -> dict[str, Any]:
     """Return the draws that the walk asks for, if it leads to the config. Raises: ValueError if it does not."""
-    fixed = Fixed(draws)
+    fixed = FixedSuggester(draws)
     found = space.draw(fixed, seed=0)
     expected, got = config.to_dict(), found.to_dict()
     for part in expected:

@@ -17,10 +17,10 @@ if "XDG_RUNTIME_DIR" not in os.environ:  # the Postgres package wants a private 
 
 from hpo.recipe import Budget, Pruner, StudyRecipe
 from hpo.space import SearchSpace
-from hpo.store import study as studies
-from hpo.store.connect import Store, open_store
-from hpo.store.study import Study
-from hpo.store.url import parse
+from hpo.store import studies
+from hpo.store.database.connect import Store, open_store
+from hpo.store.database.url import parse
+from hpo.store.studies import StudyRecord
 
 
 @pytest.fixture(scope="session")
@@ -79,14 +79,14 @@ def small_space(**changes: object) -> SearchSpace:
 
 
 @pytest.fixture
-def make_study(store: Store) -> Callable[..., Study]:
+def make_study(store: Store) -> Callable[..., StudyRecord]:
     """Return a function that makes a study of the small space in the store."""
 
     def make(
         name: str = "s", pruner: str = "none", space: dict[str, object] | None = None, seed: int = 0, **budget: object
-    ) -> Study:
+    ) -> StudyRecord:
         recipe = StudyRecipe(seed=seed, budget=Budget(**budget), pruner=Pruner(name=pruner))
         assert studies.create(store, name, "small", small_space(**(space or {})), recipe, "f" * 64)
-        return studies.load(store, name)
+        return studies.load_study(store, name)
 
     return make

@@ -8,10 +8,10 @@ import torch
 
 from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum, TrialConfig
 from hpo.models import build_model
-from hpo.training.contract import Checkpoint, EpochResult
 from hpo.training.dataset import ResidentData
+from hpo.training.engine import Checkpoint, EpochResult
 from hpo.training.packed.bucket import bucket_of
-from hpo.training.packed.cnn import Way
+from hpo.training.packed.cnn import ConvImpl
 from hpo.training.packed.lane import Lane
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
@@ -46,7 +46,7 @@ def admit(lane: Lane, key: int, config: TrialConfig, checkpoint: Checkpoint | No
     lane.admit(member_of(key, config, model, checkpoint, CPU))
 
 
-def lane_of(configs: Sequence[TrialConfig], data: ResidentData, way: Way = "grouped") -> Lane:
+def lane_of(configs: Sequence[TrialConfig], data: ResidentData, way: ConvImpl = "grouped") -> Lane:
     rows = (inputs_of(configs[0], x) for x in (data.train_x, data.validation_x))
     lane = Lane(bucket_of(configs[0], data), 64, data, *rows, way)
     for key, config in enumerate(configs):

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
-from hpo.runner.ahead import SAFETY, Ahead
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
-from hpo.store.claims import Wait
-from hpo.store.connect import Store
-from hpo.store.limits import Over
-from hpo.store.outbox import WorkerLost
-from hpo.store.session import Assignment, Session
-from tests.fakes import FakeEngine, accuracy
+from hpo.runner.prefetch import SAFETY, Prefetcher
+from hpo.runner.session import Assignment, Session
+from hpo.store.database.connect import Store
+from hpo.store.leases.claims import NothingToClaim
+from hpo.store.leases.outbox import WorkerLost
+from hpo.store.leases.stopping import StopReason
+from hpo.training.simulated import SimulatedEngine, accuracy
 from tests.test_loop import MakeStudy, trials_of, work
 
 
@@ -26,8 +26,8 @@ def nobody(count: int) -> Sequence[Assignment]:
     raise AssertionError
 
 
-def measured(step: float, draw: float, early: float = 0.0) -> Ahead:
-    ahead = Ahead(nobody)
+def measured(step: float, draw: float, early: float = 0.0) -> Prefetcher:
+    ahead = Prefetcher(nobody)
     ahead._step_seconds, ahead._draw_seconds, ahead._early = step, draw, early
     return ahead
 
@@ -54,7 +54,7 @@ def test_what_is_drawn_ends_with_the_step():
         time.sleep(0.02 * count)
         return [Assignment(len(claims), 0, 0, None, False)] * count  # type: ignore[arg-type]
 
-    ahead = Ahead(claim)
+    ahead = Prefetcher(claim)
     ahead._step_seconds, ahead._draw_seconds = 0.2, 0.02
     ahead.begin([1] * 100)
     time.sleep(0.2)
@@ -70,7 +70,7 @@ def test_what_is_drawn_ends_with_the_step():
 @pytest.mark.parametrize("pruner", ["none", "median"])
 def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str):
     study = make_study(trials=23, pruner=pruner)
-    over = work(store, study, FakeEngine(5, 0.01, waits=True), tmp_path)
+    over = work(store, study, SimulatedEngine(5, 0.01, is_async=True), tmp_path)
     assert over is not None and over.reason == "all 23 trials are finished"
     trials = trials_of(store, study)
     assert len(trials) == 23 and {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
@@ -81,13 +81,13 @@ def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp
 
 def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=30)
-    engine = FakeEngine(5, 0.1, waits=True)
+    engine = SimulatedEngine(5, 0.1, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
-        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        loop = Loop(session, engine, CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints))
         by_the_loop: list[int] = []
         plain = session.claim
 
-        def claim(count: int) -> list[Assignment] | Wait | Over:
+        def claim(count: int) -> list[Assignment] | NothingToClaim | StopReason:
             answer = plain(count)
             by_the_loop.append(len(answer) if isinstance(answer, list) else 0)
             return answer
@@ -100,15 +100,15 @@ def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study:
 
 def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=30)
-    engine = FakeEngine(4, 0.1, waits=True)
+    engine = SimulatedEngine(4, 0.1, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
-        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        loop = Loop(session, engine, CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints))
         loop.stopping = lambda: bool(loop.ahead and len(loop.ahead.ready) >= 2)
         assert loop.run() is None
     handed_back = [t for t in trials_of(store, study) if t.state is TrialState.WAITING]
     drawn = [t for t in handed_back if not t.intermediate_values]
     assert len(drawn) >= 2 and all("config" in t.user_attrs for t in drawn)
-    assert work(store, study, FakeEngine(4), tmp_path) == Over("all 30 trials are finished", "--trials 60")
+    assert work(store, study, SimulatedEngine(4), tmp_path) == StopReason("all 30 trials are finished", "--trials 60")
     final = {t.number: t for t in trials_of(store, study)}
     assert len(final) == 30
     for trial in drawn:
@@ -120,13 +120,13 @@ def test_while_the_store_is_away_nothing_is_claimed_and_what_is_there_is_trained
     store: Store, make_study: MakeStudy, tmp_path: Path
 ):
     study = make_study(trials=12)
-    engine = FakeEngine(3, 0.01, waits=True)
+    engine = SimulatedEngine(3, 0.01, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
-        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        loop = Loop(session, engine, CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints))
         loop._fill()
         plain, away, claims = session.claim, time.monotonic(), []
 
-        def claim(count: int) -> list[Assignment] | Wait | Over:
+        def claim(count: int) -> list[Assignment] | NothingToClaim | StopReason:
             claims.append(count)
             return plain(count)
 
@@ -138,7 +138,7 @@ def test_while_the_store_is_away_nothing_is_claimed_and_what_is_there_is_trained
                 loop._advance()
         assert not claims and engine.room() == 3
         session._outbox.away_since = None
-        assert loop.run() == Over("all 12 trials are finished", "--trials 24") and claims
+        assert loop.run() == StopReason("all 12 trials are finished", "--trials 24") and claims
     assert all(len(t.intermediate_values) == 6 for t in trials_of(store, study))
 
 
@@ -146,7 +146,7 @@ def test_a_worker_that_is_lost_meanwhile_stops():
     def claim(count: int) -> list[Assignment]:
         raise WorkerLost("gone")
 
-    ahead = Ahead(claim)
+    ahead = Prefetcher(claim)
     ahead.begin([1])
     with pytest.raises(WorkerLost):
         ahead.end()

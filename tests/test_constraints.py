@@ -14,21 +14,20 @@ from hpo.errors import DocumentError
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results import confirmation
 from hpo.runner.loop import MAX_REJECTED
-from hpo.store import reading
-from hpo.store import study as studies
-from hpo.store.connect import Store, exists
-from hpo.store.limits import INFEASIBLE
-from hpo.store.respace import set_space
-from hpo.store.study import Study
-from hpo.store.url import parse
-from hpo.training.contract import TrialFault
-from hpo.training.measuring import latency_ms, measure, memory_mb
+from hpo.store import queries, studies
+from hpo.store.change_space import change_space
+from hpo.store.database.connect import Store, exists
+from hpo.store.database.url import parse
+from hpo.store.leases.stopping import INFEASIBLE
+from hpo.store.studies import StudyRecord
+from hpo.training.engine import TrialFault
+from hpo.training.model_cost import latency_ms, measure, memory_mb
+from hpo.training.simulated import SimulatedEngine
 from hpo.training.solo import SoloEngine
 from tests.conftest import small_space
-from tests.fakes import FakeEngine
 from tests.test_loop import trials_of, work
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 
 SMALL = {"max_parameters": 60}
 """For the fake engine, which takes the sum of all widths for the number of parameters."""
@@ -38,17 +37,17 @@ def widths(trial: optuna.trial.FrozenTrial) -> int:
     return sum(trial.user_attrs["config"]["model"]["widths"])
 
 
-def constrained(store: Store, name: str, sampler: str, constraints: dict[str, object], trials: int) -> Study:
+def constrained(store: Store, name: str, sampler: str, constraints: dict[str, object], trials: int) -> StudyRecord:
     recipe = StudyRecipe(
         budget=Budget(trials=trials), pruner=Pruner(name="none"), sampler=Sampler(name=sampler, startup_trials=10)
     )
     assert studies.create(store, name, "small", small_space(constraints=constraints), recipe, "f" * 64)
-    return studies.load(store, name)
+    return studies.load_study(store, name)
 
 
 def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=12, max_failures=1, space={"constraints": SMALL})
-    engine = FakeEngine()
+    engine = SimulatedEngine()
     over = work(store, study, engine, tmp_path)
     assert over is not None and over.reason == "all 12 trials are finished"
     found = trials_of(store, study)
@@ -62,8 +61,8 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store,
         assert trial.constraints == {"max_parameters": widths(trial) / 60 - 1}, "as Optuna knows constraints"
     assert rejected[0].user_attrs[INFEASIBLE] == f"{widths(rejected[0])} parameters, max_parameters is 60"
     with store.read() as connection:
-        view = reading.study(connection, study.study_id)
-        ended = reading.last_ended(connection, study.study_id, 99)
+        view = queries.study(connection, study.study_id)
+        ended = queries.last_ended(connection, study.study_id, 99)
     assert view.infeasible == len(rejected) and view.counts["FAIL"] == 0 and view.finished == 12
     assert {t.number for t in ended} == {t.number for t in trained}
 
@@ -78,7 +77,7 @@ def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Pa
         over = None
         while over is None:
             steps = iter(range(10**6))
-            over = work(store, study, FakeEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
+            over = work(store, study, SimulatedEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
         assert over.reason == "all 14 trials are finished"
         drawn.append([(t.state, t.params, t.constraints) for t in trials_of(store, study)])
     assert drawn[0] == drawn[1] and len(drawn[0]) > 14
@@ -89,27 +88,27 @@ def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path):
     wasted = {}
     for sampler in ("tpe", "random"):
         study = constrained(store, sampler, sampler, {"max_parameters": 32}, 30)
-        work(store, study, FakeEngine(), tmp_path / sampler)
+        work(store, study, SimulatedEngine(), tmp_path / sampler)
         wasted[sampler] = sum(INFEASIBLE in t.user_attrs for t in trials_of(store, study)[10:])
     assert wasted["tpe"] < 0.6 * wasted["random"]
 
 
 def test_a_space_without_anything_feasible_ends(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=5, space={"constraints": {"max_parameters": 1}})
-    over = work(store, study, FakeEngine(capacity=2), tmp_path)
+    over = work(store, study, SimulatedEngine(capacity=2), tmp_path)
     assert over is not None and over.reason.startswith(f"{MAX_REJECTED} draws in a row broke the constraints (")
     assert "parameters, max_parameters is 1); loosen them or narrow the space" in over.reason
     count = len(trials_of(store, study))
     assert MAX_REJECTED <= count <= MAX_REJECTED + 1
     studies.update_budget(store, study)  # as `hpo run` does
-    again = work(store, study, FakeEngine(), tmp_path)
+    again = work(store, study, SimulatedEngine(), tmp_path)
     assert again is not None and again.reason.startswith(f"{MAX_REJECTED} draws in a row")
     assert len(trials_of(store, study)) <= count + 2, "it tries once more, not a hundred times"
 
 
 def test_what_breaks_a_cheap_constraint_is_not_timed(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=6, space={"constraints": SMALL | {"max_latency_ms": 1e9}})
-    engine = FakeEngine()
+    engine = SimulatedEngine()
     work(store, study, engine, tmp_path)
     timed = [sum(config.model.widths) for config, wanted in engine.measured if "latency_ms" in wanted]
     counted = [sum(config.model.widths) for config, wanted in engine.measured if "parameters" in wanted]
@@ -122,33 +121,33 @@ def test_what_breaks_a_cheap_constraint_is_not_timed(store: Store, make_study: M
 def test_a_trial_that_goes_on_is_not_judged_again(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=1, space={"constraints": {"max_latency_ms": 1e9}})
     steps = iter(range(1000))
-    work(store, study, FakeEngine(), tmp_path, lambda: next(steps) > 2)
-    engine = FakeEngine(costs=lambda config, name: 1e12)
+    work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 2)
+    engine = SimulatedEngine(costs=lambda config, name: 1e12)
     work(store, study, engine, tmp_path)
     assert engine.measured == [] and [t.state.name for t in trials_of(store, study)] == ["COMPLETE"]
 
 
 def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=16)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     free = trials_of(store, study)
     # The fake engine says of every trained trial that it has 1000 parameters.
-    assert set_space(store, "s", "tight", small_space(constraints={"max_parameters": 1000})).hidden == {}
+    assert change_space(store, "s", "tight", small_space(constraints={"max_parameters": 1000})).hidden == {}
     assert all(t.constraints == {"max_parameters": 0.0} for t in trials_of(store, study))
-    study = studies.load(store, "s")
+    study = studies.load_study(store, "s")
     studies.update_budget(store, study, trials=20)
-    engine = FakeEngine(costs=lambda config, name: 2000.0 if config.optimizer.name == "sgd" else 500.0)
+    engine = SimulatedEngine(costs=lambda config, name: 2000.0 if config.optimizer.name == "sgd" else 500.0)
     work(store, study, engine, tmp_path)
     rejected = [t for t in trials_of(store, study) if INFEASIBLE in t.user_attrs]
     assert rejected and all(t.params["optimizer.name"] == "sgd" for t in rejected)
     wider = small_space(batch_size={"choices": [32, 64]}, constraints={"max_parameters": 1500})
-    result = set_space(store, "s", "wider", wider)
+    result = change_space(store, "s", "wider", wider)
     assert result.hidden == {} and len(result.kept) == 20
     for trial in trials_of(store, study)[16:]:
         assert trial.params["batch_size"] in (32, 64), "what was rejected has the new parameters too"
     rejected_now = [t for t in trials_of(store, study) if INFEASIBLE in t.user_attrs]
     assert all(t.constraints["max_parameters"] == pytest.approx(1 / 3) for t in rejected_now)
-    set_space(store, "s", "loose", small_space(constraints={"max_parameters": 5000}))
+    change_space(store, "s", "loose", small_space(constraints={"max_parameters": 5000}))
     rejected_now = [t for t in trials_of(store, study) if INFEASIBLE in t.user_attrs]
     assert all("that no longer hold" in t.system_attrs["outside"] for t in rejected_now)
     assert len(free) == 16
@@ -157,11 +156,11 @@ def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: Mak
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_samplers_go_on_after_constraints_were_set(store: Store, tmp_path: Path, sampler: str):
     study = constrained(store, "s", sampler, {}, 12)
-    work(store, study, FakeEngine(), tmp_path)
-    set_space(store, "s", "tight", small_space(constraints={"max_parameters": 1000, "max_latency_ms": 40.0}))
-    study = studies.load(store, "s")
+    work(store, study, SimulatedEngine(), tmp_path)
+    change_space(store, "s", "tight", small_space(constraints={"max_parameters": 1000, "max_latency_ms": 40.0}))
+    study = studies.load_study(store, "s")
     studies.update_budget(store, study, trials=16)
-    over = work(store, study, FakeEngine(), tmp_path)
+    over = work(store, study, SimulatedEngine(), tmp_path)
     assert over is not None and over.reason == "all 16 trials are finished"
     assert sum(INFEASIBLE in t.user_attrs for t in trials_of(store, study)) > 0
 
@@ -198,7 +197,7 @@ def test_a_baseline_that_breaks_a_constraint_is_refused_when_the_study_is_made(t
 
 def test_a_confirmation_is_not_constrained(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=3, space={"constraints": {"max_latency_ms": 1e9}})
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     assert confirmation.prepare(store, study, 1, 2).space.constraints == Constraints()
 
 

@@ -17,20 +17,20 @@ import pytest
 import sqlalchemy as sa
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
+from hpo.artifacts import FolderFiles
 from hpo.dashboard.credentials import Credentials, configured, hashed
 from hpo.dashboard.guard import Guard, is_loopback
 from hpo.dashboard.server import check_exposure, make_app
 from hpo.dashboard.storage import FastStorage, dashboard_storage
 from hpo.errors import UsageError
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
-from hpo.store.connect import Store
-from hpo.store.session import Session
-from hpo.store.study import Study
-from tests.fakes import FakeEngine
+from hpo.runner.session import Session
+from hpo.store.database.connect import Store
+from hpo.store.studies import StudyRecord
+from hpo.training.simulated import SimulatedEngine
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 Answer = tuple[str, dict[str, str], bytes]
 
 
@@ -57,10 +57,10 @@ def ask(app: Any, path: str, method: str = "GET", body: bytes = b"", **headers: 
 
 
 @pytest.fixture
-def study(store: Store, make_study: MakeStudy, tmp_path: Path) -> Study:
+def study(store: Store, make_study: MakeStudy, tmp_path: Path) -> StudyRecord:
     made = make_study(trials=5, pruner="successive_halving")
     with Session(store, made, {}) as session:
-        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), made.recipe.checkpoints)).run()
+        Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), made.recipe.checkpoints)).run()
     return made
 
 
@@ -73,7 +73,7 @@ def test_it_starts_on_an_empty_store_and_shows_what_comes(store: Store, make_stu
     assert json.loads(ask(app, "/api/studies")[2])["study_summaries"] == []
     made = make_study("late", trials=2)
     with Session(store, made, {}) as session:
-        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), made.recipe.checkpoints)).run()
+        Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), made.recipe.checkpoints)).run()
     time.sleep(2.1)  # optuna-dashboard keeps its answers for two seconds
     [listed] = json.loads(ask(app, "/api/studies")[2])["study_summaries"]
     assert listed["study_name"] == "late"
@@ -85,7 +85,7 @@ def test_it_starts_on_an_empty_store_and_shows_what_comes(store: Store, make_stu
     assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
 
 
-def test_fast_storage_loads_what_optunas_loads(store: Store, study: Study):
+def test_fast_storage_loads_what_optunas_loads(store: Store, study: StudyRecord):
     theirs = optuna.storages.RDBStorage(url(store))
     ours = FastStorage(url(store), skip_table_creation=True)
     expected = theirs.get_all_trials(study.study_id)
@@ -98,7 +98,7 @@ def test_fast_storage_loads_what_optunas_loads(store: Store, study: Study):
         assert ours._get_trials(*arguments) == theirs._get_trials(*arguments)
 
 
-def test_read_only_refuses_every_changing_request(store: Store, study: Study, tmp_path: Path):
+def test_read_only_refuses_every_changing_request(store: Store, study: StudyRecord, tmp_path: Path):
     app = make_app(store.url, tmp_path / "artifacts", read_only=True)
     for method, path in [
         ("DELETE", f"/api/studies/{study.study_id}"),
@@ -116,7 +116,7 @@ def test_read_only_refuses_every_changing_request(store: Store, study: Study, tm
         storage.set_study_user_attr(study.study_id, "a", 1)  # the database would refuse too
 
 
-def test_without_read_only_a_note_can_be_written(store: Store, study: Study, tmp_path: Path):
+def test_without_read_only_a_note_can_be_written(store: Store, study: StudyRecord, tmp_path: Path):
     app = make_app(store.url, tmp_path / "artifacts")
     known = json.loads(ask(app, f"/api/studies/{study.study_id}")[2])["note"]["version"]
     body = json.dumps({"body": "# mine", "version": known + 1}).encode()
@@ -198,7 +198,7 @@ def test_no_network_sees_a_dashboard_without_a_password():
             check_exposure(host, None)
 
 
-def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: Study, tmp_path: Path):
+def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: StudyRecord, tmp_path: Path):
     folder = tmp_path / "artifacts"
     app = make_app(store.url, folder)
     loaded = optuna.load_study(study_name=study.name, storage=url(store))
@@ -217,7 +217,7 @@ def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: Stud
         assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_the_command_serves_and_ends(store: Store, study: Study, tmp_path: Path):
+def test_the_command_serves_and_ends(store: Store, study: StudyRecord, tmp_path: Path):
     command = [sys.executable, "-m", "hpo", "dashboard", "--storage", url(store), "--port", "0"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

@@ -10,14 +10,14 @@ import sqlalchemy as sa
 import torch
 
 from hpo import data
-from hpo import space as spaces
 from hpo.config import CNN
 from hpo.data import Inputs, Parts
-from hpo.doctor import machine
-from hpo.doctor import space as examining
-from hpo.store import schema
-from hpo.store.connect import Store
-from hpo.store.study import Study
+from hpo.doctor import machine_checks
+from hpo.doctor import space_checks as examining
+from hpo.space import load_space
+from hpo.store.database import schema
+from hpo.store.database.connect import Store
+from hpo.store.studies import StudyRecord
 from hpo.training.dataset import resident
 from tests.test_training import MLP_RUN
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def test_a_healthy_space_is_found_healthy():
-    found = list(examining.examine(spaces.load("ann_digits"), CPU))
+    found = list(examining.check_space(load_space("ann_digits"), CPU))
     assert {finding.status for finding in found} == {"ok"}, found
     assert sum(finding.check == "network" for finding in found) == 2
     assert any("learned by heart" in finding.text for finding in found)
@@ -33,7 +33,7 @@ def test_a_healthy_space_is_found_healthy():
 
 @pytest.fixture
 def parts() -> Parts:
-    space = spaces.load("ann_digits")
+    space = load_space("ann_digits")
     return data.load_parts(data.info("digits"), space.split)
 
 
@@ -65,14 +65,14 @@ def test_rare_classes_and_impossible_labels_are_noticed(parts: Parts):
 
 
 def test_dropout_of_any_kind_is_no_hindrance_to_learning_by_heart(parts: Parts):
-    config = spaces.load("ann_digits").draw(examining.AtRandom(0), seed=0)
+    config = load_space("ann_digits").draw(examining.AtRandom(0), seed=0)
     network = CNN((8, 16), (0.5, 0.5), head_width=64, head_dropout=0.5, head_size=2)
     [finding] = examining._by_heart(dataclasses.replace(config, model=network), parts, CPU)
     assert finding.status == "ok" and "learned by heart" in finding.text
 
 
 def test_inputs_that_say_nothing_cannot_be_learned_by_heart(parts: Parts):
-    config = spaces.load("ann_digits").draw(examining.AtRandom(0), seed=0)
+    config = load_space("ann_digits").draw(examining.AtRandom(0), seed=0)
     blind = changed(parts, train=Inputs(np.zeros_like(parts.train.x), parts.train.y))
     [finding] = examining._by_heart(config, blind, CPU)
     assert finding.status == "failure" and "is not learned by heart" in finding.text
@@ -80,17 +80,17 @@ def test_inputs_that_say_nothing_cannot_be_learned_by_heart(parts: Parts):
 
 def test_the_machine_is_examined(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("HPO_ARTIFACTS", str(tmp_path))
-    found = list(machine.examine(store.url.render_as_string(hide_password=False)))
+    found = list(machine_checks.check_machine(store.url.render_as_string(hide_password=False)))
     assert not [f for f in found if f.status == "failure"]
     assert {f.check for f in found} == {"versions", "device", "store", "data", "disk"}
     assert any("no zombies" in f.text for f in found)
 
 
 def test_zombies_are_seen(store: Store, make_study: object):
-    study: Study = make_study(trials=3)  # type: ignore[operator]
+    study: StudyRecord = make_study(trials=3)  # type: ignore[operator]
     with store.write() as connection:
         connection.execute(sa.insert(schema.trials), {"number": 0, "study_id": study.study_id, "state": "RUNNING"})
-    found = list(machine._store(store.url.render_as_string(hide_password=False)))
+    found = list(machine_checks._store(store.url.render_as_string(hide_password=False)))
     assert any("1 trials are RUNNING without a worker" in f.text for f in found if f.status == "warning")
 
 
@@ -98,10 +98,10 @@ def test_zombies_are_seen(store: Store, make_study: object):
 def test_a_folder_that_cannot_be_written_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     tmp_path.chmod(0o500)
     monkeypatch.setenv("HPO_ARTIFACTS", str(tmp_path))
-    assert any(f.status == "failure" for f in machine._disk("sqlite:///x.db"))
+    assert any(f.status == "failure" for f in machine_checks._disk("sqlite:///x.db"))
 
 
 def test_no_store_yet_is_no_fault(tmp_path: Path):
-    [finding] = machine._store(f"sqlite:///{tmp_path}/none.db")
+    [finding] = machine_checks._store(f"sqlite:///{tmp_path}/none.db")
     assert finding.status == "warning" and "does not exist yet" in finding.text
     assert not (tmp_path / "none.db").exists()

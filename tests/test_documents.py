@@ -21,17 +21,17 @@ Mutation = Callable[[dict[str, Any]], Any]
 
 @pytest.mark.parametrize("name", SPACES)
 def test_each_space_loads(name: str):
-    assert space.load(name).title
+    assert space.load_space(name).title
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_recipe_loads(name: str):
-    assert recipe.load(name).title
+    assert recipe.load_recipe(name).title
 
 
 def test_a_space_survives_the_store():
     for name in SPACES:
-        loaded = space.load(name)
+        loaded = space.load_space(name)
         assert documents.check(SearchSpace, documents.dump(loaded), "store") == loaded
 
 
@@ -119,12 +119,12 @@ def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "search_spaces").mkdir()
     own = (ROOT / "search_spaces" / "ann_digits.toml").read_text().replace("epochs = 30", "epochs = 3")
     (tmp_path / "search_spaces" / "ann_digits.toml").write_text(own)
-    assert space.load("ann_digits").epochs == 3
-    assert space.load("ann_fashion").epochs == 20
+    assert space.load_space("ann_digits").epochs == 3
+    assert space.load_space("ann_fashion").epochs == 20
 
 
 def test_differences_name_field_before_and_now():
-    before = documents.dump(space.load("ann_fashion"))
+    before = documents.dump(space.load_space("ann_fashion"))
     now = copy.deepcopy(before)
     now["mlp"]["width"]["high"] = 1024
     assert documents.differences("space", before, now) == ["space.mlp.width.high: 512 in the study, 1024 now"]

@@ -147,9 +147,9 @@ def test_a_worker_joins_from_another_terminal(environment: Environment, tmp_path
 def test_data_that_differs_is_refused(environment: Environment, tmp_path: Path):
     make = ["run", "--space", "ann_digits", "--trials", "1", "--workers", "1", "--device", "cpu"]
     hpo(*make, folder=tmp_path, environment=environment)
-    from hpo.store import schema
-    from hpo.store.connect import open_store
-    from hpo.store.url import parse
+    from hpo.store.database import schema
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import parse
 
     store = open_store(parse(environment["HPO_STORAGE"]))
     table = schema.study_user_attributes

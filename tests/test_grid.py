@@ -12,18 +12,18 @@ from hpo.config import TrialConfig
 from hpo.errors import UsageError
 from hpo.grid import grid, key_of
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
+from hpo.runner.session import Session
 from hpo.space import SearchSpace
-from hpo.store import claims, managing
-from hpo.store import study as studies
-from hpo.store.connect import Store, exists, open_store
-from hpo.store.limits import Over
-from hpo.store.respace import set_space
-from hpo.store.session import Session
-from hpo.store.study import Study
-from hpo.store.url import parse
-from hpo.training.contract import Fault
+from hpo.store import admin, studies
+from hpo.store.change_space import change_space
+from hpo.store.database.connect import Store, exists, open_store
+from hpo.store.database.url import parse
+from hpo.store.leases import claims
+from hpo.store.leases.stopping import StopReason
+from hpo.store.studies import StudyRecord
+from hpo.training.engine import Fault
+from hpo.training.simulated import SimulatedEngine
 from tests.conftest import small_space
-from tests.fakes import FakeEngine
 from tests.test_loop import trials_of, work
 from tests.test_warm import FixedTrialLike
 
@@ -36,10 +36,10 @@ def grid_space(**changes: object) -> SearchSpace:
     return small_space(**{"mlp": {"depth": {"low": 1, "high": 2}, "width": WIDTHS}, "optimizer": OPTIMIZER} | changes)
 
 
-def grid_study(store: Store, space: SearchSpace | None = None, seed: int = 0, **budget: object) -> Study:
+def grid_study(store: Store, space: SearchSpace | None = None, seed: int = 0, **budget: object) -> StudyRecord:
     recipe = StudyRecipe(seed=seed, budget=Budget(**budget), pruner=Pruner(name="none"), sampler=Sampler(name="grid"))
     assert studies.create(store, "s", "small", space or grid_space(), recipe, "f" * 64)
-    return studies.load(store, "s")
+    return studies.load_study(store, "s")
 
 
 def test_the_leaves_of_the_walk_are_all_its_configurations_once():
@@ -113,7 +113,7 @@ def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path):
     params = {"mlp": {"depth": 1, "width": [16]}, "optimizer": {"name": "sgd"}}
     space = grid_space(baselines=[{"name": "plain", "params": params}])
     study = grid_study(store, space, trials=99)
-    over = work(store, study, FakeEngine(), tmp_path)
+    over = work(store, study, SimulatedEngine(), tmp_path)
     assert over is not None and over.reason.startswith("every configuration of the grid has been tried; a wider space")
     found = trials_of(store, study)
     assert found[0].user_attrs["baseline"] == "plain"
@@ -123,30 +123,30 @@ def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path):
         again = session.over()
         assert again is not None and again.reason == over.reason, "other processes see it too"
     wider = grid_space(optimizer=OPTIMIZER | {"lr": {"choices": [0.01, 0.001]}})
-    set_space(store, "s", "wider", wider)
+    change_space(store, "s", "wider", wider)
     studies.update_budget(store, study)
-    work(store, studies.load(store, "s"), FakeEngine(), tmp_path)
+    work(store, studies.load_study(store, "s"), SimulatedEngine(), tmp_path)
     check_all_once(wider, trials_of(store, study))
 
 
 def test_a_budget_may_end_before_the_grid(store: Store, tmp_path: Path):
     study = grid_study(store, trials=10)
-    over = work(store, study, FakeEngine(), tmp_path)
+    over = work(store, study, SimulatedEngine(), tmp_path)
     assert over is not None and over.reason == "all 10 trials are finished"
     first = [t.params for t in trials_of(store, study)]
-    managing.delete(store, "s")
+    admin.delete(store, "s")
     study = grid_study(store, trials=10, seed=1)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     assert first != [t.params for t in trials_of(store, study)], "the order follows from the seed"
 
 
 def test_many_workers_never_draw_the_same(store: Store, tmp_path: Path):
     study = grid_study(store, trials=99)
-    overs: list[Over | None] = []
+    overs: list[StopReason | None] = []
 
     def one(i: int) -> None:
         own = open_store(store.url)
-        overs.append(work(own, study, FakeEngine(capacity=1 + i % 2), tmp_path / str(i)))
+        overs.append(work(own, study, SimulatedEngine(capacity=1 + i % 2), tmp_path / str(i)))
         own.dispose()
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(4)]
@@ -157,9 +157,9 @@ def test_many_workers_never_draw_the_same(store: Store, tmp_path: Path):
     assert len(overs) == 4 and all(over is not None and "grid" in over.reason for over in overs)
     found = trials_of(store, study)
     check_all_once(study.space, found)
-    managing.delete(store, "s")
+    admin.delete(store, "s")
     study = grid_study(store, trials=99)
-    work(store, study, FakeEngine(), tmp_path / "alone")
+    work(store, study, SimulatedEngine(), tmp_path / "alone")
     assert [t.params for t in trials_of(store, study)] == [t.params for t in found], "as one worker alone"
 
 
@@ -180,14 +180,14 @@ def test_what_failed_is_not_tried_again_what_was_voided_is(store: Store, tmp_pat
     def fault(config: TrialConfig, epoch: int) -> Fault | None:
         return Fault("error", "odd") if config.seed % 4 == 0 and epoch == 2 else None
 
-    over = work(store, study, FakeEngine(fault=fault), tmp_path)
+    over = work(store, study, SimulatedEngine(fault=fault), tmp_path)
     found = trials_of(store, study)
     assert over is not None and "grid" in over.reason and {t.state.name for t in found} == {"COMPLETE", "FAIL"}
     check_all_once(study.space, found)
     done = next(t for t in found if t.state.name == "COMPLETE")
-    managing.void(store, "s", done.number, "the label file was wrong")
+    admin.void(store, "s", done.number, "the label file was wrong")
     studies.update_budget(store, study)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     *_, again = trials_of(store, study)
     assert again.number == 36 and again.params == done.params and again.state.name == "COMPLETE"
 
@@ -206,21 +206,21 @@ def draw(suggester):
 
 
 def test_a_space_in_python_can_be_a_grid_and_be_replaced(store: Store, tmp_path: Path):
-    from hpo import space as spaces
+    from hpo.space import load_space
 
     (tmp_path / "space.toml").write_text('data = "digits"\nepochs = 6\npython = "own.py:draw"\n')
     (tmp_path / "own.py").write_text(OWN.replace("{step}", ""))
     with pytest.raises(UsageError, match="grid needs a space without continuous ranges, got lr"):
-        grid(spaces.load(str(tmp_path / "space.toml")))
+        grid(load_space(str(tmp_path / "space.toml")))
     (tmp_path / "own.py").write_text(OWN.replace("{step}", ", step=0.09"))
-    space = spaces.load(str(tmp_path / "space.toml"))
+    space = load_space(str(tmp_path / "space.toml"))
     assert len(grid(space)) == (2 + 4) * 2
     study = grid_study(store, space, trials=99)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     check_all_once(space, trials_of(store, study))
     (tmp_path / "own.py").write_text(OWN.replace("{step}", ", step=0.09").replace("[8, 16]", "[8, 16, 24]"))
-    wider = spaces.load(str(tmp_path / "space.toml"))
-    assert len(set_space(store, "s", "wider", wider).kept) == 12
+    wider = load_space(str(tmp_path / "space.toml"))
+    assert len(change_space(store, "s", "wider", wider).kept) == 12
     studies.update_budget(store, study)
-    work(store, studies.load(store, "s"), FakeEngine(), tmp_path)
+    work(store, studies.load_study(store, "s"), SimulatedEngine(), tmp_path)
     check_all_once(wider, trials_of(store, study))

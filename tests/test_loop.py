@@ -7,33 +7,34 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpo.artifacts import FolderFiles, study_files
 from hpo.config import TrialConfig
 from hpo.errors import UsageError
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
-from hpo.runner.artifacts import Folder, study_files
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
-from hpo.store import reading
-from hpo.store import study as studies
-from hpo.store.connect import Store
-from hpo.store.limits import Over
-from hpo.store.searching import derived_seed
-from hpo.store.session import Session
-from hpo.store.study import Study
+from hpo.runner.session import Session
+from hpo.search.samplers import derived_seed
+from hpo.store import queries, studies
+from hpo.store.database.connect import Store
+from hpo.store.leases.stopping import StopReason
+from hpo.store.studies import StudyRecord
 from hpo.training import checkpoints
-from hpo.training.contract import Fault
+from hpo.training.engine import Fault
+from hpo.training.simulated import SimulatedEngine, accuracy
 from tests.conftest import small_space
-from tests.fakes import FakeEngine, accuracy
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 
 
-def work(store: Store, study: Study, engine: FakeEngine, folder: Path, stopping=lambda: False) -> Over | None:
+def work(
+    store: Store, study: StudyRecord, engine: SimulatedEngine, folder: Path, stopping=lambda: False
+) -> StopReason | None:
     with Session(store, study, {"device": "fake"}) as session:
-        return Loop(session, engine, Keeper(Folder(folder), study.recipe.checkpoints), stopping).run()
+        return Loop(session, engine, CheckpointRetention(FolderFiles(folder), study.recipe.checkpoints), stopping).run()
 
 
-def trials_of(store: Store, study: Study) -> list[optuna.trial.FrozenTrial]:
+def trials_of(store: Store, study: StudyRecord) -> list[optuna.trial.FrozenTrial]:
     """What Optuna itself reads."""
     url = store.url.render_as_string(hide_password=False)
     return optuna.load_study(study_name=study.name, storage=url).trials
@@ -42,7 +43,7 @@ def trials_of(store: Store, study: Study) -> list[optuna.trial.FrozenTrial]:
 @pytest.mark.parametrize("capacity", [1, 5])
 def test_a_study_ends_with_exactly_its_trials(store: Store, make_study: MakeStudy, tmp_path: Path, capacity: int):
     study = make_study(trials=13)
-    over = work(store, study, FakeEngine(capacity), tmp_path)
+    over = work(store, study, SimulatedEngine(capacity), tmp_path)
     assert over is not None and over.reason == "all 13 trials are finished"
     trials = trials_of(store, study)
     assert [t.state.name for t in trials] == ["COMPLETE"] * 13
@@ -51,7 +52,7 @@ def test_a_study_ends_with_exactly_its_trials(store: Store, make_study: MakeStud
 
 def test_optuna_reads_what_was_trained(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=4)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     for trial in trials_of(store, study):
         config = TrialConfig.from_dict(trial.user_attrs["config"], "trial")
         assert study.space.draw(optuna.trial.FixedTrial(trial.params), config.seed) == config
@@ -70,7 +71,7 @@ def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStu
         return Fault("diverged", "so it goes") if config.seed == first and epoch == 2 else None
 
     first = derived_seed(study.recipe.seed, "train", 0)
-    work(store, study, FakeEngine(fault=one_diverges), tmp_path)
+    work(store, study, SimulatedEngine(fault=one_diverges), tmp_path)
     diverged, *others = trials_of(store, study)
     assert diverged.value == -100.0 and diverged.state is TrialState.PRUNED
     for trial in others:
@@ -78,27 +79,27 @@ def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStu
         assert config.metric == "neg_log_loss"
         assert trial.value == pytest.approx(accuracy(config, 6) - 1)
     with store.read() as connection:
-        assert reading.metric(connection, study.study_id) == "validation negative log loss"
+        assert queries.metric(connection, study.study_id) == "validation negative log loss"
 
 
 def test_running_again_goes_on_to_the_same_total(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=8)
     steps = iter(range(1000))
-    assert work(store, study, FakeEngine(), tmp_path, lambda: next(steps) > 20) is None
+    assert work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 20) is None
     states = [t.state.name for t in trials_of(store, study)]
     assert "RUNNING" not in states and states.count("COMPLETE") < 8
-    assert work(store, study, FakeEngine(), tmp_path) is not None
+    assert work(store, study, SimulatedEngine(), tmp_path) is not None
     assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"] * 8
 
 
 def test_a_trial_that_was_handed_back_goes_on_from_its_checkpoint(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=1)
     steps = iter(range(1000))
-    work(store, study, FakeEngine(), tmp_path, lambda: next(steps) > 3)
+    work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 3)
     [trial] = trials_of(store, study)
     done = len(trial.intermediate_values)
     assert trial.state.name == "WAITING" and done > 0
-    engine = FakeEngine()
+    engine = SimulatedEngine()
     work(store, study, engine, tmp_path)
     [trial] = trials_of(store, study)
     assert [epochs for _, epochs in engine.admitted] == [done]
@@ -110,7 +111,7 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
 ):
     """Its final checkpoint was written, the news of its end was not."""
     study = make_study(trials=1)
-    engine = FakeEngine()
+    engine = SimulatedEngine()
     with Session(store, study, {"device": "fake"}) as session:
         [assignment] = session.claim(1)
         key = assignment.trial_id
@@ -118,9 +119,11 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
         for epoch in range(1, 7):
             result = engine.step()[key]
             session.report(key, epoch, result.validation_accuracy)
-        Keeper(Folder(tmp_path), study.recipe.checkpoints).save(assignment.root, lambda: engine.snapshot(key))
+        CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints).save(
+            assignment.root, lambda: engine.snapshot(key)
+        )
         session.hand_back(key)
-    again = FakeEngine()
+    again = SimulatedEngine()
     assert work(store, study, again, tmp_path) is not None
     [trial] = trials_of(store, study)
     assert again.admitted == [(key, 6)] and trial.state.name == "COMPLETE"
@@ -136,11 +139,11 @@ def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path
             budget=Budget(trials=14), pruner=Pruner(name="none"), sampler=Sampler(name=sampler, startup_trials=5)
         )
         assert studies.create(store, name, "small", small_space(), recipe, "f" * 64)
-        study = studies.load(store, name)
+        study = studies.load_study(store, name)
         over = None
         while over is None:
             steps = iter(range(1000))
-            over = work(store, study, FakeEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
+            over = work(store, study, SimulatedEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
         drawn.append([t.user_attrs["config"] for t in trials_of(store, study)])
     assert drawn[0] == drawn[1] and len(drawn[0]) == 14
 
@@ -158,7 +161,7 @@ ORACLES = {
 def test_pruning_is_what_optuna_would_have_done(store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str):
     """Optuna's own study, in its in-memory storage, told the same draws and curves, prunes the same trials."""
     study = make_study(trials=40, pruner=pruner)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     ours = trials_of(store, study)
     assert 5 < sum(t.state.name == "PRUNED" for t in ours) < 40
     # Under the same name, for Hyperband's brackets follow from it.
@@ -183,7 +186,7 @@ def test_faults_are_recorded_and_the_study_goes_on(store: Store, make_study: Mak
         return Fault(kind, "as planned") if kind and epoch == 2 else None  # type: ignore[arg-type]
 
     study = make_study(trials=30)
-    work(store, study, FakeEngine(fault=fault), tmp_path)
+    work(store, study, SimulatedEngine(fault=fault), tmp_path)
     trials = trials_of(store, study)
     finished = [t for t in trials if t.state.name in ("COMPLETE", "PRUNED")]
     assert len(finished) == 30
@@ -202,7 +205,7 @@ def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy,
     first, second = make_study("a", trials=25, seed=3), make_study("b", trials=25, seed=3)
     other = make_study("c", trials=25, seed=4)
     for study in (first, second, other):
-        work(store, study, FakeEngine(), tmp_path / study.name)
+        work(store, study, SimulatedEngine(), tmp_path / study.name)
     drawn = [[t.params for t in trials_of(store, s)] for s in (first, second, other)]
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -213,7 +216,7 @@ def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: Mak
     def small_memory(config: TrialConfig, epoch: int) -> Fault | None:
         return Fault("oom", "no memory left") if epoch == 3 and config.accumulation == 1 else None
 
-    engine = FakeEngine(fault=small_memory)
+    engine = SimulatedEngine(fault=small_memory)
     work(store, study, engine, tmp_path)
     [trial] = trials_of(store, study)
     assert trial.state.name == "COMPLETE" and list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
@@ -225,7 +228,7 @@ def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: Mak
 
 def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=3, max_failures=1)
-    over = work(store, study, FakeEngine(fault=lambda config, epoch: Fault("oom", "no memory left")), tmp_path)
+    over = work(store, study, SimulatedEngine(fault=lambda config, epoch: Fault("oom", "no memory left")), tmp_path)
     [trial] = trials_of(store, study)
     assert trial.state.name == "FAIL" and trial.user_attrs["failure"] == {"kind": "oom", "message": "no memory left"}
     assert over is not None and over.reason == "1 trial has failed"
@@ -237,7 +240,7 @@ def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_stud
     def broken(config: TrialConfig, epoch: int) -> Fault:
         return Fault("error", f"mat1 and mat2 cannot be multiplied ({config.seed}x784 and 100x10)")
 
-    over = work(store, study, FakeEngine(fault=broken), tmp_path)
+    over = work(store, study, SimulatedEngine(fault=broken), tmp_path)
     assert over is not None
     assert over.reason.startswith("the first trials all failed alike (error: mat1 and mat2 cannot be multiplied")
     assert len(trials_of(store, study)) == 3
@@ -245,7 +248,9 @@ def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_stud
 
 def test_failures_among_successes_do_not_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=10, max_failures=100)
-    faults = FakeEngine(fault=lambda config, epoch: Fault("error", "odd") if config.seed % 2 and epoch == 2 else None)
+    faults = SimulatedEngine(
+        fault=lambda config, epoch: Fault("error", "odd") if config.seed % 2 and epoch == 2 else None
+    )
     over = work(store, study, faults, tmp_path)
     assert over is not None and over.reason == "all 10 trials are finished"
 
@@ -256,7 +261,7 @@ def checkpoints_in(folder: Path) -> set[int]:
 
 def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=12)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     trials = sorted(trials_of(store, study), key=lambda t: -t.value)
     assert checkpoints_in(tmp_path) == {t.number for t in trials[:3]}
     best = checkpoints.from_bytes((tmp_path / f"checkpoints/{trials[0].number}.safetensors").read_bytes(), "best")
@@ -267,7 +272,7 @@ def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy,
     study = make_study(trials=6)
     with Session(store, study, {}) as session:
         policy = study.recipe.checkpoints.model_copy(update={"max_megabytes": 0.004})
-        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), policy)).run()
+        Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), policy)).run()
     kept = sum(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())
     assert 0 < kept <= 4000
     best = max(trials_of(store, study), key=lambda t: t.value)
@@ -279,7 +284,7 @@ def test_a_disk_that_takes_no_checkpoint_costs_a_warning(
 ):
     study = make_study(trials=3)
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"] * 3
     assert "no checkpoints can be written, a killed trial would start anew" in caplog.text
 
@@ -289,10 +294,10 @@ def test_a_damaged_checkpoint_has_the_trial_start_anew(
 ):
     study = make_study(trials=1)
     steps = iter(range(1000))
-    work(store, study, FakeEngine(), tmp_path, lambda: next(steps) > 3)
+    work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 3)
     [path] = (tmp_path / "checkpoints").iterdir()
     path.write_bytes(path.read_bytes()[:50])
-    engine = FakeEngine()
+    engine = SimulatedEngine()
     work(store, study, engine, tmp_path)
     assert [epochs for _, epochs in engine.admitted] == [0]
     assert "trial 0 starts anew: checkpoints/0.safetensors: must be a checkpoint of hpo's" in caplog.text
@@ -317,9 +322,9 @@ def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: 
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="hpo-test")
     study = make_study(trials=5)
-    files = study_files(store.url, study)
+    files = study_files(store.url, study.uid)
     with Session(store, study, {}) as session:
-        Loop(session, FakeEngine(), Keeper(files, study.recipe.checkpoints)).run()
+        Loop(session, SimulatedEngine(), CheckpointRetention(files, study.recipe.checkpoints)).run()
     listed = (
         boto3.client("s3").list_objects_v2(Bucket="hpo-test", Prefix=f"some/prefix/{study.uid}").get("Contents", [])
     )
@@ -338,4 +343,4 @@ def test_an_artifact_root_that_is_none_is_named(
 ):
     monkeypatch.setenv("HPO_ARTIFACTS", root)
     with pytest.raises(UsageError, match=r"HPO_ARTIFACTS: must "):
-        study_files(store.url, make_study())
+        study_files(store.url, make_study().uid)

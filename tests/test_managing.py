@@ -8,22 +8,22 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
+from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
 from hpo.errors import StoreError, StudyError
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
-from hpo.store import managing, reading, schema, trials
-from hpo.store import study as studies
-from hpo.store.connect import Store, open_store
-from hpo.store.session import Session
-from hpo.store.study import Study
-from hpo.store.url import parse
-from hpo.training.contract import Fault
+from hpo.runner.session import Session
+from hpo.store import admin, queries, studies
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import Store, open_store
+from hpo.store.database.url import parse
+from hpo.store.studies import StudyRecord
+from hpo.training.engine import Fault
+from hpo.training.simulated import SimulatedEngine
 from tests.conftest import new_database
-from tests.fakes import FakeEngine
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 
 
 def url(store: Store) -> str:
@@ -34,11 +34,13 @@ def trials_of(store: Store, name: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=url(store)).trials
 
 
-def work(store: Store, study: Study, folder: Path, engine: FakeEngine | None = None, steps: int = 10**6) -> None:
+def work(
+    store: Store, study: StudyRecord, folder: Path, engine: SimulatedEngine | None = None, steps: int = 10**6
+) -> None:
     left = iter(range(steps))
     with Session(store, study, {}) as session:
-        keeper = Keeper(Folder(folder), study.recipe.checkpoints)
-        Loop(session, engine or FakeEngine(), keeper, lambda: next(left, None) is None).run()
+        keeper = CheckpointRetention(FolderFiles(folder), study.recipe.checkpoints)
+        Loop(session, engine or SimulatedEngine(), keeper, lambda: next(left, None) is None).run()
 
 
 def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_path: Path):
@@ -46,14 +48,14 @@ def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_pa
     for study in (kept, gone):
         work(store, study, tmp_path / study.name)
     before = optuna.load_study(study_name="kept", storage=url(store)).trials
-    assert managing.delete(store, "gone") == gone.uid
+    assert admin.delete(store, "gone") == gone.uid
     assert optuna.load_study(study_name="kept", storage=url(store)).trials == before
     with store.read() as connection:
         assert studies.names(connection) == ["kept"]
         ids = set(connection.execute(sa.select(schema.trials.c.trial_id)).scalars())
-        for table in managing._TRIAL_CHILDREN:
+        for table in admin._TRIAL_CHILDREN:
             assert set(connection.execute(sa.select(table.c.trial_id)).scalars()) <= ids
-        for table in (schema.hpo_studies, schema.hpo_leases, *managing._STUDY_CHILDREN):
+        for table in (schema.hpo_studies, schema.hpo_leases, *admin._STUDY_CHILDREN):
             assert set(connection.execute(sa.select(table.c.study_id)).scalars()) <= {kept.study_id}
 
 
@@ -61,7 +63,7 @@ def test_ids_of_a_deleted_study_are_never_used_again(store: Store, make_study: M
     first = make_study("s", trials=3)
     work(store, first, tmp_path)
     old = {t._trial_id for t in trials_of(store, "s")}
-    managing.delete(store, "s")
+    admin.delete(store, "s")
     second = make_study("s", trials=3)
     work(store, second, tmp_path)
     assert second.study_id != first.study_id and second.uid != first.uid
@@ -70,7 +72,7 @@ def test_ids_of_a_deleted_study_are_never_used_again(store: Store, make_study: M
 
 def test_a_worker_of_a_deleted_study_writes_nothing(store: Store, make_study: MakeStudy):
     study = make_study("s", trials=3)
-    managing.delete(store, "s")
+    admin.delete(store, "s")
     with pytest.raises(StoreError, match=r'study "s" has been deleted'), Session(store, study, {}):
         pass
     with store.read() as connection:
@@ -80,20 +82,20 @@ def test_a_worker_of_a_deleted_study_writes_nothing(store: Store, make_study: Ma
 def test_a_study_with_workers_is_neither_deleted_nor_renamed(store: Store, make_study: MakeStudy):
     study = make_study("s", trials=3)
     with Session(store, study, {}):
-        for change in (lambda: managing.delete(store, "s"), lambda: managing.rename(store, "s", "t")):
+        for change in (lambda: admin.delete(store, "s"), lambda: admin.rename(store, "s", "t")):
             with pytest.raises(StudyError, match=r"must be at rest, got 1 worker\(s\) at work. Stop them first."):
                 change()
-    managing.rename(store, "s", "t")
-    assert studies.load(store, "t").uid == study.uid
+    admin.rename(store, "s", "t")
+    assert studies.load_study(store, "t").uid == study.uid
 
 
 def test_rename_refuses_a_name_that_is_taken(store: Store, make_study: MakeStudy):
     make_study("a")
     make_study("b")
     with pytest.raises(StudyError, match=r'there is a study "b" already'):
-        managing.rename(store, "a", "b")
+        admin.rename(store, "a", "b")
     with pytest.raises(StudyError, match='No study named "c"'):
-        managing.rename(store, "c", "d")
+        admin.rename(store, "c", "d")
 
 
 @pytest.fixture
@@ -108,17 +110,17 @@ def test_a_copy_in_another_kind_of_store_is_equal_and_can_go_on(
     store: Store, other_store: Store, make_study: MakeStudy, tmp_path: Path
 ):
     study = make_study("s", trials=9, pruner="successive_halving")
-    fault = FakeEngine(fault=lambda config, epoch: Fault("diverged", "nan") if config.seed % 3 == 0 else None)
+    fault = SimulatedEngine(fault=lambda config, epoch: Fault("diverged", "nan") if config.seed % 3 == 0 else None)
     work(store, study, tmp_path, fault)
     optuna.load_study(study_name="s", storage=url(store)).set_user_attr("mine", [1, 2])
-    old, new = managing.copy(store, "s", other_store, "t")
+    old, new = admin.copy(store, "s", other_store, "t")
     assert old == study.uid != new
     ours, theirs = trials_of(store, "s"), trials_of(other_store, "t")
     for a, b in zip(ours, theirs, strict=True):
         a._trial_id = b._trial_id
     assert ours == theirs
     assert optuna.load_study(study_name="t", storage=url(other_store)).user_attrs["mine"] == [1, 2]
-    copied = studies.load(other_store, "t")
+    copied = studies.load_study(other_store, "t")
     assert (copied.space, copied.recipe, copied.fingerprint) == (study.space, study.recipe, study.fingerprint)
     studies.update_budget(other_store, copied, trials=12)
     work(other_store, copied, tmp_path / "t")
@@ -130,7 +132,7 @@ def test_a_running_trial_waits_in_the_copy(store: Store, other_store: Store, mak
     study = make_study("s", trials=3)
     with Session(store, study, {}) as session:
         session.claim(1)
-        managing.copy(store, "s", other_store, "s")
+        admin.copy(store, "s", other_store, "s")
     assert [t.state.name for t in trials_of(other_store, "s")] == ["WAITING"]
 
 
@@ -138,8 +140,8 @@ def test_a_copy_over_another_study_is_refused(store: Store, make_study: MakeStud
     make_study("a")
     make_study("b")
     with pytest.raises(StudyError, match=r'there is a study "b" already'):
-        managing.copy(store, "a", store, "b")
-    managing.copy(store, "a", store, "c")
+        admin.copy(store, "a", store, "b")
+    admin.copy(store, "a", store, "c")
     with store.read() as connection:
         assert studies.names(connection) == ["a", "b", "c"]
 
@@ -150,7 +152,7 @@ def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_stud
     best = optuna.load_study(study_name="s", storage=url(store)).best_trial
     with Session(store, study, {}) as watching:
         assert len(watching._mirror.get_all_trials(study.study_id)) == 5
-        managing.void(store, "s", best.number, "the label file was wrong")
+        admin.void(store, "s", best.number, "the label file was wrong")
         watching.refresh(at_once=True)
         assert best.number not in [t.number for t in watching._mirror.get_all_trials(study.study_id)]
     kept = trials_of(store, "s")[best.number]
@@ -158,7 +160,7 @@ def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_stud
     assert kept.intermediate_values == best.intermediate_values and kept.params == best.params
     assert optuna.load_study(study_name="s", storage=url(store)).best_trial.number != best.number
     with store.read() as connection:
-        view = reading.study(connection, study.study_id)
+        view = queries.study(connection, study.study_id)
     assert view.finished == 4 and view.counts["FAIL"] == 0
     work(store, study, tmp_path)
     assert len(trials_of(store, "s")) == 6
@@ -167,11 +169,11 @@ def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_stud
 def test_only_finished_trials_can_be_voided(store: Store, make_study: MakeStudy):
     study = make_study("s", trials=5)
     with pytest.raises(StudyError, match='Study "s" has no trial 7'):
-        managing.void(store, "s", 7, "x")
+        admin.void(store, "s", 7, "x")
     with Session(store, study, {}) as session:
         session.claim(1)
         with pytest.raises(StudyError, match="trial 0 must be complete or pruned to be voided, got running"):
-            managing.void(store, "s", 0, "x")
+            admin.void(store, "s", 0, "x")
 
 
 def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, tmp_path: Path):
@@ -182,14 +184,14 @@ def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, 
         kind = kinds.get(config.seed % 4)
         return Fault(kind, "bad luck") if kind else None  # type: ignore[arg-type]
 
-    work(store, study, tmp_path, FakeEngine(fault=fault))
+    work(store, study, tmp_path, SimulatedEngine(fault=fault))
     failed = {t.number: t for t in trials_of(store, "s") if t.state.name == "FAIL"}
     oom = [n for n, t in failed.items() if t.user_attrs["failure"]["kind"] == "oom"]
     assert oom and len(oom) < len(failed)
-    retried = managing.retry(store, "s", "oom")
+    retried = admin.retry(store, "s", "oom")
     assert [old for old, _ in retried] == oom
-    assert managing.retry(store, "s", "oom") == []
-    rest = managing.retry(store, "s", None)
+    assert admin.retry(store, "s", "oom") == []
+    rest = admin.retry(store, "s", None)
     assert {old for old, _ in rest} == set(failed) - set(oom)
     studies.update_budget(store, study, trials=20 + len(failed))
     work(store, study, tmp_path)
@@ -199,7 +201,7 @@ def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, 
         assert done[new].state.name == "COMPLETE" and done[new].user_attrs["retries"] == old
         assert done[new].user_attrs["config"] == done[old].user_attrs["config"]
     with store.read() as connection:
-        assert reading.study(connection, study.study_id).counts["FAIL"] == 0
+        assert queries.study(connection, study.study_id).counts["FAIL"] == 0
 
 
 def test_the_json_of_a_study_is_all_json(store: Store, make_study: MakeStudy, tmp_path: Path):
@@ -208,8 +210,8 @@ def test_the_json_of_a_study_is_all_json(store: Store, make_study: MakeStudy, tm
     study = make_study("s", trials=3)
     work(store, study, tmp_path)
     with store.read() as connection:
-        text = json.dumps(study_json(reading.study(connection, study.study_id)))
-        best = reading.best_trials(connection, study.study_id, 1)[0]
-        [same] = trials.load_some(connection, [best.trial_id])
+        text = json.dumps(study_json(queries.study(connection, study.study_id)))
+        best = queries.best_trials(connection, study.study_id, 1)[0]
+        [same] = trial_rows.load_some(connection, [best.trial_id])
     assert json.loads(text)["counts"]["COMPLETE"] == 3
     assert json.loads(json.dumps(trial_json(best)))["params"] == same.params

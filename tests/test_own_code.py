@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpo import code
-from hpo import space as spaces
+from hpo import user_code
 from hpo.config import MLP, PythonNetwork
 from hpo.errors import DocumentError, HpoError, ModelError, UsageError
 from hpo.models import build_model, parameter_count
-from hpo.ranges import AtRandom, Fixed
+from hpo.ranges import FixedSuggester, RandomSuggester
+from hpo.space import load_space
 from hpo.transfer import draws_for
 
 NETWORK = """
@@ -63,8 +63,8 @@ def space(suggester):
 
 @pytest.fixture(autouse=True)
 def nothing_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(code.NAMED, "")
-    code.load.cache_clear()
+    monkeypatch.setenv(user_code.NAMED, "")
+    user_code.load_function.cache_clear()
 
 
 @pytest.fixture
@@ -77,34 +77,36 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_function_of_ones_own_is_searched(folder: Path):
-    space = spaces.load(str(folder / "mine.toml"))
-    config = space.draw(AtRandom(3), seed=3)
-    assert isinstance(config.model, PythonNetwork) and config.model.digest == code.digest_of(folder / "my_models.py")
+    space = load_space(str(folder / "mine.toml"))
+    config = space.draw(RandomSuggester(3), seed=3)
+    assert isinstance(config.model, PythonNetwork) and config.model.digest == user_code.digest_of(
+        folder / "my_models.py"
+    )
     assert list(config.model.params) == ["layers", "width", "rate"]
     assert isinstance(config.model.params["width"], int) and config.model.params["width"] % 16 == 0
     first, again = (build_model(config.model, (1, 8, 8), 10, seed=3).state_dict() for _ in range(2))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
-    baseline = space.draw(Fixed(space.baselines[0].values()), seed=0)
+    baseline = space.draw(FixedSuggester(space.baselines[0].values()), seed=0)
     assert parameter_count(build_model(baseline.model, (1, 8, 8), 10)) == 64 * 32 + 32 + 32 * 10 + 10
-    assert space.draw(Fixed(draws_for(space, config)), seed=3) == config
+    assert space.draw(FixedSuggester(draws_for(space, config)), seed=3) == config
 
 
 def test_a_space_of_ones_own_relates_what_ranges_cannot(folder: Path):
-    space = spaces.load(str(folder / "related.toml"))
+    space = load_space(str(folder / "related.toml"))
     for seed in range(50):
-        config = space.draw(AtRandom(seed), seed)
+        config = space.draw(RandomSuggester(seed), seed)
         assert isinstance(config.model, MLP) and config.model.widths[1] <= config.model.widths[0]
         assert (config.data, config.epochs, config.seed) == ("digits", 3, seed)
 
 
 def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    network = spaces.load(str(folder / "mine.toml")).draw(AtRandom(0), 0).model
-    monkeypatch.setenv(code.NAMED, "")  # as in another session, with the study from a store
-    code.load.cache_clear()
+    network = load_space(str(folder / "mine.toml")).draw(RandomSuggester(0), 0).model
+    monkeypatch.setenv(user_code.NAMED, "")  # as in another session, with the study from a store
+    user_code.load_function.cache_clear()
     with pytest.raises(UsageError, match=r"my_models.py:build: is Python code .* Add --python my_models.py"):
         build_model(network, (1, 8, 8), 10)
     (folder / "my_models.py").write_text(NETWORK + "# changed\n")
-    code.allow(folder / "my_models.py")
+    user_code.allow(folder / "my_models.py")
     with pytest.raises(UsageError, match="the unchanged file"):
         build_model(network, (1, 8, 8), 10)
 
@@ -128,7 +130,7 @@ def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.M
 )
 def test_a_function_that_is_wrong_is_refused_in_one_line(folder: Path, source: str, message: str):
     (folder / "my_models.py").write_text(source)
-    network = spaces.load(str(folder / "mine.toml")).draw(AtRandom(0), 0).model
+    network = load_space(str(folder / "mine.toml")).draw(RandomSuggester(0), 0).model
     with pytest.raises(ModelError, match=message) as caught:
         build_model(network, (1, 8, 8), 10)
     assert "\n" not in str(caught.value)
@@ -138,15 +140,15 @@ def test_references_are_checked(folder: Path):
     for wrong, message in (("my_models.build", "must be FILE.py:FUNCTION"), ("no.py:build", "no.py: no such file")):
         (folder / "mine.toml").write_text(NETWORK_SPACE.replace("my_models.py:build", wrong))
         with pytest.raises(DocumentError, match=message):
-            spaces.load(str(folder / "mine.toml"))
+            load_space(str(folder / "mine.toml"))
     document = 'data = "digits"\nepochs = 3\npython = "my_space.py:space"\n'
     (folder / "related.toml").write_text(document + "[mlp]\ndepth = 1\nwidth = 8\n")
     with pytest.raises(DocumentError, match=r"exactly one of \[mlp\], .* is required, got mlp and python"):
-        spaces.load(str(folder / "related.toml"))
+        load_space(str(folder / "related.toml"))
     (folder / "my_space.py").write_text("def space(suggester): return suggester.suggest_int('a', 1)")
     (folder / "related.toml").write_text(document)
     with pytest.raises(HpoError, match=r"my_space\.py:space: failed with TypeError"):
-        spaces.load(str(folder / "related.toml")).draw(AtRandom(0), 0)
+        load_space(str(folder / "related.toml")).draw(RandomSuggester(0), 0)
 
 
 def hpo(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

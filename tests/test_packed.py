@@ -26,18 +26,18 @@ from hpo.config import (
 )
 from hpo.models import build_model
 from hpo.training import checkpoints, randomness
-from hpo.training.contract import EpochResult, Fault
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
+from hpo.training.engine import EpochResult, Fault
+from hpo.training.metrics import Metrics
 from hpo.training.packed import masks
 from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.bucket import bucket_of, why_alone
-from hpo.training.packed.graphed import GraphedProgram
+from hpo.training.packed.cuda_graph import GraphedProgram
 from hpo.training.packed.mlp_layout import MLPLayout
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.packed.program import Program, member_of
 from hpo.training.run import Run
-from hpo.training.scoring import Scores
 from tests.packing import (
     ACTIVATIONS,
     BATCH,
@@ -146,7 +146,7 @@ def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: Resid
         program.train_epoch()
         program.join()
         for member in members:
-            member.course.take((0.5, 1.0), Scores(0.5, 0.5, 0.5, 1.0), 0.0)
+            member.course.take((0.5, 1.0), Metrics(0.5, 0.5, 0.5, 1.0), 0.0)
     return program, {m.key: program.tensors(slot) for slot, m in program.held()}, program.training_scores()
 
 

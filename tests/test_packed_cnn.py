@@ -12,7 +12,7 @@ from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.packed.bucket import bucket_of, why_alone
-from hpo.training.packed.cnn import Way
+from hpo.training.packed.cnn import ConvImpl
 from tests.packing import (
     ACTIVATIONS,
     BATCH,
@@ -81,7 +81,7 @@ def mixed_configs(form: str, dropout: bool, count: int) -> list[TrialConfig]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("way", "dropout"), [("grouped", True), ("grouped", False), ("unfolded", True)])
-def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, form: str, way: Way, dropout: bool):
+def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, form: str, way: ConvImpl, dropout: bool):
     """30 steps in fp64 of trials that differ in channels, dense width, activation, norm, dropout and optimizer."""
     configs = mixed_configs(form, dropout, 8)
     assert {bucket_of(config, doubles) for config in configs} == {bucket_of(configs[0], doubles)}

@@ -8,27 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from hpo.artifacts import FolderFiles
 from hpo.cli.tables import lanes, pace
 from hpo.config import CNN, MLP, SGD, Adam, OneCycle, Split, TrialConfig
 from hpo.errors import UsageError
 from hpo.recipe import Budget, StudyRecipe
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
+from hpo.runner.session import Session
 from hpo.runner.worker import make_engine, most_held
-from hpo.store import reading
-from hpo.store import study as studies
-from hpo.store.connect import open_store
-from hpo.store.session import Session
-from hpo.store.url import parse
-from hpo.training.contract import EpochResult, Fault, TrialFault
+from hpo.store import queries, studies
+from hpo.store.database.connect import open_store
+from hpo.store.database.url import parse
 from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
-from hpo.training.packed import measure, memory
+from hpo.training.engine import EpochResult, Fault, TrialFault
+from hpo.training.packed import autotune, memory
+from hpo.training.packed.autotune import ALONE, Chooser, Plan
 from hpo.training.packed.bucket import Bucket, bucket_of
 from hpo.training.packed.engine import PackedEngine
 from hpo.training.packed.lane import Lane
-from hpo.training.packed.measure import ALONE, Chooser, Plan
 from hpo.training.packed.merging import Merging
 from hpo.training.packed.mlp import MLPs
 from hpo.training.packed.program import Program
@@ -362,7 +361,7 @@ def test_auto_packs_nothing_that_computes_something_else(
 ):
     plain = MLPs.evaluate
     monkeypatch.setattr(MLPs, "evaluate", lambda self, x: plain(self, x).flip(2))
-    monkeypatch.setattr(measure, "MARGIN", 1e9)  # however slow the plain engine is
+    monkeypatch.setattr(autotune, "MARGIN", 1e9)  # however slow the plain engine is
     data = SoloEngine(CPU).data(BASE)
     assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, True) == ALONE
     assert "trials are trained one by one: packed networks differ from plain ones by" in caplog.text
@@ -392,26 +391,26 @@ def test_a_worker_holds_an_eighth_of_a_search_and_all_of_what_only_waits(tmp_pat
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
     for name, budget in (("search", Budget(trials=60)), ("confirm", Budget(trials=60, only_waiting=True))):
         assert studies.create(store, name, "small", small_space(), StudyRecipe(budget=budget), "f" * 64)
-    assert most_held(store, studies.load(store, "search")) == 7
-    studies.update_budget(store, studies.load(store, "search"), trials=4)
-    assert most_held(store, studies.load(store, "search")) == 1
-    assert most_held(store, studies.load(store, "confirm")) is None
+    assert most_held(store, studies.load_study(store, "search")) == 7
+    studies.update_budget(store, studies.load_study(store, "search"), trials=4)
+    assert most_held(store, studies.load_study(store, "search")) == 1
+    assert most_held(store, studies.load_study(store, "confirm")) is None
 
 
 def test_lanes_and_pace_are_seen(tmp_path: Path):
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
     assert studies.create(store, "s", "small", small_space(), StudyRecipe(budget=Budget(trials=12)), "f" * 64)
-    study = studies.load(store, "s")
+    study = studies.load_study(store, "s")
     with Session(store, study, {"device": "cpu"}) as session:
         engine = PackedEngine(CPU, slots=3)
-        loop = Loop(session, engine, Keeper(Folder(tmp_path), study.recipe.checkpoints))
+        loop = Loop(session, engine, CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints))
         while sum(sizes(engine)) < 3:
             loop._fill()
             loop._advance()
         loop._look()
         session.flush()
         with store.read() as connection:
-            view = reading.study(connection, study.study_id)
+            view = queries.study(connection, study.study_id)
         assert view.lanes == len(sizes(engine)) and 0 < (view.occupancy or 0) < 1
     told = dataclasses.replace(view, counts=view.counts | {"COMPLETE": 3, "PRUNED": 2}, active_seconds=36.0)
     assert pace(told) == "500 trials per hour" and lanes(told).startswith(f"{view.lanes} lane")

@@ -13,7 +13,7 @@ from hpo.config import MLP, TrialConfig
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.packed import lane as lanes
-from hpo.training.packed.graphed import GraphedProgram
+from hpo.training.packed.cuda_graph import GraphedProgram
 from hpo.training.packed.lane import Lane
 from hpo.training.run import Run
 from tests import test_packed, test_packed_cnn

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from hpo.results import confirmation
 from hpo.results.report import report
-from hpo.store.connect import Store
-from hpo.store.study import Study
-from hpo.training.contract import Fault
+from hpo.store.database.connect import Store
+from hpo.store.studies import StudyRecord
+from hpo.training.engine import Fault
+from hpo.training.simulated import SimulatedEngine
 from tests.browser import open_page
-from tests.fakes import FakeEngine
 from tests.test_loop import work
 from tests.test_results import BASELINE, NoisyEngine
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 
 
 def faulty(config: object, epoch: int) -> Fault | None:
@@ -40,22 +40,22 @@ def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_
 def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=1)
     assert "No trial is complete yet." in report(store, study, "")
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     assert "<td>0</td>" in report(store, study, "")
 
 
 def test_a_browser_draws_a_thousand_trials(tmp_path: Path):
     from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
-    from hpo.store import study as studies
-    from hpo.store.connect import open_store
-    from hpo.store.url import parse
+    from hpo.store import studies
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import parse
     from tests.conftest import small_space
 
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
     recipe = StudyRecipe(budget=Budget(trials=1000), sampler=Sampler(name="random"), pruner=Pruner(min_epochs=3))
     studies.create(store, "s", "small", small_space(epochs=20), recipe, "f" * 64)
-    study = studies.load(store, "s")
-    work(store, study, FakeEngine(capacity=50), tmp_path)
+    study = studies.load_study(store, "s")
+    work(store, study, SimulatedEngine(capacity=50), tmp_path)
     path = tmp_path / "report.html"
     path.write_text(report(store, study, "hpo run --study s"))
     assert path.stat().st_size < 5_000_000

@@ -10,31 +10,31 @@ import sqlalchemy as sa
 
 from hpo.config import TrialConfig
 from hpo.errors import StoreError, StudyError
+from hpo.runner.session import Session
 from hpo.space import SearchSpace
-from hpo.store import reading, schema, trials
-from hpo.store import study as studies
-from hpo.store.connect import Store
-from hpo.store.limits import OUTSIDE
-from hpo.store.respace import set_space
-from hpo.store.session import Session
-from hpo.store.study import Study
+from hpo.store import queries, studies
+from hpo.store.change_space import change_space
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import Store
+from hpo.store.leases.stopping import OUTSIDE
+from hpo.store.studies import StudyRecord
+from hpo.training.simulated import SimulatedEngine
 from tests.conftest import small_space
-from tests.fakes import FakeEngine
 from tests.test_loop import trials_of, work
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 
 LR = {"low": 1e-5, "high": 1e-1, "log": True}
 MLP = {"depth": {"low": 1, "high": 3}, "width": {"low": 8, "high": 64, "step": 8}}
 
 
-def finished_study(store: Store, make_study: MakeStudy, folder: Path, **kwargs: object) -> Study:
+def finished_study(store: Store, make_study: MakeStudy, folder: Path, **kwargs: object) -> StudyRecord:
     study = make_study(**({"trials": 16} | kwargs))
-    work(store, study, FakeEngine(), folder)
+    work(store, study, SimulatedEngine(), folder)
     return study
 
 
-def sampled(store: Store, study: Study) -> list[optuna.trial.FrozenTrial]:
+def sampled(store: Store, study: StudyRecord) -> list[optuna.trial.FrozenTrial]:
     """What sampler and pruner see."""
     with Session(store, study, {}) as session:
         return session._mirror.get_all_trials(study.study_id, states=(optuna.trial.TrialState.COMPLETE,))
@@ -57,9 +57,9 @@ def test_a_wider_space_keeps_every_trial_and_learns_from_it(store: Store, make_s
         optimizer={"name": {"choices": ["sgd", "adam", "adamw"]}, "lr": LR | {"low": 1e-6}},
         batch_size={"choices": [16, 32]},
     )
-    result = set_space(store, "s", "wider", wider)
+    result = change_space(store, "s", "wider", wider)
     assert result.kept == list(range(16)) and result.hidden == result.dropped == {}
-    study = studies.load(store, "s")
+    study = studies.load_study(store, "s")
     assert study.space == wider and study.space_name == "wider"
     studies.check_same(study, wider, None)
     after = trials_of(store, study)
@@ -74,7 +74,7 @@ def test_a_wider_space_keeps_every_trial_and_learns_from_it(store: Store, make_s
     space = optuna.search_space.intersection_search_space(sampled(store, study))
     assert {"mlp.depth", "batch_size", "optimizer.lr"} <= space.keys(), "one distribution for old trials and new"
     studies.update_budget(store, study, trials=24)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     check_walks(wider, trials_of(store, study))
     assert len(trials_of(store, study)) == 24
 
@@ -83,33 +83,33 @@ def test_a_narrower_space_hides_what_it_cannot_draw(store: Store, make_study: Ma
     study = finished_study(store, make_study, tmp_path)
     before = trials_of(store, study)
     narrow = small_space(optimizer={"name": "adam", "lr": LR})
-    result = set_space(store, "s", "narrow", narrow)
+    result = change_space(store, "s", "narrow", narrow)
     fitting = {t.number for t in before if t.params["optimizer.name"] == "adam"}
     assert set(result.kept) == fitting and 0 < len(fitting) < 16
     assert set(result.hidden) == set(range(16)) - fitting
     assert set(result.hidden.values()) == {"optimizer.name: is sgd, the space gives adam"} or all(
         why.startswith("optimizer") for why in result.hidden.values()
     )
-    study = studies.load(store, "s")
+    study = studies.load_study(store, "s")
     after = trials_of(store, study)
     check_walks(narrow, [t for t in after if t.number in fitting])
     hidden = [t for t in after if t.number not in fitting]
     assert all(t.params == before[t.number].params and OUTSIDE in t.system_attrs for t in hidden)
     assert {t.number for t in sampled(store, study)} == fitting
     with store.read() as connection:
-        view = reading.study(connection, study.study_id)
-        best = reading.best_trials(connection, study.study_id, 99)
-        out = reading.best_trials(connection, study.study_id, 99, outside=True)
+        view = queries.study(connection, study.study_id)
+        best = queries.best_trials(connection, study.study_id, 99)
+        out = queries.best_trials(connection, study.study_id, 99, outside=True)
     assert view.finished == 16 and view.outside == 16 - len(fitting), "they were paid for"
     assert {t.number for t in best} == fitting and view.best_value == best[0].value
     assert {t.number for t in out} == set(result.hidden) and out[0].outside == result.hidden[out[0].number]
     # and back: nothing was lost
-    again = set_space(store, "s", "small", small_space())
+    again = change_space(store, "s", "small", small_space())
     assert again.kept == list(range(16)) and again.hidden == {}
     restored = trials_of(store, study)
     assert [t.params for t in restored] == [t.params for t in before]
     assert [t.distributions for t in restored] == [t.distributions for t in before]
-    assert {t.number for t in sampled(store, studies.load(store, "s"))} == set(range(16))
+    assert {t.number for t in sampled(store, studies.load_study(store, "s"))} == set(range(16))
 
 
 def test_draws_that_a_config_does_not_tell_stay(store: Store, make_study: MakeStudy, tmp_path: Path):
@@ -117,7 +117,7 @@ def test_draws_that_a_config_does_not_tell_stay(store: Store, make_study: MakeSt
     mlp = {"depth": 1, "width": {"low": 8, "high": 64, "step": 8}, "taper": {"low": 0.5, "high": 1.0}}
     study = finished_study(store, make_study, tmp_path, space={"mlp": mlp})
     before = trials_of(store, study)
-    set_space(store, "s", "x", small_space(mlp=mlp | {"taper": {"low": 0.3, "high": 1.0}}))
+    change_space(store, "s", "x", small_space(mlp=mlp | {"taper": {"low": 0.3, "high": 1.0}}))
     assert [t.params for t in trials_of(store, study)] == [t.params for t in before]
 
 
@@ -130,38 +130,38 @@ def test_waiting_trials_that_no_longer_fit_are_dropped_and_named(store: Store, m
     baselines = [baseline("small", 8), baseline("large", 64), baseline("plain", 16, "sgd")]
     study = make_study(trials=12, space={"baselines": baselines})
     steps = iter(range(1000))
-    work(store, study, FakeEngine(), tmp_path, lambda: next(steps) > 2)  # the first is handed back
+    work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 2)  # the first is handed back
     narrow = small_space(
         mlp=MLP | {"width": {"low": 16, "high": 64, "step": 8}},
         batch_size={"choices": [32, 64]},
         baselines=[baseline("wide", 48) | {"params": baseline("wide", 48)["params"] | {"batch_size": 64}}],  # type: ignore[operator]
     )
-    result = set_space(store, "s", "narrow", narrow)
+    result = change_space(store, "s", "narrow", narrow)
     assert result.waiting == [1, 2] and result.added == ["wide"]
     [(number, (what, why))] = result.dropped.items()
     assert (number, what) == (0, "baseline small") and why.startswith("mlp.0.width: must lie in 16..64")
     dropped, *waiting = trials_of(store, study)
     assert dropped.state.name == "FAIL" and dropped.user_attrs["excused"].startswith("dropped: it does not fit")
     assert [t.system_attrs["fixed_params"].get("batch_size") for t in waiting] == [32, 32, 64]
-    study = studies.load(store, "s")
-    work(store, study, FakeEngine(), tmp_path)
+    study = studies.load_study(store, "s")
+    work(store, study, SimulatedEngine(), tmp_path)
     done = trials_of(store, study)
     assert [t.user_attrs.get("baseline") for t in done[1:4]] == ["large", "plain", "wide"]
     check_walks(narrow, done[1:])
     assert sum(t.state.name == "COMPLETE" for t in done) == 12
-    assert set_space(store, "s", "narrow", narrow).added == [], "not twice"
+    assert change_space(store, "s", "narrow", narrow).added == [], "not twice"
 
 
 def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=1)
     steps = iter(range(1000))
-    work(store, study, FakeEngine(), tmp_path, lambda: next(steps) > 2)
+    work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 2)
     [before] = trials_of(store, study)
     assert before.state.name == "WAITING" and before.intermediate_values
     wider = small_space(batch_size={"choices": [32, 64]})
-    assert set_space(store, "s", "wider", wider).waiting == [0]
-    engine = FakeEngine()
-    work(store, studies.load(store, "s"), engine, tmp_path)
+    assert change_space(store, "s", "wider", wider).waiting == [0]
+    engine = SimulatedEngine()
+    work(store, studies.load_study(store, "s"), engine, tmp_path)
     [after] = trials_of(store, study)
     assert engine.admitted == [(after._trial_id, len(before.intermediate_values))], "from its checkpoint"
     check_walks(wider, [after])
@@ -187,9 +187,9 @@ def test_what_cannot_be_mapped_is_refused_and_nothing_is_changed(
     study = finished_study(store, make_study, tmp_path)
     before = rows(store)
     with pytest.raises(StudyError, match=message) as caught:
-        set_space(store, "s", "other", small_space(**changes))
+        change_space(store, "s", "other", small_space(**changes))
     assert len(str(caught.value).splitlines()) == 1 and "Begin another study" in str(caught.value)
-    assert rows(store) == before and studies.load(store, "s") == study
+    assert rows(store) == before and studies.load_study(store, "s") == study
 
 
 def rows(store: Store) -> list[list[tuple[object, ...]]]:
@@ -203,9 +203,9 @@ def test_a_failure_midway_writes_nothing(
 ):
     finished_study(store, make_study, tmp_path)
     before = rows(store)
-    monkeypatch.setattr("hpo.store.respace._put", lambda *_: 1 / 0)
+    monkeypatch.setattr("hpo.store.change_space._put", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        set_space(store, "s", "narrow", small_space(optimizer={"name": "adam", "lr": LR}))
+        change_space(store, "s", "narrow", small_space(optimizer={"name": "adam", "lr": LR}))
     assert rows(store) == before
 
 
@@ -213,30 +213,30 @@ def test_a_study_with_workers_is_refused_and_a_late_worker_notices(store: Store,
     study = make_study(trials=3)
     wider = small_space(batch_size={"choices": [32, 64]})
     with Session(store, study, {}), pytest.raises(StudyError, match="must be at rest, got 1 worker"):
-        set_space(store, "s", "wider", wider)
-    assert studies.load(store, "s") == study
-    set_space(store, "s", "wider", wider)
+        change_space(store, "s", "wider", wider)
+    assert studies.load_study(store, "s") == study
+    change_space(store, "s", "wider", wider)
     with pytest.raises(StoreError, match='Study "s" was given another space'), Session(store, study, {}):
         pass  # a worker that read the study before
-    work(store, studies.load(store, "s"), FakeEngine(), tmp_path)
+    work(store, studies.load_study(store, "s"), SimulatedEngine(), tmp_path)
     check_walks(wider, trials_of(store, study))
 
 
 def test_failed_trials_outside_the_space_are_not_retried(store: Store, make_study: MakeStudy, tmp_path: Path):
-    from hpo.store import managing
-    from hpo.training.contract import Fault
+    from hpo.store import admin
+    from hpo.training.engine import Fault
 
     def fault(config: TrialConfig, epoch: int) -> Fault | None:
         return Fault("error", "odd") if config.seed % 2 and epoch == 2 else None
 
     study = make_study(trials=10, max_failures=100)
-    work(store, study, FakeEngine(fault=fault), tmp_path)
+    work(store, study, SimulatedEngine(fault=fault), tmp_path)
     narrow = small_space(optimizer={"name": "adam", "lr": LR})
-    set_space(store, "s", "narrow", narrow)
+    change_space(store, "s", "narrow", narrow)
     failed = [t for t in trials_of(store, study) if t.state.name == "FAIL"]
     fitting = [t.number for t in failed if t.params.get("optimizer.name", "adam") == "adam"]
     assert 0 < len(fitting) < len(failed)
-    assert [old for old, _ in managing.retry(store, "s", None)] == fitting
+    assert [old for old, _ in admin.retry(store, "s", None)] == fitting
 
 
 def test_the_command_says_what_became_of_the_trials(
@@ -269,8 +269,8 @@ def test_ten_thousand_trials_are_not_asked_for_one_by_one(store: Store, make_stu
     study = finished_study(store, make_study, tmp_path, trials=40)
     statements: list[str] = []
     sa.event.listen(store.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    set_space(store, study.name, "wider", small_space(batch_size={"choices": [32, 64]}))
+    change_space(store, study.name, "wider", small_space(batch_size={"choices": [32, 64]}))
     assert len(statements) < 40
     assert len(trials_of(store, study)[0].params) == len(trials_of(store, study)[0].distributions)
     with store.read() as connection:
-        assert all("batch_size" in t.params for t in trials.load_study(connection, study.study_id))
+        assert all("batch_size" in t.params for t in trial_rows.load_trials(connection, study.study_id))

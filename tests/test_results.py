@@ -17,7 +17,6 @@ import torch
 
 import hpo
 from hpo import data
-from hpo import space as spaces
 from hpo.config import (
     CNN,
     MLP,
@@ -31,31 +30,39 @@ from hpo.config import (
     Plateau,
     RMSprop,
     Schedule,
-    Step,
+    StepDecay,
     TrialConfig,
     WarmupCosine,
 )
 from hpo.errors import DocumentError, HpoError, StudyError
 from hpo.models import build_model, parameter_count
-from hpo.ranges import AtRandom
+from hpo.ranges import RandomSuggester
 from hpo.recipe import Budget, Fidelity, Pruner, StudyRecipe
-from hpo.results import confirmation, export, folder, formats, predict, retrain, testing
+from hpo.results import confirmation, export, formats, model_folder, predict, retrain, test_evaluation
 from hpo.results.export import Export
+from hpo.results.intervals import (
+    Interval,
+    anova_differs,
+    dunnett_intervals,
+    mean_interval,
+    prediction_interval,
+    proportion_interval,
+)
 from hpo.results.script import to_script
-from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval, proportion_interval
-from hpo.store import study as studies
-from hpo.store.connect import Store
-from hpo.store.study import Study
-from hpo.training.contract import EpochResult, Fault
+from hpo.space import load_space
+from hpo.store import studies
+from hpo.store.database.connect import Store
+from hpo.store.studies import StudyRecord
+from hpo.training.engine import EpochResult, Fault
+from hpo.training.simulated import SimulatedEngine
 from tests.conftest import small_space
-from tests.fakes import FakeEngine
 from tests.test_loop import trials_of, work
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 CPU = torch.device("cpu")
 
 
-class NoisyEngine(FakeEngine):
+class NoisyEngine(SimulatedEngine):
     """Trainings whose score is what `top` says of the config, and luck that follows from the seed alone."""
 
     def __init__(self, top: Callable[[TrialConfig], float], spread: float = 0.01) -> None:
@@ -80,7 +87,7 @@ BASELINE = {
 
 def confirmed(
     store: Store, make_study: MakeStudy, folder: Path, engine: NoisyEngine, trials: int = 30, seeds: int = 5
-) -> tuple[Study, confirmation.Confirmation]:
+) -> tuple[StudyRecord, confirmation.Confirmation]:
     study = make_study(trials=trials, space={"epochs": 2, "baselines": [BASELINE]})
     work(store, study, engine, folder)
     confirming = confirmation.prepare(store, study, 5, seeds)
@@ -157,7 +164,7 @@ def test_nothing_to_confirm_says_so(store: Store, make_study: MakeStudy, tmp_pat
     study = make_study(trials=3)
     with pytest.raises(StudyError, match="has no complete trial yet"):
         confirmation.prepare(store, study, 5, 5)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     confirming = confirmation.prepare(store, study, 1, 2)
     with pytest.raises(StudyError, match="is itself a confirmation"):
         confirmation.prepare(store, confirming, 1, 2)
@@ -173,10 +180,10 @@ def test_intervals_are_those_of_the_books():
     assert (found.low, found.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
     # Dunnett's own example of three fabrics (1955): A above the control, 11 ± 16.
     control = [55, 47, 48]
-    found = gaps([[55, 64, 64], [55, 49, 52], [50, 44, 41]], control)[0]
+    found = dunnett_intervals([[55, 64, 64], [55, 49, 52], [50, 44, 41]], control)[0]
     assert (found.low, found.high) == (pytest.approx(0, abs=1.5), pytest.approx(22, abs=1.5))
     assert mean_interval([0.5, 0.5]) == Interval(0.5, 0.5)
-    assert gaps([[0.5, 0.5]], [0.4, 0.4])[0].low == pytest.approx(0.1)
+    assert dunnett_intervals([[0.5, 0.5]], [0.4, 0.4])[0].low == pytest.approx(0.1)
 
 
 def test_a_promise_is_kept_as_often_as_it_says():
@@ -195,11 +202,14 @@ def test_a_promise_is_kept_as_often_as_it_says():
 def test_equal_candidates_rarely_differ():
     chance = np.random.default_rng(0)
     wrong = sum(
-        gaps(list(chance.normal(0.9, 0.01, size=(5, 5))), list(chance.normal(0.9, 0.01, size=5)))[0].low > 0
+        dunnett_intervals(list(chance.normal(0.9, 0.01, size=(5, 5))), list(chance.normal(0.9, 0.01, size=5)))[0].low
+        > 0
         for _ in range(60)
     )
     assert wrong <= 5
-    assert not differ([[0.9, 0.91, 0.89], [0.9, 0.89, 0.91]]) and differ([[0.9, 0.91, 0.89], [0.8, 0.81, 0.79]])
+    assert not anova_differs([[0.9, 0.91, 0.89], [0.9, 0.89, 0.91]]) and anova_differs(
+        [[0.9, 0.91, 0.89], [0.8, 0.81, 0.79]]
+    )
 
 
 MLP_CONFIG = TrialConfig(
@@ -215,7 +225,7 @@ MLP_CONFIG = TrialConfig(
 
 def trained(config: TrialConfig, at: Path, **options: bool) -> tuple[retrain.Trained, dict[str, object]]:
     run = retrain.retrain(config, retrain.load_data(config, None), CPU, at, **options)
-    return testing.test([run], None)
+    return test_evaluation.evaluate_on_test([run], None)
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json", "yaml"])
@@ -263,7 +273,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pyt
 
 def test_a_model_folder_is_enough(tmp_path: Path):
     kept, metrics = trained(MLP_CONFIG, tmp_path)
-    folder.write(tmp_path, Export(MLP_CONFIG, {}, "of a test"), kept, metrics)
+    model_folder.write_model_folder(tmp_path, Export(MLP_CONFIG, {}, "of a test"), kept, metrics)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "config.toml",
         "confusion_matrix.png",
@@ -309,7 +319,7 @@ def test_training_on_validation_too_uses_every_row(tmp_path: Path):
 
 def test_what_does_not_fit_the_network_is_refused(tmp_path: Path):
     kept, metrics = trained(dataclasses.replace(MLP_CONFIG, epochs=1), tmp_path)
-    folder.write(tmp_path, Export(MLP_CONFIG, {}, "of a test"), kept, metrics)
+    model_folder.write_model_folder(tmp_path, Export(MLP_CONFIG, {}, "of a test"), kept, metrics)
     model = hpo.load(tmp_path)
     from PIL import Image
 
@@ -354,8 +364,8 @@ EVERYTHING = dataclasses.replace(
 def sample_configs() -> list[TrialConfig]:
     found = [MLP_CONFIG]
     for name in ("ann_fashion", "cnn_fashion"):
-        space = spaces.load(name)
-        found += [space.draw(AtRandom(i), seed=i) for i in range(12)]
+        space = load_space(name)
+        found += [space.draw(RandomSuggester(i), seed=i) for i in range(12)]
     return [*found, dataclasses.replace(MLP_CONFIG, model=RESIDUAL_MLP), EVERYTHING]
 
 
@@ -388,7 +398,7 @@ def test_a_script_builds_the_same_network():
         Cosine(floor=0.1),
         Cosine(),
         OneCycle(),
-        Step(),
+        StepDecay(),
         Exponential(),
         WarmupCosine(warmup=0.2),
         Plateau(patience=2),
@@ -438,13 +448,13 @@ def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig):
 def test_a_cnn_comes_back_too(tmp_path: Path):
     config = dataclasses.replace(MLP_CONFIG, model=CNN(channels=(8, 16), dropout=(0.0, 0.1), norm="batch"), epochs=4)
     kept, metrics = trained(config, tmp_path)
-    folder.write(tmp_path, Export(config, {}, "of a test"), kept, metrics)
+    model_folder.write_model_folder(tmp_path, Export(config, {}, "of a test"), kept, metrics)
     rows = data.load_test(data.info("digits"))
     logits = hpo.load(tmp_path)(torch.from_numpy(rows.x))
     assert (logits.argmax(1).numpy() == rows.y).mean() == pytest.approx(metrics["test_accuracy"], abs=0.003)
 
 
-def fidelities(store: Store, study: Study) -> set[tuple[float, int | None]]:
+def fidelities(store: Store, study: StudyRecord) -> set[tuple[float, int | None]]:
     configs = [TrialConfig.from_dict(trial.user_attrs["config"], "trial") for trial in trials_of(store, study)]
     return {(config.data_fraction, config.image_size) for config in configs}
 
@@ -453,7 +463,7 @@ def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, 
     less = Fidelity(data_fraction=0.25, image_size=14)
     recipe = StudyRecipe(budget=Budget(trials=4), pruner=Pruner(name="none"), fidelity=less, objective="macro_f1")
     assert studies.create(store, "cheap", "small", small_space(epochs=2), recipe, "f" * 64)
-    study = studies.load(store, "cheap")
+    study = studies.load_study(store, "cheap")
     engine = NoisyEngine(lambda config: 0.8)
     work(store, study, engine, tmp_path)
     assert fidelities(store, study) == {(0.25, 14)}

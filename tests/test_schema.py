@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.artifacts import FolderFiles
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
-from hpo.store import schema, trials
-from hpo.store.connect import Store
-from hpo.store.session import Session
-from hpo.store.study import Study
-from tests.fakes import FakeEngine
+from hpo.runner.session import Session
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import Store
+from hpo.store.studies import StudyRecord
+from hpo.training.simulated import SimulatedEngine
 
 OURS = {"hpo_schema", "hpo_studies", "hpo_workers", "hpo_leases"}
 
@@ -43,7 +43,7 @@ def test_the_revision_is_the_one_of_the_installed_optuna(store: Store):
     assert storage.get_head_version() == storage.get_current_version() == schema.OPTUNA_REVISION
 
 
-def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable[..., Study]):
+def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable[..., StudyRecord]):
     study = make_study()
     theirs = optuna.load_study(study_name=study.name, storage=url(store))
     for value in (0.25, float("inf"), float("-inf"), None):
@@ -59,21 +59,21 @@ def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable
     theirs.enqueue_trial({"lr": 0.1})
     expected = optuna.storages.RDBStorage(url(store)).get_all_trials(study.study_id)
     with store.read() as connection:
-        got = trials.load_some(connection, [t._trial_id for t in expected])
-        bare = trials.load_newer(connection, study.study_id, -1, [])
+        got = trial_rows.load_some(connection, [t._trial_id for t in expected])
+        bare = trial_rows.load_newer(connection, study.study_id, -1, [])
     assert list(map(repr, got)) == list(map(repr, expected))
     for trial in expected:
         trial.user_attrs = {}
     assert list(map(repr, bare)) == list(map(repr, expected))
 
 
-def test_changes_written_twice_count_once(store: Store, make_study: Callable[..., Study]):
+def test_changes_written_twice_count_once(store: Store, make_study: Callable[..., StudyRecord]):
     study = make_study()
     with store.write() as connection:
-        trial_id, _ = trials.insert_trial(store, connection, study.study_id, "RUNNING")
+        trial_id, _ = trial_rows.insert_trial(store, connection, study.study_id, "RUNNING")
     distribution = optuna.distributions.FloatDistribution(0, 1)
-    changes = trials.Changes(
-        params={(trial_id, "x"): trials.param_change(0.5, distribution)},
+    changes = trial_rows.Changes(
+        params={(trial_id, "x"): trial_rows.param_change(0.5, distribution)},
         user_attrs={(trial_id, "a"): "1"},
         system_attrs={(trial_id, "b"): '"c"'},
         intermediate={(trial_id, 1): 0.25, (trial_id, 2): float("nan")},
@@ -81,7 +81,7 @@ def test_changes_written_twice_count_once(store: Store, make_study: Callable[...
     )
     for _ in range(2):
         with store.write() as connection:
-            trials.write(store, connection, changes)
+            trial_rows.write(store, connection, changes)
     [trial] = optuna.load_study(study_name=study.name, storage=url(store)).trials
     assert trial.params == {"x": 0.5} and trial.distributions == {"x": distribution}
     assert trial.user_attrs == {"a": 1} and trial.system_attrs == {"b": "c"}
@@ -90,10 +90,10 @@ def test_changes_written_twice_count_once(store: Store, make_study: Callable[...
     assert trial.datetime_complete is not None and trial.duration is not None
 
 
-def test_optuna_goes_on_where_we_stopped(store: Store, make_study: Callable[..., Study], tmp_path: Path):
+def test_optuna_goes_on_where_we_stopped(store: Store, make_study: Callable[..., StudyRecord], tmp_path: Path):
     study = make_study(trials=12)
     with Session(store, study, {}) as session:
-        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), study.recipe.checkpoints)).run()
+        Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints)).run()
     theirs = optuna.load_study(study_name=study.name, storage=url(store))
     theirs.optimize(lambda t: study.space.draw(t, 0).optimizer.lr, n_trials=3)
     assert [t.number for t in theirs.trials] == list(range(15))

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from hpo.config import Split, TrialConfig, difference, measured_as
+from hpo.config import Split, TrialConfig, format_difference, metric_label
 from hpo.data import info, load_parts
-from hpo.training.contract import EpochResult, final
 from hpo.training.dataset import ResidentData, balanced_weights, resident
+from hpo.training.engine import EpochResult, final
+from hpo.training.metrics import compute_metrics
 from hpo.training.run import Run
-from hpo.training.scoring import scores
 from tests.test_stopping import MLP_RUN
 
 CPU = torch.device("cpu")
@@ -26,9 +26,9 @@ def cancer() -> ResidentData:
 
 
 def test_a_difference_is_said_in_points_only_where_values_are_shares():
-    assert difference(measured_as("accuracy"), 0.0125) == "+1.25 points"
-    assert difference(measured_as("neg_log_loss"), -0.25) == "-0.2500"
-    assert difference("value", 0.5) == "+0.5000"  # of a study that hpo did not make
+    assert format_difference(metric_label("accuracy"), 0.0125) == "+1.25 points"
+    assert format_difference(metric_label("neg_log_loss"), -0.25) == "-0.2500"
+    assert format_difference("value", 0.5) == "+0.5000"  # of a study that hpo did not make
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -37,7 +37,7 @@ def test_scores_are_scikit_learns(classes: int):
     y = chance.choice(classes, size=200, p=[0.6] + [0.4 / (classes - 1)] * (classes - 1))
     logits = chance.normal(size=(200, classes))
     logits[:, -1] -= 9  # a class that is never predicted
-    found, predicted = scores(torch.tensor(logits), torch.tensor(y)), logits.argmax(1)
+    found, predicted = compute_metrics(torch.tensor(logits), torch.tensor(y)), logits.argmax(1)
     assert found.accuracy == pytest.approx((predicted == y).mean())
     assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(y, predicted))
     assert found.macro_f1 == pytest.approx(f1_score(y, predicted, average="macro", zero_division=0.0))

@@ -12,7 +12,7 @@ from hpo.config import MLP, SGD, TrialConfig
 from hpo.data import info
 from hpo.errors import DocumentError
 from hpo.models import build_model
-from hpo.ranges import AtRandom, Fixed
+from hpo.ranges import FixedSuggester, RandomSuggester
 from hpo.space import SearchSpace
 from tests.conftest import small_space
 from tests.test_documents import SPACES
@@ -20,14 +20,14 @@ from tests.test_documents import SPACES
 
 @pytest.mark.parametrize("name", SPACES)
 def test_200_random_draws_build(name: str):
-    loaded = space.load(name)
+    loaded = space.load_space(name)
     # A space without data is for the user's own: as breast cancer's rows, or as digits of four times their size.
     shape, classes = (30,) if loaded.mlp else (3, 32, 32), 2
     if loaded.data is not None:
         shape, classes = info(loaded.data).input_shape, len(info(loaded.data).classes)
     rows = torch.empty(2, *shape, device="meta")
     for seed in range(200):
-        config = loaded.draw(AtRandom(seed), seed)
+        config = loaded.draw(RandomSuggester(seed), seed)
         with torch.device("meta"):
             model = build_model(config.model, shape, classes)
             assert model(rows).shape == (2, classes)
@@ -36,34 +36,34 @@ def test_200_random_draws_build(name: str):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_optuna_draws_what_its_trial_replays(name: str):
-    loaded = space.load(name)
+    loaded = space.load_space(name)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for seed in range(30):
         trial = study.ask()
         config = loaded.draw(trial, seed)
         assert loaded.draw(optuna.trial.FixedTrial(trial.params), seed) == config
-        assert loaded.draw(Fixed(trial.params), seed) == config
+        assert loaded.draw(FixedSuggester(trial.params), seed) == config
         study.tell(trial, 0.0)
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_baselines_draw(name: str):
-    loaded = space.load(name)
+    loaded = space.load_space(name)
     assert loaded.baselines
     for baseline in loaded.baselines:
-        loaded.draw(Fixed(baseline.values()), 0)
+        loaded.draw(FixedSuggester(baseline.values()), 0)
 
 
 def test_the_baseline_of_ann_fashion_is_the_network_people_choose_by_hand():
-    loaded = space.load("ann_fashion")
-    config = loaded.draw(Fixed(loaded.baselines[1].values()), 0)
+    loaded = space.load_space("ann_fashion")
+    config = loaded.draw(FixedSuggester(loaded.baselines[1].values()), 0)
     assert config.model == MLP((128, 64), (0.3, 0.3), activation="relu", norm="batch")
     assert config.optimizer == SGD(lr=0.1, weight_decay=1e-6)
     assert config.batch_size == 64
 
 
 def names_drawn(loaded: SearchSpace, seed: int = 0) -> list[str]:
-    suggester = AtRandom(seed)
+    suggester = RandomSuggester(seed)
     loaded.draw(suggester, 0)
     return list(suggester.drawn)
 
@@ -78,20 +78,20 @@ def test_shared_fields_are_drawn_once():
     width, rate = {"low": 8, "high": 64, "step": 8, "shared": True}, {"low": 0.0, "high": 0.5, "shared": True}
     loaded = small_space(mlp={"depth": 3, "width": width, "dropout": rate})
     assert names_drawn(loaded)[:2] == ["mlp.width", "mlp.dropout"]
-    model = loaded.draw(AtRandom(0), 0).model
+    model = loaded.draw(RandomSuggester(0), 0).model
     assert isinstance(model, MLP) and len(set(model.widths)) == len(set(model.dropout)) == 1
 
 
 def test_a_taper_narrows_layer_by_layer_in_whole_steps():
     loaded = small_space(mlp={"depth": 4, "width": {"low": 8, "high": 256, "step": 8}, "taper": 0.5})
-    model = loaded.draw(Fixed({"mlp.width": 192, "optimizer.name": "sgd", "optimizer.lr": 0.1}), 0).model
+    model = loaded.draw(FixedSuggester({"mlp.width": 192, "optimizer.name": "sgd", "optimizer.lr": 0.1}), 0).model
     assert isinstance(model, MLP) and model.widths == (192, 96, 48, 24)
 
 
 def test_an_optimizers_own_range_goes_before_the_common_one():
     lr = {"low": 1e-4, "high": 1e-2, "log": True}
     loaded = small_space(optimizer={"name": "sgd", "lr": lr, "sgd": {"lr": {"low": 0.1, "high": 1.0, "log": True}}})
-    drawn = AtRandom(0)
+    drawn = RandomSuggester(0)
     assert loaded.draw(drawn, 0).optimizer.lr >= 0.1
     assert "optimizer.sgd.lr" in drawn.drawn and "optimizer.lr" not in drawn.drawn
 
@@ -121,5 +121,5 @@ def test_images_too_small_for_the_depth_are_refused_before_training():
 
 def test_documents_name_only_known_data():
     for path in (Path(__file__).parent.parent / "search_spaces").glob("*.toml"):
-        source = space.load(path.stem).data
+        source = space.load_space(path.stem).data
         assert source is None or info(source)

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hpo.config import Exponential, Plateau, Step, TrialConfig, WarmupCosine
+from hpo.config import Exponential, Plateau, StepDecay, TrialConfig, WarmupCosine
 from hpo.training import checkpoints
-from hpo.training.contract import EpochResult
+from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData
-from hpo.training.graphed import GraphedRun
+from hpo.training.engine import EpochResult
 from hpo.training.run import Run
 from hpo.training.schedules import lr_factor
 from hpo.training.solo import SoloEngine
@@ -77,7 +77,7 @@ def test_a_plateau_lowers_the_rate_as_torch_does():
 
 
 def test_steps_exponentials_and_warm_ups():
-    step = [lr_factor(Step(parts=3, gamma=0.1), i, 9) for i in range(9)]
+    step = [lr_factor(StepDecay(parts=3, gamma=0.1), i, 9) for i in range(9)]
     assert step == pytest.approx([1] * 3 + [0.1] * 3 + [0.01] * 3)
     exponential = [lr_factor(Exponential(final=0.01), i, 5) for i in range(5)]
     assert exponential == pytest.approx([1, 0.01**0.25, 0.1, 0.01**0.75, 0.01])

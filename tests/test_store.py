@@ -11,29 +11,30 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
+from hpo.artifacts import FolderFiles
 from hpo.errors import StoreError, StudyError, UsageError
-from hpo.runner.artifacts import Folder
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
-from hpo.store import claims, limits, reading, schema
-from hpo.store import study as studies
-from hpo.store.claims import Presence, Wait, Watch
-from hpo.store.connect import Store, exists, open_store, patiently
-from hpo.store.outbox import WorkerLost
-from hpo.store.session import Session
-from hpo.store.study import Study
-from hpo.store.url import configured, parse, shown
+from hpo.runner.session import Session
+from hpo.store import queries, studies
+from hpo.store.database import schema
+from hpo.store.database.connect import Store, exists, open_store, patiently
+from hpo.store.database.url import configured, parse, shown
+from hpo.store.leases import claims, stopping
+from hpo.store.leases.claims import NothingToClaim, Presence, Watch
+from hpo.store.leases.outbox import WorkerLost
+from hpo.store.studies import StudyRecord
+from hpo.training.simulated import SimulatedEngine
 from tests.conftest import small_space
-from tests.fakes import FakeEngine
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 
 
 def url(store: Store) -> str:
     return store.url.render_as_string(hide_password=False)
 
 
-def trials_of(store: Store, study: Study) -> list[optuna.trial.FrozenTrial]:
+def trials_of(store: Store, study: StudyRecord) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=study.name, storage=url(store)).trials
 
 
@@ -93,7 +94,7 @@ def test_a_store_that_cannot_be_opened_is_named(text: str, message: str):
 
 
 def test_a_network_filesystem_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hpo.store.connect._filesystem", lambda path: "nfs4")
+    monkeypatch.setattr("hpo.store.database.connect._filesystem", lambda path: "nfs4")
     with pytest.raises(StoreError, match="must lie on a local disk, got nfs4: several machines would damage the file"):
         open_store(parse(f"sqlite:///{tmp_path}/a.db"), create=True)
     assert list(tmp_path.iterdir()) == []
@@ -118,15 +119,15 @@ def test_a_store_that_optuna_made_takes_our_studies(store_url: str):
     optuna.create_study(storage=storage, study_name="theirs").optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=2)
     store = open_store(parse(store_url), create=True)
     with pytest.raises(StudyError, match='Study "theirs" was not made by hpo'):
-        studies.load(store, "theirs")
+        studies.load_study(store, "theirs")
     with store.read() as connection:
-        [view] = reading.studies(connection)
+        [view] = queries.studies(connection)
     assert view.finished == 2 and view.budget is None
 
 
 def test_sixteen_processes_make_the_tables_at_once(store_url: str):
     code = (
-        "import sys; from hpo.store.connect import open_store; from hpo.store.url import parse;"
+        "import sys; from hpo.store.database.connect import open_store; from hpo.store.database.url import parse;"
         "open_store(parse(sys.argv[1]), create=True)"
     )
     command = [sys.executable, "-c", code, parse(store_url).render_as_string(hide_password=False)]
@@ -144,7 +145,7 @@ def test_a_study_name_that_is_none_is_refused(name: str):
 def test_an_unknown_study_gets_the_nearest(store: Store, make_study: MakeStudy):
     make_study("ann_fashion")
     with pytest.raises(StudyError, match=r'No study named "ann_fashon" in .*Did you mean ann_fashion\?') as caught:
-        studies.load(store, "ann_fashon")
+        studies.load_study(store, "ann_fashon")
     assert "secret" not in str(caught.value)
 
 
@@ -176,14 +177,14 @@ def test_claims_never_exceed_the_budget(store: Store, make_study: MakeStudy):
         two, one = first.claim(2), second.claim(5)
         assert isinstance(two, list) and isinstance(one, list)
         assert (len(two), len(one)) == (2, 1)
-        assert isinstance(first.claim(1), Wait)
+        assert isinstance(first.claim(1), NothingToClaim)
         for assignment in two:
             first.complete(assignment.trial_id, 0.5)
-        assert isinstance(first.claim(1), Wait)
+        assert isinstance(first.claim(1), NothingToClaim)
         second.fail(one[0].trial_id, "error", "x")
         [third] = second.claim(5)  # type: ignore[misc]
         second.complete(third.trial_id, 0.5)
-        assert isinstance(second.claim(1), limits.Over)
+        assert isinstance(second.claim(1), stopping.StopReason)
 
 
 def test_leaving_hands_trials_back(store: Store, make_study: MakeStudy):
@@ -206,7 +207,7 @@ def test_the_config_is_stored_before_the_trial_is_trained(store: Store, make_stu
         assert study.space.draw(optuna.trial.FixedTrial(trial.params), assignment.config.seed) == assignment.config
 
 
-def dead_session(store: Store, study: Study, claimed: int) -> Session:
+def dead_session(store: Store, study: StudyRecord, claimed: int) -> Session:
     """A session whose worker has died: it beats no more and holds no lock."""
     session = Session(store, study, {})
     session.__enter__()
@@ -223,7 +224,7 @@ def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_stud
     with Session(store, study, {}) as session:
         assert session.reap() == [0]
         assert session.reap() == []
-        Loop(session, FakeEngine(), Keeper(Folder(tmp_path), study.recipe.checkpoints)).run()
+        Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints)).run()
     first, second, third = trials_of(store, study)
     assert first.state.name == "FAIL" and first.user_attrs["failure"]["kind"] == "lost"
     assert "trial 1 goes on" in first.user_attrs["failure"]["message"]
@@ -231,7 +232,7 @@ def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_stud
     assert second.params == first.params and second.user_attrs["config"] == first.user_attrs["config"]
     assert (second.state.name, third.state.name) == ("COMPLETE", "COMPLETE")
     with store.read() as connection:
-        assert limits.failed_trials(connection, study.study_id) == 0
+        assert stopping.failed_trials(connection, study.study_id) == 0
 
 
 def test_a_worker_that_was_given_up_learns_it_and_writes_nothing(store: Store, make_study: MakeStudy):
@@ -257,7 +258,7 @@ def test_a_trial_that_kills_its_workers_is_given_up(store: Store, make_study: Ma
     assert [t.state.name for t in trials] == ["FAIL"] * claims.MAX_DEATHS
     assert trials[-1].user_attrs["failure"]["message"] == f"its workers died {claims.MAX_DEATHS} times in epoch 1"
     with store.read() as connection:
-        assert limits.failed_trials(connection, study.study_id) == 1
+        assert stopping.failed_trials(connection, study.study_id) == 1
 
 
 def test_a_claim_whose_answer_was_lost_is_found_again(store: Store, make_study: MakeStudy):
@@ -284,7 +285,8 @@ def test_a_beat_that_stands_still_is_a_dead_worker_by_the_watchers_own_clock(mon
 
 
 def test_a_worker_of_this_machine_is_known_dead_at_once():
-    code = "from hpo.store.claims import Presence; p = Presence('w'); p.__enter__(); print('here', flush=True); input()"
+    code = "from hpo.store.leases.claims import Presence; p = Presence('w')"
+    code += "; p.__enter__(); print('here', flush=True); input()"
     worker = "f" * 31 + "e"
     child = subprocess.Popen(
         [sys.executable, "-c", code.replace("'w'", repr(worker))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -332,7 +334,7 @@ def test_a_log_loss_is_aimed_at_nought(store: Store, make_study: MakeStudy):
         [assignment] = session.claim(1)  # type: ignore[misc]
         session.complete(assignment.trial_id, -0.4)
         session._outbox.flush()
-        assert session.over() == limits.Over("the target -0.5 is reached", "--target -0.2")
+        assert session.over() == stopping.StopReason("the target -0.5 is reached", "--target -0.2")
 
 
 def test_failures_are_bounded(store: Store, make_study: MakeStudy):
@@ -341,7 +343,7 @@ def test_failures_are_bounded(store: Store, make_study: MakeStudy):
         for _ in range(3):
             [assignment] = session.claim(1)  # type: ignore[misc]
             session.fail(assignment.trial_id, "error", "no luck")
-        assert session.claim(1) == limits.Over("3 trials have failed", "--max-failures 6")
+        assert session.claim(1) == stopping.StopReason("3 trials have failed", "--max-failures 6")
 
 
 def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy):
@@ -356,10 +358,10 @@ def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy)
     }
     studies.stop(store, study, "enough")
     with store.read() as connection:
-        assert limits.over(connection, study.study_id) == limits.Over("enough")
+        assert stopping.over(connection, study.study_id) == stopping.StopReason("enough")
     studies.update_budget(store, study)
     with store.read() as connection:
-        assert limits.over(connection, study.study_id) is None
+        assert stopping.over(connection, study.study_id) is None
 
 
 def test_the_clock_of_a_study_counts_working_time_only(store: Store, make_study: MakeStudy):
@@ -367,7 +369,7 @@ def test_the_clock_of_a_study_counts_working_time_only(store: Store, make_study:
 
     def seconds() -> float:
         with store.read() as connection:
-            return limits.budget_of(connection, study.study_id)[1].active_seconds
+            return stopping.budget_of(connection, study.study_id)[1].active_seconds
 
     with Session(store, study, {}), Session(store, study, {}):
         time.sleep(2.6)

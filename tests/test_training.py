@@ -24,10 +24,10 @@ from hpo.config import (
 )
 from hpo.errors import TrainingError, UsageError
 from hpo.training import checkpoints
-from hpo.training.contract import EpochResult, Fault, TrialFault
+from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import choose_device, resolve_precision, use_one_thread, work_per_layer
-from hpo.training.graphed import GraphedRun
+from hpo.training.engine import EpochResult, Fault, TrialFault
 from hpo.training.optimizers import build_optimizer
 from hpo.training.randomness import StatelessDropout, data_order, generator, random_bytes
 from hpo.training.run import Run

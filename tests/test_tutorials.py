@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from hpo import data, documents
-from hpo import space as spaces
 from hpo.config import AdamW, OneCycle, TrialConfig
 from hpo.models import build_model, parameter_count
-from hpo.ranges import Fixed
+from hpo.ranges import FixedSuggester
+from hpo.space import load_space
 
 MLP_128_64 = (784 * 128 + 128) + (128 * 64 + 64) + (64 * 10 + 10)
 MLP_256_128 = (784 * 256 + 256) + (256 * 128 + 128) + (128 * 10 + 10)
@@ -22,9 +22,9 @@ CNN_CIFAR_HEAD = (128 * 4 * 4 * 256 + 256) + (256 * 10 + 10)
 
 
 def baseline(space: str, start: str) -> TrialConfig:
-    found = spaces.load(space)
+    found = load_space(space)
     [chosen] = [b for b in found.baselines if b.name.startswith(start)]
-    return found.draw(Fixed(chosen.values()), seed=0)
+    return found.draw(FixedSuggester(chosen.values()), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_the_digit_networks_grid_before_its_head_is_four_by_four():
 
 def test_every_space_has_a_baseline():
     for name in documents.known("space"):
-        assert spaces.load(name).baselines, name
+        assert load_space(name).baselines, name

@@ -13,23 +13,22 @@ from hpo.errors import DocumentError, StudyError, UsageError
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results import confirmation, export
 from hpo.results.report import report
-from hpo.store import managing, reading
-from hpo.store import study as studies
-from hpo.store.connect import Store
-from hpo.store.limits import COST, INFEASIBLE
-from hpo.store.respace import set_space
-from hpo.store.study import Study
-from hpo.training.contract import Fault
+from hpo.store import admin, queries, studies
+from hpo.store.change_space import change_space
+from hpo.store.database.connect import Store
+from hpo.store.leases.stopping import COST, INFEASIBLE
+from hpo.store.studies import StudyRecord
+from hpo.training.engine import Fault
+from hpo.training.simulated import SimulatedEngine, accuracy
 from tests.conftest import small_space
-from tests.fakes import FakeEngine, accuracy
 from tests.test_loop import ORACLES, trials_of, work
 
-Made = Callable[..., Study]
+Made = Callable[..., StudyRecord]
 
 
 @pytest.fixture
 def make(store: Store) -> Made:
-    def made(name: str = "s", sampler: str = "tpe", pruner: str = "none", **kwargs: object) -> Study:
+    def made(name: str = "s", sampler: str = "tpe", pruner: str = "none", **kwargs: object) -> StudyRecord:
         space = small_space(**kwargs.pop("space", {}))  # type: ignore[arg-type]
         recipe = StudyRecipe(
             objective=("accuracy", kwargs.pop("cost", "parameters")),
@@ -38,7 +37,7 @@ def make(store: Store) -> Made:
             sampler=Sampler(name=sampler, startup_trials=8, population=6),
         )
         assert studies.create(store, name, "small", space, recipe, "f" * 64)
-        return studies.load(store, name)
+        return studies.load_study(store, name)
 
     return made
 
@@ -58,7 +57,7 @@ def stored(store: Store, name: str = "s") -> optuna.Study:
 
 def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Made, tmp_path: Path):
     study = make()
-    over = work(store, study, FakeEngine(costs=rate), tmp_path)
+    over = work(store, study, SimulatedEngine(costs=rate), tmp_path)
     assert over is not None and over.reason == "all 30 trials are finished"
     theirs = stored(store)
     directions = [d.name for d in theirs.directions]
@@ -67,9 +66,9 @@ def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Mad
         config = TrialConfig.from_dict(trial.user_attrs["config"], "t")
         assert trial.values == [accuracy(config, 6), rate(config)]
     with store.read() as connection:
-        front = reading.front(connection, study.study_id)
-        best = reading.best_trials(connection, study.study_id, 1)[0]
-        view = reading.study(connection, study.study_id)
+        front = queries.front(connection, study.study_id)
+        best = queries.best_trials(connection, study.study_id, 1)[0]
+        view = queries.study(connection, study.study_id)
     assert {(t.value, t.cost) for t in front} == {tuple(t.values) for t in theirs.best_trials} and len(front) > 2
     assert [t.value for t in front] == sorted((t.value for t in front), reverse=True)
     assert best.number == front[0].number and view.best_value == best.value
@@ -89,7 +88,7 @@ def test_every_sampler_draws_the_same_whoever_draws(
         over = None
         while over is None:
             steps = iter(range(10**6))
-            over = work(store, study, FakeEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
+            over = work(store, study, SimulatedEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
         found = trials_of(store, study)
         drawn.append([(t.state, t.params) for t in found])
         assert any(INFEASIBLE in t.user_attrs for t in found) == bool(constraints)
@@ -98,7 +97,7 @@ def test_every_sampler_draws_the_same_whoever_draws(
 
 def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path):
     study = make(sampler="nsga2", trials=30)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     generations = [t.system_attrs["_NSGA2:generation"] for t in trials_of(store, study)]
     assert generations == sorted(generations) and max(generations) == 4
     assert all(generations.count(g) == 6 for g in range(5))
@@ -108,7 +107,7 @@ def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path):
 def test_pruning_is_optunas_among_those_that_cost_no_more(store: Store, make: Made, tmp_path: Path, pruner: str):
     """For each trial a study of Optuna's own, with the earlier trials of no larger cost in it, prunes as ours did."""
     study = make(pruner=pruner, sampler="random", trials=60)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     found = trials_of(store, study)
     assert 5 < sum(t.state.name == "PRUNED" for t in found) < 55
     for trial in found:
@@ -138,7 +137,7 @@ def test_pruning_is_optunas_among_those_that_cost_no_more(store: Store, make: Ma
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median"])
 def test_what_is_pruned_was_beaten_by_something_no_larger(store: Store, make: Made, tmp_path: Path, pruner: str):
     study = make(pruner=pruner, trials=50)
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     found = trials_of(store, study)
     pruned = [t for t in found if t.state.name == "PRUNED"]
     assert pruned
@@ -161,7 +160,7 @@ def test_faults_and_resumed_trials_do_no_harm(store: Store, make: Made, tmp_path
     over = None
     while over is None:
         steps = iter(range(1000))
-        over = work(store, study, FakeEngine(3, fault=fault), tmp_path, lambda: next(steps) > 8)  # noqa: B023
+        over = work(store, study, SimulatedEngine(3, fault=fault), tmp_path, lambda: next(steps) > 8)  # noqa: B023
     found = trials_of(store, study)
     assert sum(t.state.name in ("COMPLETE", "PRUNED") for t in found) == 25
     diverged = [t for t in found if t.state.name == "PRUNED"]
@@ -169,7 +168,7 @@ def test_faults_and_resumed_trials_do_no_harm(store: Store, make: Made, tmp_path
 
 
 def test_limits_go_by_the_metric(store: Store, make: Made, tmp_path: Path):
-    over = work(store, make(trials=99, target=0.8), FakeEngine(), tmp_path)
+    over = work(store, make(trials=99, target=0.8), SimulatedEngine(), tmp_path)
     assert over is not None and over.reason == "the target 0.8 is reached"
     assert max(t.values[0] for t in stored(store).trials if t.values) >= 0.8
 
@@ -178,12 +177,12 @@ def test_the_front_is_exported_confirmed_and_reported(
     store: Store, make: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     from hpo.cli import studies as commands
-    from hpo.runner.note import note
+    from hpo.runner.dashboard_note import note
 
     study = make(pruner="median", cost="latency_ms")
-    work(store, study, FakeEngine(costs=rate), tmp_path)
+    work(store, study, SimulatedEngine(costs=rate), tmp_path)
     with store.read() as connection:
-        front = reading.front(connection, study.study_id)
+        front = queries.front(connection, study.study_id)
         text = note(connection, study, {})
     chosen = export.winner(store, study)
     assert chosen.provenance["trial"] == front[0].number and chosen.provenance["latency_ms"] == front[0].cost
@@ -197,7 +196,7 @@ def test_the_front_is_exported_confirmed_and_reported(
         export.winner(store, study, 999)
     confirming = confirmation.prepare(store, study, 3, 2)
     assert confirming.recipe.objective == "accuracy"
-    work(store, confirming, FakeEngine(), tmp_path / "confirm")
+    work(store, confirming, SimulatedEngine(), tmp_path / "confirm")
     result = confirmation.evaluate(store, study)
     assert result is not None and {c.number for c in result.candidates} == {t.number for t in front[:3]}
     page = report(store, study, "")
@@ -213,13 +212,13 @@ def test_the_front_is_exported_confirmed_and_reported(
 
 def test_a_copy_and_another_space_keep_both_objectives(store: Store, make: Made, tmp_path: Path):
     study = make(pruner="median", trials=16)
-    work(store, study, FakeEngine(), tmp_path)
-    managing.copy(store, "s", store, "t")
-    set_space(store, "t", "wider", small_space(batch_size={"choices": [32, 64]}))
-    copied = studies.load(store, "t")
+    work(store, study, SimulatedEngine(), tmp_path)
+    admin.copy(store, "s", store, "t")
+    change_space(store, "t", "wider", small_space(batch_size={"choices": [32, 64]}))
+    copied = studies.load_study(store, "t")
     assert [t.values for t in stored(store, "t").trials] == [t.values for t in stored(store).trials]
     studies.update_budget(store, copied, trials=20)
-    work(store, copied, FakeEngine(), tmp_path / "t")
+    work(store, copied, SimulatedEngine(), tmp_path / "t")
     assert all(len(t.values) == 2 for t in stored(store, "t").trials)
     assert len(stored(store, "t").directions) == 2
 

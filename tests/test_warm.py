@@ -5,26 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from hpo import space as spaces
 from hpo.config import TrialConfig
-from hpo.ranges import AtRandom
-from hpo.results.warm import warm_start
-from hpo.space import SearchSpace
-from hpo.store.connect import Store
-from hpo.store.study import Study
+from hpo.ranges import RandomSuggester
+from hpo.results.warm_start import warm_start
+from hpo.space import SearchSpace, load_space
+from hpo.store.database.connect import Store
+from hpo.store.studies import StudyRecord
+from hpo.training.simulated import SimulatedEngine
 from hpo.transfer import NOT_COMPARED, draws_for
 from tests.conftest import small_space
-from tests.fakes import FakeEngine
 from tests.test_loop import trials_of, work
 
-MakeStudy = Callable[..., Study]
+MakeStudy = Callable[..., StudyRecord]
 
 
 @pytest.mark.parametrize("name", ["ann_fashion", "cnn_fashion", "ann_digits", "ann_breast_cancer"])
 def test_every_config_of_a_space_fits_that_space(name: str):
-    space = spaces.load(name)
+    space = load_space(name)
     for i in range(100):
-        suggester = AtRandom(i)
+        suggester = RandomSuggester(i)
         config = space.draw(suggester, seed=i)
         draws = draws_for(space, config)
         assert space.draw(FixedTrialLike(draws), seed=i) == config
@@ -49,13 +48,13 @@ def comparable(config: TrialConfig) -> dict[str, object]:
 
 
 def test_what_does_not_fit_says_why():
-    config = small_space().draw(AtRandom(3), seed=0)
+    config = small_space().draw(RandomSuggester(3), seed=0)
     depth = len(config.model.dropout)
     narrow = small_space(mlp={"depth": depth, "width": {"low": 72, "high": 80}})
     with pytest.raises(ValueError, match=r"mlp\.0\.width: must lie in 72\.\.80"):
         draws_for(narrow, config)
     with pytest.raises(ValueError, match="its family is mlp, the space's is cnn"):
-        draws_for(spaces.load("cnn_fashion"), config)
+        draws_for(load_space("cnn_fashion"), config)
     normed = small_space(mlp={"depth": depth, "width": {"low": 8, "high": 64, "step": 8}, "norm": "batch"})
     with pytest.raises(ValueError, match=r"model\.norm: is none, the space gives batch"):
         draws_for(normed, config)
@@ -63,13 +62,13 @@ def test_what_does_not_fit_says_why():
 
 def test_the_best_of_an_earlier_study_is_tried_first(store: Store, make_study: MakeStudy, tmp_path: Path):
     earlier = make_study("earlier", trials=12)
-    work(store, earlier, FakeEngine(), tmp_path)
+    work(store, earlier, SimulatedEngine(), tmp_path)
     wider = {"mlp": {"depth": {"low": 1, "high": 4}, "width": {"low": 8, "high": 128, "step": 8}}}
     later = make_study("later", trials=8, space=wider, seed=5)
     said = warm_start(store, later, "earlier")
     assert len(said) == 5 and all(reason == "" for _, _, reason in said)
     assert warm_start(store, later, "earlier") == [], "not twice"
-    work(store, later, FakeEngine(), tmp_path)
+    work(store, later, SimulatedEngine(), tmp_path)
     source = {t.number: t for t in trials_of(store, earlier)}
     found = trials_of(store, later)
     assert len(found) == 8
@@ -89,7 +88,7 @@ def tiny_space() -> dict[str, object]:
 
 def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=9, space=tiny_space())
-    work(store, study, FakeEngine(), tmp_path)
+    work(store, study, SimulatedEngine(), tmp_path)
     found = trials_of(store, study)
     drawn = [tuple(sorted(t.params.items())) for t in found]
     assert len(set(drawn[:6])) == 6, "all six first"
@@ -102,11 +101,11 @@ def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStud
 
 def test_a_recipe_may_allow_duplicates(store: Store, tmp_path: Path):
     from hpo.recipe import Budget, Pruner, StudyRecipe
-    from hpo.store import study as studies
+    from hpo.store import studies
 
     recipe = StudyRecipe(budget=Budget(trials=12), pruner=Pruner(name="none"), duplicates="new_seed")
     studies.create(store, "s", "small", small_space(**tiny_space()), recipe, "f" * 64)
-    study = studies.load(store, "s")
-    work(store, study, FakeEngine(), tmp_path)
+    study = studies.load_study(store, "s")
+    work(store, study, SimulatedEngine(), tmp_path)
     drawn = [tuple(sorted(t.params.items())) for t in trials_of(store, study)]
     assert len(set(drawn[:6])) < 6

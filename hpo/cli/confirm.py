@@ -52,13 +52,13 @@ def confirm(
     from hpo.cli.workers import run_workers
     from hpo.results import confirmation
     from hpo.runner.devices import devices_for
-    from hpo.store import study as studies
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import studies
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
     devices = devices_for(device, workers)
     store = open_store(configured(storage))
-    found = studies.load(store, study)
+    found = studies.load_study(store, study)
     found.space.check_code()
     fetch_with_progress(found.space.data)
     studies.check_data(found, data.fingerprint(data.info(found.space.data), found.space.split))
@@ -87,8 +87,8 @@ def confirmation_table(result: "Confirmation") -> "Table":
     """Return what the fresh seeds have shown, the winner first."""
     from rich.table import Table
 
-    from hpo.config import measured_as
-    from hpo.results.statistics import LEVEL
+    from hpo.config import metric_label
+    from hpo.results.intervals import LEVEL
 
     table = Table(box=None, pad_edge=False, caption_justify="left")
     for column in ("trial", "searched", "fresh seeds", "luck", "over the baseline", "configuration"):
@@ -108,7 +108,7 @@ def confirmation_table(result: "Confirmation") -> "Table":
     missing = f"; {result.missing} trainings are missing" if result.missing else ""
     counts = sorted({len(c.values) for c in result.candidates})
     seeds = " to ".join(str(count) for count in {counts[0], counts[-1]})
-    measured, level = measured_as(result.winner.config.metric), f"{100 * LEVEL:.0f} %"
+    measured, level = metric_label(result.winner.config.metric), f"{100 * LEVEL:.0f} %"
     table.caption = f"{measured}, mean of {seeds} seeds, {level} intervals{missing}"
     return table
 

@@ -39,9 +39,9 @@ def dashboard(
         raise UsageError(f"--port: must be between 0 and 65535, got {port}.")
     users = credentials.configured(auth_file)
 
+    from hpo.artifacts import dashboard_folder
     from hpo.dashboard.server import check_exposure, make_app, serve
-    from hpo.runner.artifacts import dashboard_folder
-    from hpo.store.url import configured, shown
+    from hpo.store.database.url import configured, shown
 
     check_exposure(host, users)
     url = configured(storage)

@@ -28,15 +28,15 @@ def doctor(
     import dataclasses
     import itertools
 
-    from hpo.doctor import machine
-    from hpo.doctor import space as spaces_doctor
+    from hpo.doctor import machine_checks
+    from hpo.doctor import space_checks as spaces_doctor
 
-    findings = machine.examine(storage)
+    findings = machine_checks.check_machine(storage)
     if space is not None:
-        from hpo import space as spaces
+        from hpo.space import load_space
         from hpo.training.devices import choose_device
 
-        findings = itertools.chain(findings, spaces_doctor.examine(spaces.load(space), choose_device(device)))
+        findings = itertools.chain(findings, spaces_doctor.check_space(load_space(space), choose_device(device)))
     found = []
     colors = {"ok": "green", "warning": "yellow", "failure": "red"}
     console = out()
@@ -62,13 +62,13 @@ def resume(
     """Kill a training (kill -9), resume it, and compare it with the same training left alone, bit for bit."""
     import dataclasses
 
-    from hpo import space as spaces
     from hpo.cli.data import fetch_with_progress
-    from hpo.doctor.resume import prove_resume
+    from hpo.doctor.resume_proof import prove_resume
+    from hpo.space import load_space
     from hpo.training.devices import choose_device
 
     where = choose_device(device)
-    found = spaces.load(space)
+    found = load_space(space)
     fetch_with_progress(found.data)
     console = talk()
     proof = prove_resume(found, seed, str(where), lambda line: console.print(f"{line} ...", style="dim"))

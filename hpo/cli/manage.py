@@ -31,21 +31,21 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 def delete(study: StudyName, yes: Yes = False, storage: Storage = None, as_json: AsJson = False) -> None:
     """Delete a study, its trials and its files."""
-    from hpo.runner.artifacts import configured_root, dashboard_folder
-    from hpo.store import managing, reading
-    from hpo.store.connect import open_store
-    from hpo.store.study import id_of
-    from hpo.store.url import configured, shown
+    from hpo.artifacts import configured_root, dashboard_folder
+    from hpo.store import admin, queries
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured, shown
+    from hpo.store.studies import id_of
 
     store = open_store(configured(storage))
     with store.read() as connection:
-        view = reading.study(connection, id_of(connection, store, study))
+        view = queries.study(connection, id_of(connection, store, study))
     if not yes:
         question = f"Delete study {study} with {sum(view.counts.values())} trials from {shown(store.url)}?"
         if not typer.confirm(question, err=True):
             _done(as_json, "nothing was deleted", deleted=None)
             return
-    uid = managing.delete(store, study)
+    uid = admin.delete(store, study)
     root = configured_root(store.url)
     if uid is not None and "://" not in root:
         shutil.rmtree(Path(root) / uid, ignore_errors=True)
@@ -63,11 +63,11 @@ def rename(
     as_json: AsJson = False,
 ) -> None:
     """Give a study another name."""
-    from hpo.store import managing
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import admin
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
-    managing.rename(open_store(configured(storage)), study, new_name)
+    admin.rename(open_store(configured(storage)), study, new_name)
     _done(as_json, f"study {study} is now {new_name}", renamed=study, name=new_name)
 
 
@@ -79,16 +79,16 @@ def copy(
     as_json: AsJson = False,
 ) -> None:
     """Copy a study to another store, as SQLite to Postgres, or under another name; counts and values are compared."""
-    from hpo.runner.artifacts import configured_root, dashboard_folder
-    from hpo.store import managing
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured, shown
+    from hpo.artifacts import configured_root, dashboard_folder
+    from hpo.store import admin
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured, shown
 
     if to is None and name is None:
         raise UsageError("copy: --to URL or --name NAME is required, got neither.")
     source = open_store(configured(storage))
     target = open_store(configured(to), create=True) if to is not None else source
-    old_uid, uid = managing.copy(source, study, target, name or study)
+    old_uid, uid = admin.copy(source, study, target, name or study)
     roots = [configured_root(store.url) for store in (source, target)]
     folder = Path(roots[0]) / (old_uid or "")
     if old_uid is not None and not any("://" in root for root in roots) and folder.is_dir():
@@ -118,13 +118,13 @@ def set_space(
     Trials that the new space can draw stay as the sampler's history; the others are kept and shown, but hidden from it.
     """
     from hpo import data
-    from hpo import space as spaces
     from hpo.cli.prepare import check_baselines
-    from hpo.store.connect import open_store
-    from hpo.store.respace import set_space as give
-    from hpo.store.url import configured
+    from hpo.space import load_space
+    from hpo.store.change_space import change_space as give
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
-    found = spaces.load(space)
+    found = load_space(space)
     if found.data is not None:
         found.check_inputs(data.info(found.data).input_shape, space)
         check_baselines(found, space)
@@ -158,11 +158,11 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Have a study's failed trials run again, the same configurations, with the next `hpo run`."""
-    from hpo.store import managing
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import admin
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
-    retried = managing.retry(open_store(configured(storage)), study, kind)
+    retried = admin.retry(open_store(configured(storage)), study, kind)
     lines = [f"trial {old} runs again as trial {new}" for old, new in retried]
     again = f"To run them: hpo run --study {study}" if retried else "nothing to run again"
     lines.append(f"{len(retried)} failed trial(s); {again}")
@@ -175,18 +175,18 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
     from hpo.cli.tables import configuration, trial_json
     from hpo.cli.view import sparkline
     from hpo.errors import StudyError
-    from hpo.store import reading
-    from hpo.store.connect import open_store
-    from hpo.store.study import id_of
-    from hpo.store.url import configured
+    from hpo.store import queries
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
+    from hpo.store.studies import id_of
 
     store = open_store(configured(storage))
     with store.read() as connection:
-        trial_id = reading.trial_id_of(connection, id_of(connection, store, study), number)
+        trial_id = queries.trial_id_of(connection, id_of(connection, store, study), number)
         if trial_id is None:
             raise StudyError(f'Study "{study}" has no trial {number}. `hpo studies show {study}` lists the best.')
-        trial = reading.trial(connection, trial_id)
-        metric = reading.metric(connection, id_of(connection, store, study))
+        trial = queries.trial(connection, trial_id)
+        metric = queries.metric(connection, id_of(connection, store, study))
     if as_json:
         print_json(trial_json(trial))
         return
@@ -214,9 +214,9 @@ def void(
     as_json: AsJson = False,
 ) -> None:
     """Take a bad trial out of the sampler's sight; its record stays, another runs in its place."""
-    from hpo.store import managing
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import admin
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
-    managing.void(open_store(configured(storage)), study, number, why)
+    admin.void(open_store(configured(storage)), study, number, why)
     _done(as_json, f"trial {number} of {study} is void: {why}", study=study, void=number, why=why)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpo.documents import Kind
-    from hpo.recipe import Engine
+    from hpo.recipe import EngineName
 
 Storage = Annotated[
     str | None,
@@ -50,9 +50,9 @@ def complete_data(incomplete: str) -> list[str]:
 
 def complete_study(incomplete: str) -> list[str]:
     """Return the studies of the configured store that a half-typed name may become; none if it cannot be read."""
-    from hpo.store.connect import exists, open_store
-    from hpo.store.study import names
-    from hpo.store.url import configured
+    from hpo.store.database.connect import exists, open_store
+    from hpo.store.database.url import configured
+    from hpo.store.studies import names
 
     try:
         url = configured(None)
@@ -80,10 +80,10 @@ EngineOption = Annotated[
 
 
 def _allow(paths: list[Path] | None) -> list[Path] | None:
-    from hpo import code
+    from hpo import user_code
 
     for path in paths or ():
-        code.allow(path)
+        user_code.allow(path)
     return paths
 
 
@@ -133,7 +133,7 @@ def at_least_one(option: str, value: int | None) -> int | None:
     return value
 
 
-def engine_name(value: str | None) -> "Engine | None":
+def engine_name(value: str | None) -> "EngineName | None":
     """Return an engine's name if it is one. Raises: UsageError."""
     match value:
         case None | "auto" | "packed" | "solo":

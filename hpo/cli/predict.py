@@ -21,10 +21,10 @@ def predict(
     if as_json and as_csv:
         raise UsageError("predict: one of --json and --csv is possible, got both.")
 
-    from hpo.results.folder import load
+    from hpo.results.model_folder import load_model_folder
     from hpo.results.predict import predict as predicting
 
-    found = list(predicting(load(folder), files, resize))
+    found = list(predicting(load_model_folder(folder), files, resize))
     if as_json:
         print_json([vars(prediction) for prediction in found])
     elif as_csv:
@@ -61,9 +61,9 @@ def export_model(
 ) -> None:
     """Write a trained network, preprocessing included, in another program's format; check that it agrees."""
     from hpo.results import formats
-    from hpo.results.folder import load
+    from hpo.results.model_folder import load_model_folder
 
-    formats.check_format(to)
+    formats.check_model_format(to)
     path = output or folder / f"model{formats.SUFFIXES[to]}"
-    difference = formats.export_model(load(folder), to, path)
+    difference = formats.export_model(load_model_folder(folder), to, path)
     talk().print(f"{path}: takes raw numbers, any number of rows; its outputs agree to {difference:.1g}")

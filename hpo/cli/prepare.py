@@ -6,22 +6,21 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from hpo import data, documents
-from hpo import recipe as recipes
-from hpo import space as spaces
 from hpo.cli.data import fetch_with_progress
 from hpo.cli.options import talk
 from hpo.config import LABELS, Metric, OwnData
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.grid import grid
-from hpo.ranges import AtRandom, Fixed, Suggester
-from hpo.recipe import Budget
-from hpo.store import study as studies
-from hpo.store.connect import Store, exists, open_store
-from hpo.store.study import Study
-from hpo.store.url import configured, shown
+from hpo.ranges import FixedSuggester, RandomSuggester, Suggester
+from hpo.recipe import Budget, MinimizedCost, StudyRecipe, load_recipe
+from hpo.space import SearchSpace, load_space
+from hpo.store import studies
+from hpo.store.database.connect import Store, exists, open_store
+from hpo.store.database.url import configured, shown
+from hpo.store.studies import StudyRecord
 
 
-def _try_code(space: spaces.SearchSpace) -> None:
+def _try_code(space: SearchSpace) -> None:
     """Draw and build networks by code of the user's own, before any trial is spent.
 
     Raises: ModelError, DocumentError.
@@ -31,16 +30,16 @@ def _try_code(space: spaces.SearchSpace) -> None:
     from hpo.models import build_model
 
     info = data.info(space.data)
-    suggesters: list[Suggester] = [Fixed(baseline.values()) for baseline in space.baselines]
+    suggesters: list[Suggester] = [FixedSuggester(baseline.values()) for baseline in space.baselines]
     try:
-        for suggester in [*suggesters, *(AtRandom(i) for i in range(TRIED))]:
+        for suggester in [*suggesters, *(RandomSuggester(i) for i in range(TRIED))]:
             config = space.draw(suggester, seed=0)
             build_model(config.model, config.input_shape(info.input_shape), len(info.classes))
     except ValueError as error:
         raise DocumentError(f"baselines: {error}") from error
 
 
-def _check_fidelity(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:
+def _check_fidelity(space: SearchSpace, recipe: StudyRecipe) -> None:
     for name in recipe.fidelity.fields():
         if isinstance(getattr(space, name), BaseModel):
             raise UsageError(
@@ -64,16 +63,16 @@ def prepare(
     storage: str | None,
     limits: dict[str, Any],
     own: OwnData | None = None,
-) -> tuple[Store, Study, bool]:
+) -> tuple[Store, StudyRecord, bool]:
     """Open the study that the options name, or make it (then the last of the answer is True).
 
     `given` takes the place of fields of the recipe, `own` of the space's data. Nothing is made unless all is right.
     Raises: HpoError for whatever is wrong.
     """
-    space = spaces.load(space_name) if space_name is not None else None
+    space = load_space(space_name) if space_name is not None else None
     if space is not None and own is not None:
         space = space.model_copy(update={"data": own})
-    recipe = recipes.load(recipe_name) if recipe_name is not None else None
+    recipe = load_recipe(recipe_name) if recipe_name is not None else None
     if space is not None and space.data is not None:
         space.check_inputs(data.info(space.data).input_shape, str(space_name))
     document = str(space_name).removesuffix(".toml").rpartition("/")[2]
@@ -90,8 +89,8 @@ def prepare(
             f'No study named "{name}" in {shown(url)}. {suggestion(name, known)} '
             f"To make it: hpo run --study {name} --space SPACE"
         )
-    recipe = recipe or recipes.load("default")
-    recipe = documents.check(recipes.StudyRecipe, documents.dump(recipe) | given, "recipe")
+    recipe = recipe or load_recipe("default")
+    recipe = documents.check(StudyRecipe, documents.dump(recipe) | given, "recipe")
     _check_fidelity(space, recipe)
     budget = Budget.model_validate(recipe.budget.model_dump() | limits)
     recipe = recipe.model_copy(update={"budget": budget})
@@ -109,7 +108,7 @@ def prepare(
     if not made:  # another process was faster
         return store, _resume(store, name, space, recipe, given, limits), False
     talk().print(f'made study "{name}": up to {budget.trials} trials of {space.title or document}')
-    study = studies.load(store, name)
+    study = studies.load_study(store, name)
     if isinstance(space.data, OwnData):
         talk().print(_classes(space.data, study.metric), markup=False)
     return store, study, True
@@ -138,25 +137,25 @@ def check_objective(text: str | None) -> Metric | list[str] | None:
     metric = next((known for known in LABELS if known == name), None)
     if metric is None:
         raise UsageError(f'--objective: no metric named "{name}". {suggestion(name, LABELS)}')
-    costs = get_args(recipes.MinimizedCost)
+    costs = get_args(MinimizedCost)
     if comma and cost not in costs:
         raise UsageError(f'--objective: no cost named "{cost}". {suggestion(cost, costs)}')
     return [metric, cost] if comma else metric
 
 
-def check_baselines(space: spaces.SearchSpace, where: str) -> None:
+def check_baselines(space: SearchSpace, where: str) -> None:
     """Refuse a space whose baselines break its own constraints on this machine. Raises: DocumentError."""
     if not space.constraints.limits or not space.baselines:
         return
     from hpo.training.devices import choose_device, use_one_thread
-    from hpo.training.measuring import check_baselines as check
+    from hpo.training.model_cost import check_baselines as check
 
     use_one_thread()
     info = data.info(space.data)
     check(space, where, info.input_shape, len(info.classes), choose_device())
 
 
-def _say_grid(space: spaces.SearchSpace, recipe: recipes.StudyRecipe) -> None:
+def _say_grid(space: SearchSpace, recipe: StudyRecipe) -> None:
     """Say how large a grid is, if the sampler is one. Raises: UsageError for a grid without end."""
     if recipe.sampler.name != "grid":
         return
@@ -193,12 +192,12 @@ def _names(store: Store) -> list[str]:
 def _resume(
     store: Store,
     name: str,
-    space: spaces.SearchSpace | None,
-    recipe: recipes.StudyRecipe | None,
+    space: SearchSpace | None,
+    recipe: StudyRecipe | None,
     given: dict[str, Any],
     limits: dict[str, Any],
-) -> Study:
-    study = studies.load(store, name)
+) -> StudyRecord:
+    study = studies.load_study(store, name)
     if space is not None and space.data is None:
         space = space.model_copy(update={"data": study.space.data})
     studies.check_same(study, space, recipe, given)

@@ -17,15 +17,14 @@ def report(
     """Write a study as one web page that needs no network."""
     from hpo.cli.tables import next_commands
     from hpo.results.report import report as made
-    from hpo.store import reading
-    from hpo.store import study as studies
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import queries, studies
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
     store = open_store(configured(storage))
-    found = studies.load(store, study)
+    found = studies.load_study(store, study)
     with store.read() as connection:
-        commands = next_commands(store.url, reading.study(connection, found.study_id))
+        commands = next_commands(store.url, queries.study(connection, found.study_id))
     content = made(store, found, commands.strip())
     try:
         output.write_text(content, encoding="utf-8")

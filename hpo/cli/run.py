@@ -24,8 +24,8 @@ from hpo.cli.options import (
 from hpo.errors import UsageError
 
 if TYPE_CHECKING:
-    from hpo.store.connect import Store
-    from hpo.store.study import Study
+    from hpo.store.database.connect import Store
+    from hpo.store.studies import StudyRecord
 
 
 SpaceOption = Annotated[
@@ -156,7 +156,7 @@ def watched(store: "Store", wanted: bool) -> Iterator[None]:
         return
     import subprocess
 
-    from hpo.store.url import complete
+    from hpo.store.database.url import complete
 
     command = [sys.executable, "-m", "hpo", "dashboard"]
     # Its own process group: Ctrl-C is for the search, which ends it in its time.
@@ -168,9 +168,9 @@ def watched(store: "Store", wanted: bool) -> Iterator[None]:
         process.wait(timeout=10)
 
 
-def warm_start(store: "Store", study: "Study", names: str) -> None:
+def warm_start(store: "Store", study: "StudyRecord", names: str) -> None:
     """Enqueue the best configurations of earlier studies; say which, and which do not fit and why."""
-    from hpo.results.warm import warm_start as enqueue
+    from hpo.results.warm_start import warm_start as enqueue
 
     for name in [part.strip() for part in names.split(",") if part.strip()]:
         for number, summary, reason in enqueue(store, study, name):
@@ -178,16 +178,16 @@ def warm_start(store: "Store", study: "Study", names: str) -> None:
             talk().print(f"{name}, trial {number}: {said}")
 
 
-def search(store: "Store", study: "Study", devices: list[str], engine: str | None = None) -> None:
+def search(store: "Store", study: "StudyRecord", devices: list[str], engine: str | None = None) -> None:
     """Run workers on a study until it is over or stopped, with a view of them; then print the leaderboard."""
     from hpo.cli.tables import leaderboard, next_commands
     from hpo.cli.workers import run_workers
     from hpo.errors import StudyError
-    from hpo.store import reading
+    from hpo.store import queries
 
     failure, stopped = run_workers(store, study, devices, engine)
     with store.read() as connection:
-        state = reading.study(connection, study.study_id)
+        state = queries.study(connection, study.study_id)
         out().print(leaderboard(connection, study.study_id, top=10))
     if failure:
         raise StudyError(f'Study "{study.name}" stopped: {failure}')
@@ -209,8 +209,8 @@ def init(
 
     Does no harm to what is there.
     """
-    from hpo.store.connect import exists, open_store
-    from hpo.store.url import configured, shown
+    from hpo.store.database.connect import exists, open_store
+    from hpo.store.database.url import configured, shown
 
     at_least_one("--trials", trials)
     if space is None and (study, recipe, trials) != (None, None, None):

@@ -78,7 +78,7 @@ def diff_spaces(
     from hpo import space
 
     places = (f"in {one}", f"in {other}")
-    lines = documents.differences("space", space.load(one).identity(), space.load(other).identity(), places)
+    lines = documents.differences("space", space.load_space(one).identity(), space.load_space(other).identity(), places)
     for line in lines:
         print(line.removeprefix("space."))
     if not lines:
@@ -91,12 +91,12 @@ def check_space(name: Name) -> None:
     from hpo import data, space
     from hpo.errors import UsageError
     from hpo.grid import grid
-    from hpo.ranges import AtRandom
+    from hpo.ranges import RandomSuggester
 
-    found = space.load(name)
+    found = space.load_space(name)
     if found.data is not None:
         found.check_inputs(data.info(found.data).input_shape, name)
-    example = found.draw(AtRandom(seed=0), seed=0)
+    example = found.draw(RandomSuggester(seed=0), seed=0)
     try:
         size = f"As a grid: {len(grid(found)):,} configurations."
     except UsageError as error:

@@ -15,13 +15,13 @@ def list_(storage: Storage = None, as_json: AsJson = False) -> None:
     from rich.table import Table
 
     from hpo.cli.tables import study_json
-    from hpo.store import reading
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured, shown
+    from hpo.store import queries
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured, shown
 
     store = open_store(configured(storage))
     with store.read() as connection:
-        found = reading.studies(connection)
+        found = queries.studies(connection)
     if as_json:
         print_json([study_json(study) for study in found])
         return
@@ -53,20 +53,20 @@ def show(
     """Show a study: progress, the best trials, the baseline, failures."""
     from hpo.cli.tables import lanes, leaderboard, pace, study_json, trial_json
     from hpo.cli.view import sparkline
-    from hpo.store import reading
-    from hpo.store.connect import open_store
-    from hpo.store.study import id_of
-    from hpo.store.url import configured
+    from hpo.store import queries
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
+    from hpo.store.studies import id_of
 
     at_least_one("--top", top)
     store = open_store(configured(storage))
     with store.read() as connection:
         study_id = id_of(connection, store, study)
-        found = reading.study(connection, study_id)
+        found = queries.study(connection, study_id)
         if as_json:
-            best = [trial_json(trial) for trial in reading.best_trials(connection, study_id, top)]
-            front = [trial.number for trial in reading.front(connection, study_id)]
-            failures = reading.failure_kinds(connection, study_id)
+            best = [trial_json(trial) for trial in queries.best_trials(connection, study_id, top)]
+            front = [trial.number for trial in queries.front(connection, study_id)]
+            failures = queries.failure_kinds(connection, study_id)
             print_json(study_json(found) | {"failures": failures, "best_trials": best, "front": front})
             return
         counts, console = found.counts, out()
@@ -82,12 +82,12 @@ def show(
             console.print(f"{found.infeasible} draws broke the constraints: not trained, not counted")
         if found.outside:
             console.print(f"{found.outside} of the finished trials lie outside the space that was set since (rank out)")
-        kinds = reading.failure_kinds(connection, study_id)
+        kinds = queries.failure_kinds(connection, study_id)
         if kinds:
             console.print("faults: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())))
         if found.over is not None:
             console.print(f"over: {found.over.reason}")
-        history = reading.best_so_far(connection, study_id)
+        history = queries.best_so_far(connection, study_id)
         if history:
             step = max(1, -(-len(history) // 60))
             drawn = sparkline(history[::step] + history[-1:])

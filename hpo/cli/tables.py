@@ -6,9 +6,9 @@ from rich.table import Table
 from sqlalchemy.engine import URL, Connection
 
 from hpo.config import TrialConfig
-from hpo.store import reading
-from hpo.store.reading import StudyView, TrialView
-from hpo.store.url import DEFAULT, parse, shown
+from hpo.store import queries
+from hpo.store.database.url import DEFAULT, parse, shown
+from hpo.store.queries import StudyView, TrialView
 
 COLUMNS = ("epochs", "seconds", "weights", "configuration")
 OUTSIDE_ROWS = 3
@@ -21,26 +21,26 @@ def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
     With two objectives the best are the Pareto front: each next one is worse, but costs less.
     """
     table = Table(box=None, pad_edge=False)
-    cost = reading.cost(connection, study_id)
+    cost = queries.cost(connection, study_id)
     timed = cost if cost != "parameters" else None  # weights have a column anyway
-    metric = reading.metric(connection, study_id).removeprefix("validation ")
+    metric = queries.metric(connection, study_id).removeprefix("validation ")
     for column in ("rank", "trial", metric, *([timed] if timed else []), *COLUMNS):
         table.add_column(
             column, justify="left" if column == "configuration" else "right", no_wrap=column != "configuration"
         )
     if cost is None:
-        best = reading.best_trials(connection, study_id, top)
+        best = queries.best_trials(connection, study_id, top)
     else:
-        front = reading.front(connection, study_id)
+        front = queries.front(connection, study_id)
         best = front[:top]
         table.caption, table.caption_justify = f"Pareto front, {len(best)} of {len(front)}: each costs less", "left"
     for rank, trial in enumerate(best, start=1):
         table.add_row(str(rank), *_cells(trial, bool(timed)))
-    baseline = reading.baseline_trial(connection, study_id)
+    baseline = queries.baseline_trial(connection, study_id)
     if baseline is not None and baseline.number not in [trial.number for trial in best]:
         table.add_section()
         table.add_row("-", *_cells(baseline, bool(timed)))
-    outside = reading.best_trials(connection, study_id, min(top, OUTSIDE_ROWS), outside=True)
+    outside = queries.best_trials(connection, study_id, min(top, OUTSIDE_ROWS), outside=True)
     if outside:
         table.add_section()
         for trial in outside:

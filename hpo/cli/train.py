@@ -30,15 +30,15 @@ def export(
 ) -> None:
     """Write a study's winner, complete, with its provenance: the confirmed one, else the best trial by the metric."""
     from hpo.results import export as exporting
-    from hpo.store import study as studies
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import studies
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
-    exporting.check_format(format_)
+    exporting.check_export_format(format_)
     if as_ not in ("config", "script"):
         raise UsageError(f'--as: must be config or script, got "{as_}".')
     store = open_store(configured(storage))
-    found = exporting.winner(store, studies.load(store, study), trial)
+    found = exporting.winner(store, studies.load_study(store, study), trial)
     if as_ == "script":
         from hpo.results.script import to_script
 
@@ -86,7 +86,7 @@ def train(
     config, provenance = read_config(file)
 
     from hpo.cli.data import fetch_with_progress
-    from hpo.results import folder, retrain, testing
+    from hpo.results import model_folder, retrain, test_evaluation
     from hpo.training.devices import choose_device, use_one_thread
 
     use_one_thread()
@@ -101,8 +101,10 @@ def train(
     for i in range(seeds):
         once = config if i == 0 else config.with_seed(retrain.further_seed(config.seed, i))
         runs.append(_train_once(once, parts, where, output, with_validation, console, f"{i + 1} of {seeds}"))
-    kept, metrics = testing.test(runs, None if changed else provenance.get("promised_test_accuracy"))
-    folder.write(output, Export(kept.run.config, provenance, describe(provenance)), kept, metrics)
+    kept, metrics = test_evaluation.evaluate_on_test(
+        runs, None if changed else provenance.get("promised_test_accuracy")
+    )
+    model_folder.write_model_folder(output, Export(kept.run.config, provenance, describe(provenance)), kept, metrics)
     if as_json:
         print_json({key: value for key, value in metrics.items() if key != "curves"})
     else:
@@ -120,9 +122,9 @@ def _train_once(
 ) -> "Trained":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from hpo.config import measured_as
+    from hpo.config import metric_label
     from hpo.results.retrain import retrain
-    from hpo.training.contract import EpochResult
+    from hpo.training.engine import EpochResult
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -130,7 +132,7 @@ def _train_once(
 
         def on_epoch(result: EpochResult) -> None:
             score = result.train_accuracy if with_validation else result.score(config.metric)
-            name = "training accuracy" if with_validation else measured_as(config.metric)
+            name = "training accuracy" if with_validation else metric_label(config.metric)
             prefix = "" if which == "1 of 1" else f"seed {which}: "
             progress.update(task, advance=1, description=f"{prefix}{name} {score:.4f}")
 

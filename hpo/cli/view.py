@@ -14,12 +14,12 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.cli.tables import configuration, lanes, pace
-from hpo.config import difference
-from hpo.store import reading
-from hpo.store.connect import Store
-from hpo.store.reading import StudyView, TrialView
-from hpo.store.study import Study
-from hpo.store.url import shown
+from hpo.config import format_difference
+from hpo.store import queries
+from hpo.store.database.connect import Store
+from hpo.store.database.url import shown
+from hpo.store.queries import StudyView, TrialView
+from hpo.store.studies import StudyRecord
 
 POLL_SECONDS = 1.0
 TICK_SECONDS = 0.2
@@ -42,7 +42,7 @@ class Picture:
 class View:
     """Shows a study in a terminal: a live picture, or a line per ended trial where there is no terminal."""
 
-    def __init__(self, store: Store, study: Study, console: Console) -> None:
+    def __init__(self, store: Store, study: StudyRecord, console: Console) -> None:
         self.store, self.study, self.console = store, study, console
         self.live: Live | None = None
         self.picture: Picture | None = None
@@ -103,14 +103,14 @@ class View:
     def _read(self) -> Picture:
         study_id = self.study.study_id
         with self.store.read() as connection:
-            best = reading.best_trials(connection, study_id, 1)
+            best = queries.best_trials(connection, study_id, 1)
             return Picture(
-                study=reading.study(connection, study_id),
+                study=queries.study(connection, study_id),
                 best=best[0] if best else None,
-                baseline=reading.baseline_trial(connection, study_id),
-                front=reading.front(connection, study_id),
-                running=reading.running_trials(connection, study_id),
-                ended=reading.last_ended(connection, study_id, 50 if self.live is None else 5),
+                baseline=queries.baseline_trial(connection, study_id),
+                front=queries.front(connection, study_id),
+                running=queries.running_trials(connection, study_id),
+                ended=queries.last_ended(connection, study_id, 50 if self.live is None else 5),
             )
 
     def _say_ended(self, picture: Picture) -> None:
@@ -200,7 +200,7 @@ class View:
         if baseline is not None and baseline.trial_id == picture.best.trial_id:
             text.append(" (the baseline)")
         elif baseline is not None and baseline.value is not None and picture.best.value is not None:
-            gain = difference(picture.study.metric, picture.best.value - baseline.value)
+            gain = format_difference(picture.study.metric, picture.best.value - baseline.value)
             text.append(f" ({gain} over the baseline)")
         if len(picture.front) > 1:
             last = picture.front[-1]

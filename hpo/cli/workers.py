@@ -10,26 +10,28 @@ import typer
 from hpo.cli.options import Device, EngineOption, OwnCode, Storage, StudyName, complete_study, engine_name, out, talk
 
 if TYPE_CHECKING:
-    from hpo.store.connect import Store
-    from hpo.store.study import Study
+    from hpo.store.database.connect import Store
+    from hpo.store.studies import StudyRecord
 
 
-def run_workers(store: "Store", study: "Study", devices: list[str], engine: str | None = None) -> tuple[str, bool]:
+def run_workers(
+    store: "Store", study: "StudyRecord", devices: list[str], engine: str | None = None
+) -> tuple[str, bool]:
     """Keep workers at a study until it is over; return why that failed, if it did, and whether the user stopped it."""
+    from hpo.artifacts import log_folder
     from hpo.cli.view import View
-    from hpo.runner.artifacts import log_folder
     from hpo.runner.supervisor import Supervisor
     from hpo.runner.worker import stop_on_signals
-    from hpo.store import reading
+    from hpo.store import queries
 
     study.space.check_code()
     with store.read() as connection:
-        state = reading.study(connection, study.study_id)
+        state = queries.study(connection, study.study_id)
     if state.over is not None:
         return "", False
     of = state.budget.trials if state.budget is not None else 0
     talk().print(f'study "{study.name}": {state.finished} of {of} trials done')
-    supervisor = Supervisor(store, study, devices, log_folder(store.url, study), engine=engine)
+    supervisor = Supervisor(store, study, devices, log_folder(store.url, study.uid), engine=engine)
     supervisor.start()
     killed = False
 
@@ -57,18 +59,17 @@ def watch(study: StudyName, storage: Storage = None) -> None:
     """Look on while a study is worked on, from any terminal; changes nothing. Ctrl-C ends."""
     from hpo.cli.tables import leaderboard
     from hpo.cli.view import View
-    from hpo.store import reading
-    from hpo.store import study as studies
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import queries, studies
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
     store = open_store(configured(storage))
-    found = studies.load(store, study)
+    found = studies.load_study(store, study)
     with contextlib.suppress(KeyboardInterrupt), View(store, found, talk()) as view:
         while view.picture is None or view.picture.study.over is None:
             view.update()
     with store.read() as connection:
-        state = reading.study(connection, found.study_id)
+        state = queries.study(connection, found.study_id)
         out().print(leaderboard(connection, found.study_id, top=10))
     why = f"over: {state.over.reason}" if state.over else f"{state.finished} trials finished so far"
     talk().print(f"study {study}: {why}")
@@ -86,9 +87,9 @@ def worker(
     import logging
 
     from hpo.runner.worker import stop_on_signals, stop_with_parent, train_study
-    from hpo.store import study as studies
-    from hpo.store.connect import open_store
-    from hpo.store.url import configured
+    from hpo.store import studies
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import configured
 
     named = engine_name(engine)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -96,6 +97,6 @@ def worker(
     if supervised:
         stop_with_parent(stop)
     store = open_store(configured(storage))
-    found = studies.load(store, study)
+    found = studies.load_study(store, study)
     found.space.check_code()
     train_study(store, found, device, stop, os.environ.get("HPO_SUPERVISOR", ""), named)

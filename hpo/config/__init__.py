@@ -5,7 +5,7 @@ thing that training knows. Kinds of optimizer, schedule and network are told apa
 """
 
 from hpo.config.augment import Augment
-from hpo.config.metrics import LABELS, WORST, Metric, difference, measured_as
+from hpo.config.metrics import LABELS, WORST, Metric, format_difference, metric_label
 from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, PythonNetwork, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.config.schedules import (
@@ -16,7 +16,7 @@ from hpo.config.schedules import (
     OneCycle,
     Plateau,
     Schedule,
-    Step,
+    StepDecay,
     WarmupCosine,
 )
 from hpo.config.source import DataSource, OwnData, Split
@@ -56,11 +56,11 @@ __all__ = [
     "SGDMomentum",
     "Schedule",
     "Split",
-    "Step",
+    "StepDecay",
     "TrialConfig",
     "WarmupCosine",
     "check_fits",
-    "difference",
-    "measured_as",
+    "format_difference",
+    "metric_label",
     "own_fields",
 ]

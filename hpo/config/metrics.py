@@ -18,12 +18,12 @@ WORST: dict[Metric, float] = {"accuracy": 0.0, "balanced_accuracy": 0.0, "macro_
 taken for worse than that."""
 
 
-def measured_as(metric: Metric) -> str:
+def metric_label(metric: Metric) -> str:
     """Return what the values of a study are, in words: "validation accuracy"."""
     return f"validation {LABELS[metric]}"
 
 
-def difference(measured: str, value: float) -> str:
+def format_difference(measured: str, value: float) -> str:
     """Return a difference of values in words: hundredths ("points") of shares, any other as it is."""
-    shares = {measured_as(metric) for metric, worst in WORST.items() if worst == 0}
+    shares = {metric_label(metric) for metric, worst in WORST.items() if worst == 0}
     return f"{100 * value:+.2f} points" if measured in shares else f"{value:+.4f}"

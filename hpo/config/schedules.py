@@ -38,7 +38,7 @@ class OneCycle:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepDecay:
     """The training is cut into `parts` equal stretches; after each the learning rate is multiplied by `gamma`."""
 
     __pydantic_config__ = STRICT
@@ -78,13 +78,13 @@ class Plateau:
     name: Literal["plateau"] = "plateau"
 
 
-Schedule = Constant | Cosine | OneCycle | Step | Exponential | WarmupCosine | Plateau
+Schedule = Constant | Cosine | OneCycle | StepDecay | Exponential | WarmupCosine | Plateau
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "none": Constant,
     "cosine": Cosine,
     "one_cycle": OneCycle,
-    "step": Step,
+    "step": StepDecay,
     "exponential": Exponential,
     "warmup_cosine": WarmupCosine,
     "plateau": Plateau,

@@ -8,8 +8,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
-from hpo.store import schema, trials
-from hpo.store.connect import check_store, engine_arguments
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import check_store, engine_arguments
 
 
 class FastStorage(RDBStorage):
@@ -29,7 +29,7 @@ class FastStorage(RDBStorage):
             sa.or_(columns.trial_id > trial_id_greater_than, columns.trial_id.in_(older)),
         )
         with self.engine.connect() as connection:
-            found = trials.load_where(connection, wanted, user_attrs=True)
+            found = trial_rows.load_where(connection, wanted, user_attrs=True)
         return [t for t in found if states is None or t.state in states]
 
 

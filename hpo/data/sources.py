@@ -20,7 +20,7 @@ PATIENCE = 10.0
 START_UP = 120.0
 """Seconds that a child may take to import torch before it says that it is ready."""
 
-Progress = Callable[[int], None]
+ReportBytes = Callable[[int], None]
 """Told how many bytes have arrived so far."""
 
 
@@ -28,7 +28,7 @@ class SourceError(Exception):
     """A source that did not give the data; its text says why, to be read after the source's name."""
 
 
-def sources(data: DataInfo) -> Iterator[tuple[str, Callable[[Path, Progress], Path]]]:
+def sources(data: DataInfo) -> Iterator[tuple[str, Callable[[Path, ReportBytes], Path]]]:
     """Yield the sources of a data set, in the order to try them: name, and what brings the files."""
     if data.system_folder:
         yield data.system_folder, lambda folder, progress: _system(data)
@@ -45,13 +45,13 @@ def _system(data: DataInfo) -> Path:
     return folder
 
 
-def _torchvision(data: DataInfo, folder: Path, progress: Progress) -> Path:
+def _torchvision(data: DataInfo, folder: Path, progress: ReportBytes) -> Path:
     command = [sys.executable, "-m", "hpo.data.download", data.torchvision, str(folder)]
     _watched(command, folder, progress, ready="ready")
     return folder
 
 
-def _debian(data: DataInfo, folder: Path, progress: Progress) -> Path:
+def _debian(data: DataInfo, folder: Path, progress: ReportBytes) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise SourceError("no apt here")
     try:
@@ -74,7 +74,7 @@ class _Refused(SourceError):
     """The child ended with an error of its own: another way to ask may do better."""
 
 
-def _watched(command: list[str], folder: Path, progress: Progress, ready: str = "") -> None:
+def _watched(command: list[str], folder: Path, progress: ReportBytes, ready: str = "") -> None:
     """Run a child in a folder; whatever makes the folder grow, its own output too, is a sign of life.
 
     Raises: SourceError after `PATIENCE` silent seconds, _Refused if the child fails.

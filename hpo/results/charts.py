@@ -12,9 +12,9 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from hpo.config import TrialConfig, measured_as
+from hpo.config import TrialConfig, metric_label
 from hpo.results.confirmation import Confirmation
-from hpo.store.reading import StudyView, TrialView
+from hpo.store.queries import StudyView, TrialView
 
 WON, PRUNED, FAILED, MARK = "#2563eb", "#94a3b8", "#dc2626", "#f59e0b"
 MAX_CURVES = 400
@@ -251,7 +251,7 @@ def confirmed(result: Confirmation) -> go.Figure:
         name="in the search",
         marker={"color": MARK, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
     )
-    figure.update_layout(xaxis_title=measured_as(result.winner.config.metric))
+    figure.update_layout(xaxis_title=metric_label(result.winner.config.metric))
     return _styled(figure, 140 + 42 * len(shown))
 
 

@@ -17,14 +17,15 @@ from hpo.config import WORST, TrialConfig
 from hpo.constraints import Constraints
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Fidelity, Pruner, Sampler
-from hpo.results.statistics import Interval, differ, gaps, mean_interval, prediction_interval
-from hpo.store import limits, reading, schema, trials
-from hpo.store import study as studies
-from hpo.store.connect import Store
-from hpo.store.limits import CONFIRMS
-from hpo.store.reading import TrialView
-from hpo.store.searching import derived_seed
-from hpo.store.study import Study
+from hpo.results.intervals import Interval, anova_differs, dunnett_intervals, mean_interval, prediction_interval
+from hpo.search.samplers import derived_seed
+from hpo.store import queries, studies
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import Store
+from hpo.store.leases import stopping
+from hpo.store.leases.stopping import CONFIRMS
+from hpo.store.queries import TrialView
+from hpo.store.studies import StudyRecord
 
 SUFFIX = "-confirm"
 
@@ -78,7 +79,7 @@ class Confirmation:
         return self.candidates[0]
 
 
-def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
+def prepare(store: Store, study: StudyRecord, top: int, seeds: int) -> StudyRecord:
     """Make or extend the study that confirms another: the `top` best configurations and the baseline, `seeds` times.
 
     With two objectives, the best are those of the Pareto front, from the best by the metric down.
@@ -90,9 +91,9 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
     with store.read() as connection:
         if CONFIRMS in studies.user_attrs(connection, study.study_id):
             raise StudyError(f'Study "{study.name}" is itself a confirmation. Confirm the study that it belongs to.')
-        best = reading.front(connection, study.study_id) or reading.best_trials(connection, study.study_id, 20 * top)
+        best = queries.front(connection, study.study_id) or queries.best_trials(connection, study.study_id, 20 * top)
         chosen = distinct(best)[:top]
-        baseline = reading.baseline_trial(connection, study.study_id)
+        baseline = queries.baseline_trial(connection, study.study_id)
         there = name in studies.names(connection)
     if not chosen:
         raise StudyError(f'Study "{study.name}" has no complete trial yet. Go on with it: hpo run --study {study.name}')
@@ -111,13 +112,13 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
         )
         space = study.space.model_copy(update={"baselines": [], "constraints": Constraints()})
         studies.create(store, name, study.space_name, space, recipe, study.fingerprint, {CONFIRMS: study.uid})
-    confirming = studies.load(store, name)
+    confirming = studies.load_study(store, name)
     with store.write() as connection:
         store.lock_study(connection, confirming.study_id)
         if studies.user_attrs(connection, confirming.study_id).get(CONFIRMS) != study.uid:
             raise StudyError(f'There is another study "{name}". Rename it: hpo studies rename {name} NEW_NAME')
         listed = {(c["trial"], c["repeat"]) for c, _ in _trainings(store, confirming)}
-        sources = trials.load_some(connection, [trial.trial_id for trial in chosen])
+        sources = trial_rows.load_some(connection, [trial.trial_id for trial in chosen])
         for repeat in range(seeds):  # all configurations once, then all once more: half of it says something
             for source in sources:
                 if (source.number, repeat) not in listed:
@@ -127,14 +128,14 @@ def prepare(store: Store, study: Study, top: int, seeds: int) -> Study:
                         "config": study.full(config).with_seed(seed).to_dict(),
                         CONFIRMS: {"trial": source.number, "repeat": repeat},
                     }
-                    trials.add_waiting(store, connection, confirming.study_id, source, noted, {})
+                    trial_rows.add_waiting(store, connection, confirming.study_id, source, noted, {})
         columns = schema.trials.c
-        total = limits.count(
+        total = stopping.count(
             connection,
             sa.and_(columns.study_id == confirming.study_id, columns.state.in_(schema.FINISHED + schema.UNFINISHED)),
         )
     studies.update_budget(store, confirming, trials=total)
-    return studies.load(store, name)
+    return studies.load_study(store, name)
 
 
 def distinct(found: list[TrialView]) -> list[TrialView]:
@@ -146,7 +147,7 @@ def distinct(found: list[TrialView]) -> list[TrialView]:
     return list(kept.values())
 
 
-def find(store: Store, study: Study) -> Study | None:
+def find(store: Store, study: StudyRecord) -> StudyRecord | None:
     """Return the study that confirms another, if there is one."""
     table = schema.study_user_attributes
     query = (
@@ -156,10 +157,10 @@ def find(store: Store, study: Study) -> Study | None:
     )
     with store.read() as connection:
         name = connection.execute(query).scalar()
-    return None if name is None else studies.load(store, name)
+    return None if name is None else studies.load_study(store, name)
 
 
-def evaluate(store: Store, study: Study) -> Confirmation | None:
+def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
     """Return what a study's confirmation has shown; None if no configuration was trained on two fresh seeds."""
     confirming = find(store, study)
     if confirming is None:
@@ -175,8 +176,8 @@ def evaluate(store: Store, study: Study) -> Confirmation | None:
     if not samples:
         return None
     with store.read() as connection:
-        ids = {number: reading.trial_id_of(connection, study.study_id, number) for number in samples}
-        sources = {number: reading.trial(connection, key) for number, key in ids.items() if key is not None}
+        ids = {number: queries.trial_id_of(connection, study.study_id, number) for number in samples}
+        sources = {number: queries.trial(connection, key) for number, key in ids.items() if key is not None}
     candidates = _candidates(study, sources, samples)
     candidates.sort(key=lambda c: (-c.interval.low, c.number))
     verdict, certain = _verdict(candidates)
@@ -184,12 +185,14 @@ def evaluate(store: Store, study: Study) -> Confirmation | None:
     return Confirmation(confirming.name, tuple(candidates), verdict, certain, missing)
 
 
-def _candidates(study: Study, sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]) -> list[Candidate]:
+def _candidates(
+    study: StudyRecord, sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]
+) -> list[Candidate]:
     control = next((n for n, trial in sources.items() if "baseline" in trial.attrs), None)
     others = [n for n in sources if n != control]
     found: dict[int, Interval] = {}
     if control is not None and others:
-        found = dict(zip(others, gaps([samples[n] for n in others], samples[control]), strict=True))
+        found = dict(zip(others, dunnett_intervals([samples[n] for n in others], samples[control]), strict=True))
     candidates = []
     for number, trial in sources.items():
         config = study.full(TrialConfig.from_dict(trial.attrs["config"], f"trial {number}: config"))
@@ -217,7 +220,7 @@ def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:
     if winner.baseline is not None:
         return "the baseline itself has the highest lower bound: the search found nothing better", False
     if winner.gap is None:
-        if len(ranked) > 1 and differ([c.values for c in ranked]):
+        if len(ranked) > 1 and anova_differs([c.values for c in ranked]):
             return "the best of those tried again; there is no baseline to compare it with", False
         return "not distinguishable from the others, and there is no baseline to compare with: no winner", False
     middle = (winner.gap.low + winner.gap.high) / 2
@@ -227,11 +230,11 @@ def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:
     return f"not distinguishable from the baseline (the gap is {'-' if middle < 0 else ''}{size}): no winner", False
 
 
-def _trainings(store: Store, confirming: Study) -> list[tuple[dict[str, Any], TrialView]]:
+def _trainings(store: Store, confirming: StudyRecord) -> list[tuple[dict[str, Any], TrialView]]:
     """Return the trainings of a confirmation: which trial's, which repeat, and the trial that ran it.
 
     Without those that went on, or were tried again, under another number.
     """
     with store.read() as connection:
-        found = reading.trials_with(connection, confirming.study_id, CONFIRMS)
-    return [(trial.attrs[CONFIRMS], trial) for trial in found if limits.EXCUSED not in trial.attrs]
+        found = queries.trials_with(connection, confirming.study_id, CONFIRMS)
+    return [(trial.attrs[CONFIRMS], trial) for trial in found if stopping.EXCUSED not in trial.attrs]

@@ -18,12 +18,12 @@ from hpo.config import TrialConfig
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.results import confirmation
 from hpo.results.confirmation import Candidate, Confirmation
-from hpo.results.statistics import LEVEL
-from hpo.store import reading
-from hpo.store.connect import Store
-from hpo.store.reading import TrialView
-from hpo.store.study import Study
-from hpo.store.url import shown
+from hpo.results.intervals import LEVEL
+from hpo.store import queries
+from hpo.store.database.connect import Store
+from hpo.store.database.url import shown
+from hpo.store.queries import TrialView
+from hpo.store.studies import StudyRecord
 
 HEADER = """\
 A complete training run. Train it: hpo train THIS_FILE -o FOLDER
@@ -40,14 +40,14 @@ class Export:
     """In words: the confirmed winner, or only the best trial."""
 
 
-def winner(store: Store, study: Study, number: int | None = None) -> Export:
+def winner(store: Store, study: StudyRecord, number: int | None = None) -> Export:
     """Return a study's confirmed winner or, without a confirmation, its best trial by the metric; or a given trial.
 
     Raises: StudyError if no trial is complete, or if the given one is not.
     """
     with store.read() as connection:
-        best = reading.best_trials(connection, study.study_id, 1)
-        state = reading.study(connection, study.study_id)
+        best = queries.best_trials(connection, study.study_id, 1)
+        state = queries.study(connection, study.study_id)
     if not best:
         raise StudyError(
             f'Study "{study.name}" has no complete trial ({state.finished} finished, all pruned). '
@@ -59,8 +59,8 @@ def winner(store: Store, study: Study, number: int | None = None) -> Export:
     confirmed = confirmation.evaluate(store, study) if number is None else None
     if confirmed is not None:
         with store.read() as connection:
-            trial_id = reading.trial_id_of(connection, study.study_id, confirmed.winner.number)
-            trial = reading.trial(connection, trial_id) if trial_id is not None else trial
+            trial_id = queries.trial_id_of(connection, study.study_id, confirmed.winner.number)
+            trial = queries.trial(connection, trial_id) if trial_id is not None else trial
     provenance = {
         "store": shown(store.url),
         "study": study.name,
@@ -86,11 +86,11 @@ def winner(store: Store, study: Study, number: int | None = None) -> Export:
     return Export(config, provenance, describe(provenance))
 
 
-def _given(store: Store, study: Study, number: int) -> TrialView:
+def _given(store: Store, study: StudyRecord, number: int) -> TrialView:
     """Return a complete trial by its number. Raises: StudyError."""
     with store.read() as connection:
-        trial_id = reading.trial_id_of(connection, study.study_id, number)
-        trial = reading.trial(connection, trial_id) if trial_id is not None else None
+        trial_id = queries.trial_id_of(connection, study.study_id, number)
+        trial = queries.trial(connection, trial_id) if trial_id is not None else None
     if trial is None or trial.state != "COMPLETE":
         got = "none of this number" if trial is None else trial.state.lower()
         raise StudyError(
@@ -181,7 +181,7 @@ def to_yaml(export: Export) -> str:
 FORMATS: dict[str, Callable[[Export], str]] = {"toml": to_toml, "json": to_json, "yaml": to_yaml}
 
 
-def check_format(name: str) -> str:
+def check_export_format(name: str) -> str:
     """Return the name of a format if it is one. Raises: UsageError."""
     if name not in FORMATS:
         raise UsageError(f'--format: no format named "{name}". {suggestion(name, FORMATS)}')

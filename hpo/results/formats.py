@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo.artifacts import FolderFiles
 from hpo.errors import HpoError, TrainingError, UsageError, suggestion
-from hpo.results.folder import Classifier
-from hpo.runner.artifacts import Folder
+from hpo.results.model_folder import Classifier
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
 TOLERANCE = 1e-4
 """How far a logit may differ, for libraries add up in another order."""
 
 
-def check_format(name: str) -> str:
+def check_model_format(name: str) -> str:
     """Return the name of a format if it is one. Raises: UsageError."""
     if name not in SUFFIXES:
         raise UsageError(f'--to: no format named "{name}". {suggestion(name, SUFFIXES)}')
@@ -35,12 +35,12 @@ def export_model(classifier: Classifier, to: str, path: Path) -> float:
     examples = torch.rand(7, *classifier.input_shape, generator=source) * classifier.scale
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch's advice to prefer another format
-        content, answer = _WRITERS[check_format(to)](classifier, examples[:4])
+        content, answer = _WRITERS[check_model_format(to)](classifier, examples[:4])
         difference = float((answer(examples) - classifier(examples)).abs().max())
     if not difference <= TOLERANCE:
         raise TrainingError(f"{to}: the outputs must agree to {TOLERANCE:g}, got a difference of {difference:.2g}.")
     try:
-        Folder(path.parent).write(path.name, content)
+        FolderFiles(path.parent).write(path.name, content)
     except OSError as error:
         raise HpoError(f"{path}: cannot be written: {error.strerror}. Choose another -o.") from error
     return difference

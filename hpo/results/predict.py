@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpo.errors import DataError, UsageError
-from hpo.results.folder import Classifier
+from hpo.results.model_folder import Classifier
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 BATCH_ROWS = 1000

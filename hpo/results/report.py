@@ -13,16 +13,17 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from hpo import documents
-from hpo.config import TrialConfig, measured_as
+from hpo.config import TrialConfig, metric_label
 from hpo.results import charts, confirmation
 from hpo.results.confirmation import Confirmation
-from hpo.runner.note import data_name
-from hpo.store import reading, trials
-from hpo.store.connect import Store
-from hpo.store.limits import EXCUSED, OUTSIDE
-from hpo.store.reading import StudyView
-from hpo.store.study import Study
-from hpo.store.url import shown
+from hpo.runner.dashboard_note import data_name
+from hpo.store import queries
+from hpo.store.database import trial_rows
+from hpo.store.database.connect import Store
+from hpo.store.database.url import shown
+from hpo.store.leases.stopping import EXCUSED, OUTSIDE
+from hpo.store.queries import StudyView
+from hpo.store.studies import StudyRecord
 
 _PAGE = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
 TOP = 15
@@ -32,14 +33,14 @@ Section = tuple[str, str, str]
 """Title, explanation, content as HTML."""
 
 
-def report(store: Store, study: Study, commands: str) -> str:
+def report(store: Store, study: StudyRecord, commands: str) -> str:
     """Return a study's report as HTML: below 5 MB, drawn as it scrolls into sight."""
     with store.read() as connection:
-        state = reading.study(connection, study.study_id)
-        everything = trials.load_study(connection, study.study_id)
-        kinds = reading.failure_kinds(connection, study.study_id)
-        baseline = reading.baseline_trial(connection, study.study_id)
-        front = reading.front(connection, study.study_id)
+        state = queries.study(connection, study.study_id)
+        everything = trial_rows.load_trials(connection, study.study_id)
+        kinds = queries.failure_kinds(connection, study.study_id)
+        baseline = queries.baseline_trial(connection, study.study_id)
+        front = queries.front(connection, study.study_id)
     own = [charts.by_metric(t) for t in everything if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
     result = confirmation.evaluate(store, study)
     figures: dict[str, go.Figure] = {}
@@ -93,7 +94,7 @@ def _tiles(state: StudyView, own: list[FrozenTrial], result: Confirmation | None
 
 
 def _sections(
-    study: Study,
+    study: StudyRecord,
     own: list[FrozenTrial],
     result: Confirmation | None,
     figures: dict[str, go.Figure],
@@ -104,7 +105,7 @@ def _sections(
         figures[name] = made
         return f'<div class=figure id="{name}" style="height:{int(made.layout.height)}px"></div>'
 
-    metric = measured_as(study.metric)
+    metric = metric_label(study.metric)
     sections: list[Section] = [("What was searched", "", _searched(study))]
     if result is not None:
         explained = (
@@ -138,7 +139,7 @@ def _sections(
     return sections
 
 
-def _searched(study: Study) -> str:
+def _searched(study: StudyRecord) -> str:
     recipe = study.recipe
     lines = [f"space {study.space_name}, data {data_name(study)}"]
     lines.append(f"sampler {recipe.sampler.name}, pruner {recipe.pruner.name}, seed {recipe.seed}")

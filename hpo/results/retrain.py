@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from hpo import data
+from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
 from hpo.data import Inputs, Parts
 from hpo.errors import DataError, TrainingError
-from hpo.runner.artifacts import Folder
 from hpo.training import checkpoints
-from hpo.training.contract import Checkpoint, EpochResult, Fault
 from hpo.training.dataset import ResidentData, resident, scaled, standardized
+from hpo.training.engine import Checkpoint, EpochResult, Fault
 from hpo.training.run import Run
 
 OnEpoch = Callable[[EpochResult], None]
@@ -69,7 +69,7 @@ def retrain(
     """
     if with_validation:
         config = dataclasses.replace(config, patience=None, best_weights=False)
-    files, name = Folder(folder), unfinished_name(config, with_validation)
+    files, name = FolderFiles(folder), unfinished_name(config, with_validation)
     try:
         content = files.read(name)
         checkpoint = None if content is None else checkpoints.from_bytes(content, str(folder / name))

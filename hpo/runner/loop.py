@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hpo.constraints import Costs
-from hpo.runner.ahead import Ahead
-from hpo.runner.illustrating import Illustrator
-from hpo.runner.keeping import Keeper
-from hpo.runner.note import NoteKeeper
-from hpo.runner.vitals import vitals
-from hpo.store.claims import Wait
-from hpo.store.limits import Over
-from hpo.store.session import Assignment, Session
-from hpo.training.contract import Engine, EpochResult, Fault, TrialFault, final
+from hpo.runner.checkpoint_retention import CheckpointRetention
+from hpo.runner.dashboard_note import DashboardNoteWriter
+from hpo.runner.prefetch import Prefetcher
+from hpo.runner.process_stats import process_stats
+from hpo.runner.session import Assignment, Session
+from hpo.runner.trial_plots import TrialPlotter
+from hpo.store.leases.claims import NothingToClaim
+from hpo.store.leases.stopping import StopReason
+from hpo.training.engine import Engine, EpochResult, Fault, TrialFault, final
 
 LOOK_SECONDS = 1.0
 """How often the loop looks beyond its own trials: is the study over, is another worker gone?"""
@@ -47,24 +47,24 @@ class Loop:
         self,
         session: Session,
         engine: Engine,
-        keeper: Keeper,
+        keeper: CheckpointRetention,
         stopping: Callable[[], bool] = lambda: False,
-        illustrator: Illustrator | None = None,
+        illustrator: TrialPlotter | None = None,
     ) -> None:
         """`stopping` is asked between epochs."""
         self.illustrator = illustrator
-        self.notes = NoteKeeper(session.store, session.study, session.worker_id, session.importances)
+        self.notes = DashboardNoteWriter(session.store, session.study, session.worker_id, session.importances)
         self.session, self.engine, self.keeper, self.stopping = session, engine, keeper, stopping
         self.live: dict[int, Live] = {}
-        self.ahead = Ahead(session.claim) if engine.waits else None
+        self.ahead = Prefetcher(session.claim) if engine.is_async else None
         self.training_seconds = 0.0
         """Spent in the engine; the rest of the loop's time is what keeping the study costs."""
         self._failures: list[str] | None = []
         """What this worker's trials died of; None once one has finished."""
         self._looked = 0.0
-        self._over: Over | None = None
+        self._over: StopReason | None = None
 
-    def run(self) -> Over | None:
+    def run(self) -> StopReason | None:
         """Work until the study is over, and say why; None if told to stop, with all trials handed back.
 
         Raises: WorkerLost, StoreError.
@@ -95,7 +95,7 @@ class Loop:
             _log.warning("trial %d: its worker is gone; it goes on under a new number", number)
         self._over = self.session.over()
         self.notes.write_if_due()
-        self.session.describe_worker({**vitals(), **self.engine.status()})
+        self.session.describe_worker({**process_stats(), **self.engine.status()})
         self._looked = time.monotonic()
 
     def _fill(self) -> bool:
@@ -108,9 +108,9 @@ class Loop:
         if room == 0:
             return False
         answer = self.session.claim(room)
-        if isinstance(answer, Wait):
+        if isinstance(answer, NothingToClaim):
             return True
-        if isinstance(answer, Over):
+        if isinstance(answer, StopReason):
             self._over = answer
             return True
         for assignment in answer:

@@ -13,10 +13,11 @@ from typing import IO
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.store import claims, limits, schema
-from hpo.store.connect import Store
-from hpo.store.study import Study
-from hpo.store.url import complete
+from hpo.store.database import schema
+from hpo.store.database.connect import Store
+from hpo.store.database.url import complete
+from hpo.store.leases import claims, stopping
+from hpo.store.studies import StudyRecord
 
 SAME_DEATHS = 5
 """So many workers that die alike, with no trial finished in between, end the study's run."""
@@ -43,7 +44,7 @@ class Supervisor:
     def __init__(
         self,
         store: Store,
-        study: Study,
+        study: StudyRecord,
         devices: Sequence[str],
         logs: Path,
         command: Sequence[str] = (),
@@ -148,7 +149,7 @@ class Supervisor:
     def _count_finished(self) -> int:
         try:
             with self.store.read() as connection:
-                return limits.count_finished(connection, self.study.study_id)
+                return stopping.count_finished(connection, self.study.study_id)
         except SQLAlchemyError:
             return self._finished
 

@@ -9,31 +9,31 @@ from collections.abc import Callable
 from typing import Any
 
 from hpo import data
-from hpo.recipe import Engine as EngineName
-from hpo.runner.artifacts import dashboard_folder, study_files
-from hpo.runner.illustrating import Illustrator, Validation
-from hpo.runner.keeping import Keeper
+from hpo.artifacts import dashboard_folder, study_files
+from hpo.recipe import EngineName
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
-from hpo.store import reading
-from hpo.store.connect import Store
-from hpo.store.limits import Over
-from hpo.store.outbox import WorkerLost
-from hpo.store.session import Session
-from hpo.store.study import Study, check_data
-from hpo.training.contract import Engine
+from hpo.runner.session import Session
+from hpo.runner.trial_plots import TrialPlotter, Validation
+from hpo.store import queries
+from hpo.store.database.connect import Store
+from hpo.store.leases.outbox import WorkerLost
+from hpo.store.leases.stopping import StopReason
+from hpo.store.studies import StudyRecord, check_data
+from hpo.training.engine import Engine
 
 _log = logging.getLogger(__name__)
 
 
 def work(
     store: Store,
-    study: Study,
+    study: StudyRecord,
     engine: Engine,
-    keeper: Keeper,
+    keeper: CheckpointRetention,
     about: dict[str, Any],
     stopping: threading.Event | None = None,
-    illustrator: Illustrator | None = None,
-) -> Over | None:
+    illustrator: TrialPlotter | None = None,
+) -> StopReason | None:
     """Work on a study; return why it is over, or None if told to stop. Raises: StoreError.
 
     A worker that others have given up - it was suspended, or cut off from the store for too long - drops its
@@ -64,8 +64,8 @@ def make_engine(name: EngineName, device: str, most: int | None = None) -> Engin
     Raises: UsageError for an unknown device.
     """
     from hpo.training.devices import choose_device, use_one_thread
+    from hpo.training.packed.autotune import Chooser
     from hpo.training.packed.engine import PackedEngine, default_slots
-    from hpo.training.packed.measure import Chooser
     from hpo.training.solo import SoloEngine
 
     use_one_thread()
@@ -77,16 +77,16 @@ def make_engine(name: EngineName, device: str, most: int | None = None) -> Engin
     return PackedEngine(chosen, Chooser(chosen, slots) if name == "auto" else None, slots)
 
 
-def most_held(store: Store, study: Study) -> int | None:
+def most_held(store: Store, study: StudyRecord) -> int | None:
     """Return how many trials a worker may hold at once, for the search's sake; None if nothing is searched."""
     with store.read() as connection:
-        budget = reading.study(connection, study.study_id).budget
+        budget = queries.study(connection, study.study_id).budget
     return None if budget is None or budget.only_waiting else max(1, budget.trials // HELD_PART)
 
 
 def train_study(
     store: Store,
-    study: Study,
+    study: StudyRecord,
     device: str,
     stop: threading.Event,
     supervisor: str,
@@ -101,13 +101,13 @@ def train_study(
     check_data(study, data.fingerprint(info, study.space.split))
     engine = make_engine(engine_name or study.recipe.engine, device, most_held(store, study))
     about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
-    keeper = Keeper(study_files(store.url, study), study.recipe.checkpoints)
-    with Illustrator(dashboard_folder(store.url), study.uid, lambda: _validation(study)) as illustrator:
+    keeper = CheckpointRetention(study_files(store.url, study.uid), study.recipe.checkpoints)
+    with TrialPlotter(dashboard_folder(store.url), study.uid, lambda: _validation(study)) as illustrator:
         over = work(store, study, engine, keeper, about, stop, illustrator)
     _log.info("done: %s", over.reason if over else "told to stop")
 
 
-def _validation(study: Study) -> Validation:
+def _validation(study: StudyRecord) -> Validation:
     info = data.info(study.space.data)
     rows = data.load_parts(info, study.space.split).validation
     return Validation(rows.x, rows.y, info.classes)

@@ -2,7 +2,7 @@
 
 from hpo.constraints import Constraints
 from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace, stretched
-from hpo.space.space import Baseline, SearchSpace, load
+from hpo.space.search_space import Baseline, SearchSpace, load_space
 from hpo.space.training import AugmentSpace, Hyperparameters, OptimizerSpace, ScheduleSpace
 
 __all__ = [
@@ -16,6 +16,6 @@ __all__ = [
     "OptimizerSpace",
     "ScheduleSpace",
     "SearchSpace",
-    "load",
+    "load_space",
     "stretched",
 ]

@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from hpo.config import TrialConfig
 from hpo.errors import TrainingError
-from hpo.training.contract import Checkpoint, EpochResult
+from hpo.training.engine import Checkpoint, EpochResult
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
-from hpo.training.startup import have_optimizers_spare_the_compiler
+from hpo.training.torch_compat import have_optimizers_spare_the_compiler
 
 have_optimizers_spare_the_compiler()
 

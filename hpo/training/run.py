@@ -14,14 +14,14 @@ from hpo.config import TrialConfig
 from hpo.errors import ModelError
 from hpo.models import build_model, parameter_count
 from hpo.training.augmentation import augmented
-from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault
-from hpo.training.course import Course
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import resolve_precision
+from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault
+from hpo.training.history import History
+from hpo.training.metrics import Metrics, compute_metrics
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hpo.training.randomness import data_order, generator, make_dropout_stateless
-from hpo.training.scoring import Scores, scores
-from hpo.training.startup import plain_step
+from hpo.training.torch_compat import plain_step
 
 EVALUATION_ROWS = 1000
 """Rows per batch where nothing is learned."""
@@ -44,7 +44,7 @@ class Run:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config, self.data, self.device = config, data, device
-        self.course = Course(config, checkpoint.history if checkpoint is not None else ())
+        self.course = History(config, checkpoint.history if checkpoint is not None else ())
         self.best: dict[str, Tensor] = {}
         """Weights of the best epoch, if the config wants them."""
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
@@ -141,7 +141,7 @@ class Run:
         order, logits = begun
         if logits is None:
             return math.nan, math.nan
-        found = scores(logits, self.data.train_y[order.flatten()])
+        found = compute_metrics(logits, self.data.train_y[order.flatten()])
         return found.accuracy, found.loss
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
@@ -201,12 +201,12 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
 
     @torch.inference_mode()
-    def evaluate(self, x: Tensor, y: Tensor) -> Scores:
+    def evaluate(self, x: Tensor, y: Tensor) -> Metrics:
         """Return what the network is worth on rows, without dropout, on running batch statistics."""
         self.model.eval()
         with self.autocast():
             logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
-        return scores(logits, y)
+        return compute_metrics(logits, y)
 
     @torch.inference_mode()
     def probabilities(self, x: Tensor) -> NDArray[np.float32]:

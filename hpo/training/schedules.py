@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from hpo.config import Cosine, Exponential, OneCycle, Plateau, Schedule, Step, WarmupCosine
+from hpo.config import Cosine, Exponential, OneCycle, Plateau, Schedule, StepDecay, WarmupCosine
 
 # torch.optim.lr_scheduler.OneCycleLR's defaults: start at lr / 25, end at the start / 1e4.
 START, END = 1 / 25, 1 / 25 / 1e4
@@ -23,7 +23,7 @@ def lr_factor(schedule: Schedule, step: int, steps: int, losses: Sequence[float]
             if step <= peak:
                 return START + (1 - START) * (1 - _half_cosine(step / peak if peak > 0 else 1.0))
             return END + (1 - END) * _half_cosine((step - peak) / (last - peak) if last > peak else 1.0)
-        case Step():
+        case StepDecay():
             return float(schedule.gamma ** (step * schedule.parts // steps))
         case Exponential():
             return float(schedule.final ** (step / max(1, steps - 1)))

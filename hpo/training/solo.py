@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from hpo.config import TrialConfig
 from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
-from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import DataSets, ResidentData
-from hpo.training.graphed import GraphedRun
-from hpo.training.measuring import measure
+from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.model_cost import measure
 from hpo.training.run import Run
 
 
@@ -27,7 +27,7 @@ class SoloEngine:
         self._run: Run | None = None
 
     @property
-    def waits(self) -> bool:
+    def is_async(self) -> bool:
         return False  # a draw learns from the one trial before it
 
     def room(self) -> int:

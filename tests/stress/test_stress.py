@@ -25,13 +25,14 @@ import sqlalchemy as sa
 
 from hpo.config import TrialConfig
 from hpo.recipe import Budget, Checkpoints, Pruner, StudyRecipe
-from hpo.store import claims, limits, schema
-from hpo.store import study as studies
-from hpo.store.connect import Store, open_store
-from hpo.store.study import Study
-from hpo.store.url import parse
+from hpo.store import studies
+from hpo.store.database import schema
+from hpo.store.database.connect import Store, open_store
+from hpo.store.database.url import parse
+from hpo.store.leases import claims, stopping
+from hpo.store.studies import StudyRecord
+from hpo.training.simulated import accuracy
 from tests.conftest import new_database, small_space
-from tests.fakes import accuracy
 from tests.postgres import Postgres
 from tests.stress.worker import FAULTS
 
@@ -74,14 +75,14 @@ class Field:
             "PYTHONPATH": str(ROOT),
         }
 
-    def make(self, trials: int, epochs: int, pruner: str = "none", name: str = "s", every: float = 0.0) -> Study:
+    def make(self, trials: int, epochs: int, pruner: str = "none", name: str = "s", every: float = 0.0) -> StudyRecord:
         recipe = StudyRecipe(
             budget=Budget(trials=trials, max_failures=10**6),
             pruner=Pruner(name=pruner),  # type: ignore[arg-type]
             checkpoints=Checkpoints(every_seconds=every),
         )
         assert studies.create(self.store, name, "small", small_space(epochs=epochs), recipe, "f" * 64)
-        return studies.load(self.store, name)
+        return studies.load_study(self.store, name)
 
     def start(self, *options: str, study: str = "s") -> subprocess.Popen[bytes]:
         output = self.folder / f"worker-{len(self.workers)}.log"
@@ -305,7 +306,7 @@ def test_a_clock_that_is_moved_by_an_hour_changes_nothing(field: Field):
     check_curves(check_finished(field, trials))
     assert {t.state.name for t in field.trials()} == {"COMPLETE"}
     with field.store.read() as connection:
-        active = limits.budget_of(connection, study.study_id)[1].active_seconds
+        active = stopping.budget_of(connection, study.study_id)[1].active_seconds
     # Each jump can cost one beat's cap; an hour never counts.
     assert active < 6 * wall + 60
 

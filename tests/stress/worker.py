@@ -9,17 +9,17 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+from hpo.artifacts import study_files
 from hpo.config import TrialConfig
 from hpo.errors import HpoError
-from hpo.runner.artifacts import study_files
-from hpo.runner.keeping import Keeper
+from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.worker import work
-from hpo.store import study as studies
-from hpo.store import trials
-from hpo.store.connect import open_store
-from hpo.store.url import parse
-from hpo.training.contract import Fault
-from tests.fakes import FakeEngine
+from hpo.store import studies
+from hpo.store.database import trial_rows
+from hpo.store.database.connect import open_store
+from hpo.store.database.url import parse
+from hpo.training.engine import Fault
+from hpo.training.simulated import SimulatedEngine
 
 FAULTS = {0: "diverged", 1: "oom", 2: "error"}
 
@@ -45,19 +45,19 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     if options.clock_ahead:
-        honest = trials.now
-        trials.now = lambda: honest() + timedelta(seconds=options.clock_ahead)
+        honest = trial_rows.now
+        trial_rows.now = lambda: honest() + timedelta(seconds=options.clock_ahead)
     store = open_store(parse(os.environ["HPO_STORAGE"]))
-    study = studies.load(store, options.study)
+    study = studies.load_study(store, options.study)
 
     def admitted(key: int, epochs: int) -> None:
         with Path(os.environ["STRESS_LOG"]).open("a") as log:
             log.write(f"{key} {epochs} {os.getpid()}\n")
 
-    engine = FakeEngine(
+    engine = SimulatedEngine(
         options.capacity, options.epoch_seconds, fault_of if options.faults else lambda c, e: None, admitted
     )
-    keeper = Keeper(study_files(store.url, study), study.recipe.checkpoints)
+    keeper = CheckpointRetention(study_files(store.url, study.uid), study.recipe.checkpoints)
     about = {"host": "here", "process": os.getpid(), "supervisor": os.environ.get("HPO_SUPERVISOR", "")}
     try:
         over = work(store, study, engine, keeper, about, stop)

@@ -10,7 +10,7 @@ from hpo.config import (
     Plateau,
     RMSprop,
     SGDMomentum,
-    Step,
+    StepDecay,
     TrialConfig,
     WarmupCosine,
 )
@@ -51,7 +51,7 @@ def schedule(config: TrialConfig) -> list[str]:
                 "    progress, low = (step - peak) / (last - peak), 1 / 25 / 1e4",
                 "return LEARNING_RATE * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)",
             ]
-        case Step(parts=parts, gamma=gamma):
+        case StepDecay(parts=parts, gamma=gamma):
             return [f"return LEARNING_RATE * {gamma!r} ** (step * {parts} // steps)"]
         case Exponential(final=final):
             return [f"return LEARNING_RATE * {final!r} ** (step / max(1, steps - 1))"]

@@ -48,10 +48,10 @@ class Layout(Generic[Shaped]):
     vectors: dict[str, tuple[int, int]]
     """Where in a slot's row of vectors each one begins, and its padded length: `bias0`, `scale0`, `shift0`, ..."""
 
-    def __init__(self, networks: Sequence[Shaped], classes: int, batch: int, lasting: bool) -> None:
-        """`lasting` has the shapes hold networks to come, not only those they begin with."""
+    def __init__(self, networks: Sequence[Shaped], classes: int, batch: int, static_shapes: bool) -> None:
+        """`static_shapes` has the shapes hold networks to come, not only those they begin with."""
         self.networks: list[Shaped] = list(networks)
-        self.classes, self.batch, self.lasting = classes, batch, lasting
+        self.classes, self.batch, self.static_shapes = classes, batch, static_shapes
         self.matrices, self.vectors = (), {}
 
     @property

@@ -19,7 +19,7 @@ from hpo.training.packed.loss import Loss
 from hpo.training.packed.masks import Drop, Site, dropped_at
 from hpo.training.packed.norms import EPS, MOMENTUM
 
-Way = Literal["grouped", "unfolded"]
+ConvImpl = Literal["grouped", "unfolded"]
 """How convolutions are computed; which is faster depends on the device and the shapes."""
 EVALUATION_NUMBERS = 2**21
 """About so many numbers of one layer are held where nothing is learned."""
@@ -46,7 +46,7 @@ class CNNs:
         smoothing: Sequence[float],
         dtype: torch.dtype,
         device: torch.device,
-        way: Way = "grouped",
+        way: ConvImpl = "grouped",
         precision: Precision = "fp32",
     ) -> None:
         """`smoothing` is each member's label smoothing."""
@@ -69,7 +69,7 @@ class CNNs:
         self.logits_grad = torch.zeros_like(self.logits)
         self.runs = list(layout.runs(slots))
         self.normed = torch.zeros(slots, dtype=torch.bool, device=device)
-        self.all_normed = all(n.norm == "batch" for n in layout.networks) and not layout.lasting
+        self.all_normed = all(n.norm == "batch" for n in layout.networks) and not layout.static_shapes
         self._statistics = {
             place: (torch.zeros_like(ones(slots, layout.channels[place[0]])), ones(slots, layout.channels[place[0]]))
             for place in (layout.places_of_convs() if layout.normed else ())

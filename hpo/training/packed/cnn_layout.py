@@ -23,9 +23,9 @@ class CNNLayout(Layout[CNN]):
         input_shape: tuple[int, ...],
         classes: int,
         batch: int,
-        lasting: bool = False,
+        static_shapes: bool = False,
     ) -> None:
-        super().__init__(networks, classes, batch, lasting)
+        super().__init__(networks, classes, batch, static_shapes)
         first = networks[0]
         self.input_shape = channels, height, width = input_shape
         self.convs, self.pool, self.kernel = first.convs, first.pool, first.kernel

@@ -13,17 +13,17 @@ from hpo.config import Precision, TrialConfig
 from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
 from hpo.models import build_model, parameter_count
-from hpo.training.contract import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.dataset import DataKey, DataSets, ResidentData
 from hpo.training.devices import resolve_precision
+from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.packed.autotune import ALONE, Plan
 from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
 from hpo.training.packed.lane import Lane
-from hpo.training.packed.measure import ALONE, Plan
 from hpo.training.packed.memory import slots_that_fit
 from hpo.training.packed.merging import Merging
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
-from hpo.training.packed.unit import Alone, Unit
+from hpo.training.packed.unit import SingleRun, Unit
 from hpo.training.run import Run
 from hpo.training.solo import fault_of, measured, run_kind
 
@@ -66,7 +66,7 @@ class PackedEngine:
         """How many trials would be taken at once: what they are is known only once they are claimed."""
 
     @property
-    def waits(self) -> bool:
+    def is_async(self) -> bool:
         return self.device.type != "cpu" and self.slots > 1
 
     def room(self) -> int:
@@ -101,7 +101,7 @@ class PackedEngine:
         plan = self.planner(config, bucket, data, packable)
         if plan.slots == 0 or plan.streams:
             run = run_kind(self.device)(config, data, self.device, checkpoint)
-            self._units.append(Alone(key, run, beside=plan.slots > 0))
+            self._units.append(SingleRun(key, run, beside=plan.slots > 0))
             return run.facts, plan.slots > 0
         lane = self._lane_for(config, bucket, data, plan)
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)

@@ -6,13 +6,13 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from hpo.training.contract import Checkpoint, EpochResult, Fault
 from hpo.training.dataset import ResidentData
+from hpo.training.engine import Checkpoint, EpochResult, Fault
+from hpo.training.metrics import compute_metrics
 from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import Way
-from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.cnn import ConvImpl
+from hpo.training.packed.cuda_graph import program_kind
 from hpo.training.packed.program import Member, Program
-from hpo.training.scoring import scores
 
 
 class Lane:
@@ -25,7 +25,7 @@ class Lane:
         data: ResidentData,
         rows: Tensor,
         validation: Tensor,
-        way: Way = "grouped",
+        way: ConvImpl = "grouped",
     ) -> None:
         """`rows` and `validation` are the data's as the networks take them; `way` is that of convolutions."""
         self.bucket, self.slots, self.way = bucket, slots, way
@@ -83,12 +83,12 @@ class Lane:
         if self._program is None or self._fresh:
             self.settle()
             self._program = program_kind(self.rows.device)(live, self.data, self.rows, self.bucket, self.way)
-        self._program.remember()
+        self._program.snapshot()
         try:
             self._program.train_epoch()
         except torch.OutOfMemoryError:
             self._program.join()
-            self._program.recall()
+            self._program.rollback()
             raise
 
     def collect(self) -> dict[int, EpochResult | Fault]:
@@ -100,9 +100,9 @@ class Lane:
             training = program.training_scores()
             judged = program.network.evaluate(self.validation)
         except torch.OutOfMemoryError:
-            program.recall()
+            program.rollback()
             raise
-        validation = [scores(logits, self.data.validation_y) for logits in judged]
+        validation = [compute_metrics(logits, self.data.validation_y) for logits in judged]
         seconds = time.perf_counter() - self._started
         self.seconds = None if self._fresh else seconds
         outcomes: dict[int, EpochResult | Fault] = {}

@@ -15,7 +15,7 @@ class Loss:
         """`smoothing` is each slot's label smoothing."""
         self._batch, self._classes = layout.batch, layout.classes
         self._smooth = torch.tensor(list(smoothing), dtype=like.dtype, device=like.device).view(-1, 1, 1)
-        self._smooths = layout.lasting or any(smoothing)
+        self._smooths = layout.static_shapes or any(smoothing)
         self._less = self._smooth - 1.0
         self._hit = self._less.expand(-1, layout.batch, 1)
         self.weights: Tensor | None = None

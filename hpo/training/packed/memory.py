@@ -12,7 +12,7 @@ from hpo.config import TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.graphed import program_kind
+from hpo.training.packed.cuda_graph import program_kind
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
 

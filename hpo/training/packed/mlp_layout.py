@@ -28,8 +28,10 @@ class Group:
 class MLPLayout(Layout[MLP]):
     """The shapes of a program's tensors. `networks` are its slots, deepest first."""
 
-    def __init__(self, networks: Sequence[MLP], features: int, classes: int, batch: int, lasting: bool = False) -> None:
-        super().__init__(networks, classes, batch, lasting)
+    def __init__(
+        self, networks: Sequence[MLP], features: int, classes: int, batch: int, static_shapes: bool = False
+    ) -> None:
+        super().__init__(networks, classes, batch, static_shapes)
         self.features = features
         self.depth = len(networks[0].widths)
         self.counts = [sum(len(network.widths) > layer for network in networks) for layer in range(self.depth)]

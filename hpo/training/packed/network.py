@@ -8,7 +8,7 @@ from torch import Tensor
 from hpo.config import CNN, MLP, TrialConfig
 from hpo.training.packed.blocks import AnyLayout, Blocks
 from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import CNNs, Way
+from hpo.training.packed.cnn import CNNs, ConvImpl
 from hpo.training.packed.cnn_layout import CNNLayout
 from hpo.training.packed.loss import Loss
 from hpo.training.packed.masks import Site
@@ -16,7 +16,7 @@ from hpo.training.packed.mlp import MLPs
 from hpo.training.packed.mlp_layout import MLPLayout
 
 
-class Network(Protocol):
+class PackedNetwork(Protocol):
     """All slots' networks as one: parameters, gradients, and the buffers between."""
 
     params: Blocks
@@ -71,17 +71,17 @@ def sort_key(network: MLP | CNN) -> tuple[int, str]:
 
 
 def stacked(
-    configs: Sequence[TrialConfig], rows: Tensor, classes: int, bucket: Bucket, lasting: bool, way: Way
-) -> Network:
+    configs: Sequence[TrialConfig], rows: Tensor, classes: int, bucket: Bucket, static_shapes: bool, way: ConvImpl
+) -> PackedNetwork:
     """Stack the networks of configs that are in the order of `sort_key` and of one bucket.
 
-    `rows` are the training rows; `lasting` has the shapes hold networks to come; `way` is that of convolutions.
+    `rows` are the training rows; `static_shapes` has the shapes hold networks to come; `way` is that of convolutions.
     """
     batch = bucket.batch
     networks = [config.model for config in configs]
     smoothing = [config.label_smoothing for config in configs]
     if isinstance(networks[0], CNN):
-        layout = CNNLayout(cast(list[CNN], networks), tuple(rows.shape[1:]), classes, batch, lasting)
+        layout = CNNLayout(cast(list[CNN], networks), tuple(rows.shape[1:]), classes, batch, static_shapes)
         return CNNs(layout, smoothing, rows.dtype, rows.device, way, bucket.precision)
-    flat = MLPLayout(cast(list[MLP], networks), rows.shape[1], classes, batch, lasting)
+    flat = MLPLayout(cast(list[MLP], networks), rows.shape[1], classes, batch, static_shapes)
     return MLPs(flat, smoothing, rows.dtype, rows.device)

@@ -25,7 +25,7 @@ class BatchNorm:
         self.has = torch.zeros(count, 1, dtype=like.dtype, device=like.device)
         """1 for a member with batch norm, else 0: [S, 1]."""
         self._has_not = 1.0 - self.has
-        self.all = all(n.norm == "batch" for n in layout.networks[:count]) and not layout.lasting
+        self.all = all(n.norm == "batch" for n in layout.networks[:count]) and not layout.static_shapes
         self.running_mean = torch.zeros(count, width, dtype=like.dtype, device=like.device)
         self.running_var = torch.ones_like(self.running_mean)
         self.output = torch.zeros(count, self.rows, width, dtype=like.dtype, device=like.device)

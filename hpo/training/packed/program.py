@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import CNN, MLP, TrialConfig
-from hpo.training.contract import Checkpoint
-from hpo.training.course import Course
 from hpo.training.dataset import ResidentData, balanced_weights
+from hpo.training.engine import Checkpoint
+from hpo.training.history import History
+from hpo.training.metrics import compute_metrics
 from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import Way
+from hpo.training.packed.cnn import ConvImpl
 from hpo.training.packed.masks import Dropout
 from hpo.training.packed.network import sort_key, stacked
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.randomness import data_order
-from hpo.training.scoring import scores
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Member:
     """A trial in a lane. Out of a program its state is in `tensors`, by the names of a checkpoint."""
 
     key: int
-    course: Course
+    course: History
     tensors: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the best epoch, by the plain network's names, if the config wants them."""
@@ -45,21 +45,21 @@ def member_of(
     """Return a trial as it comes into a lane: the solo engine's initial weights, or its checkpoint."""
     if checkpoint is None:
         initial = {f"model.{name}": value.to(device) for name, value in model.state_dict().items()}
-        return Member(key, Course(config), initial)
+        return Member(key, History(config), initial)
     tensors = {name: torch.from_numpy(array).to(device) for name, array in checkpoint.tensors.items()}
     best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
     state = {n: t for n, t in tensors.items() if not n.startswith("best.")}
-    return Member(key, Course(config, checkpoint.history), state, best)
+    return Member(key, History(config, checkpoint.history), state, best)
 
 
 class Program:
     """Trains all its members, one epoch at a time."""
 
-    lasting = False
+    static_shapes = False
     """Whether members may be replaced; else a program is made anew when they change."""
 
     def __init__(
-        self, members: Sequence[Member], data: ResidentData, rows: Tensor, bucket: Bucket, way: Way = "grouped"
+        self, members: Sequence[Member], data: ResidentData, rows: Tensor, bucket: Bucket, way: ConvImpl = "grouped"
     ) -> None:
         """`rows` are the training rows: flat, [N, F], or images; `way` is that of convolutions."""
         first = sorted(members, key=lambda m: sort_key(m.network))
@@ -70,14 +70,14 @@ class Program:
         self.steps = len(rows) // batch
         """Per epoch."""
         configs = [member.config for member in first]
-        self.network = stacked(configs, rows, data.classes, bucket, self.lasting, way)
+        self.network = stacked(configs, rows, data.classes, bucket, self.static_shapes, way)
         self.layout = layout = self.network.layout
         weighed = [c.class_weight == "balanced" for c in configs]
         self._class_weights = balanced_weights(data) if any(weighed) else None
         if self._class_weights is not None:
             self.network.loss.weigh(self._class_weights, weighed)
         self.moments = Moments(self.network.params, [c.optimizer for c in configs])
-        whole_epoch = self.lasting  # a graph reads the bytes of its step by a counter
+        whole_epoch = self.static_shapes  # a graph reads the bytes of its step by a counter
         self.dropouts = [Dropout(site, layout.networks, self.steps, whole_epoch) for site in self.network.sites]
         clipped = any(c.clip_norm is not None for c in configs)
         self.clip = Clipping(self.network.grads, [c.clip_norm for c in configs]) if clipped else None
@@ -138,16 +138,17 @@ class Program:
     def training_scores(self) -> dict[int, tuple[float, float]]:
         """Return each slot's accuracy and mean loss over the last epoch's batches."""
         found = {
-            slot: scores(self.logits[:, slot].flatten(0, 1), self.labels[:, slot].flatten()) for slot, _ in self.held()
+            slot: compute_metrics(self.logits[:, slot].flatten(0, 1), self.labels[:, slot].flatten())
+            for slot, _ in self.held()
         }
         return {slot: (each.accuracy, each.loss) for slot, each in found.items()}
 
-    def remember(self) -> None:
+    def snapshot(self) -> None:
         """Keep a copy of what an epoch changes."""
         self._kept = [tensor.clone() for tensor in self._changing()]
         self._kept_steps = list(self.moments.steps)
 
-    def recall(self) -> None:
+    def rollback(self) -> None:
         """Put back what was kept: the epoch was not."""
         for tensor, kept in zip(self._changing(), self._kept, strict=True):
             tensor.copy_(kept)

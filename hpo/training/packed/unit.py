@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 
-from hpo.training.contract import Checkpoint, EpochResult, Fault
+from hpo.training.engine import Checkpoint, EpochResult, Fault
 from hpo.training.run import Run
 
 
@@ -42,7 +42,7 @@ class Unit(Protocol):
     def evict(self, key: int) -> None: ...
 
 
-class Alone:
+class SingleRun:
     """A trial that is trained by itself, as the solo engine would."""
 
     def __init__(self, key: int, run: Run, beside: bool = False) -> None:

@@ -1,0 +1,136 @@
+"""The machine: versions, devices, threads, the store, the data, the disk."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from hpo import data
+from hpo.artifacts import configured_root
+from hpo.doctor.findings import Finding, failure, guarded, milliseconds, ok, warning
+from hpo.store.database import schema
+from hpo.store.database.connect import exists, open_store
+from hpo.store.database.url import configured, shown
+from hpo.store.leases import claims
+
+SLOW_MS = 50.0
+"""A store that takes longer for one question is far away, or busy."""
+LITTLE_GB = 2.0
+
+
+def check_machine(storage: str | None) -> Iterator[Finding]:
+    """Look at everything that does not depend on a space."""
+    for check, look in (
+        ("versions", _versions),
+        ("device", _devices),
+        ("store", lambda: _store(storage)),
+        ("data", _data),
+        ("disk", lambda: _disk(storage)),
+    ):
+        yield from guarded(check, look)
+
+
+def _versions() -> Iterator[Finding]:
+    import torch
+    import torchvision
+
+    names = ("hpo", "optuna", "optuna-dashboard", "sqlalchemy")
+    listed = ", ".join(f"{name} {version(name)}" for name in names)
+    yield ok("versions", f"Python {platform.python_version()}, torch {torch.__version__}, {listed}")
+    try:
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+        yield ok("versions", f"torchvision {torchvision.__version__} fits torch {torch.__version__}")
+    except (RuntimeError, AttributeError):
+        both = f"torchvision {torchvision.__version__} was not built for torch {torch.__version__}"
+        yield failure("versions", both, "Install both together: pip install --force-reinstall torch torchvision")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    from hpo.training.devices import choose_device
+
+    found = choose_device("auto")
+    if found.type == "cuda":
+        for i in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(i)
+            text = f"cuda:{i} {torch.cuda.get_device_name(i)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+            if free < 0.2 * total:
+                yield warning("device", text, "Something else uses it: see nvidia-smi.")
+            else:
+                yield ok("device", text)
+    else:
+        yield ok("device", f"{found}, {os.cpu_count()} cores; one worker per core, one thread each")
+    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+        yield warning("device", "an NVIDIA driver is here, but torch cannot use it", "Install a torch built for CUDA.")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    cores = os.cpu_count() or 1
+    if load > 0.5 * cores:
+        yield warning("device", f"the machine is busy: load {load:.1f} on {cores} cores", "Trials will take longer.")
+
+
+def _store(storage: str | None) -> Iterator[Finding]:
+    url = configured(storage)
+    if not exists(url):
+        yield warning("store", f"{shown(url)} does not exist yet", "hpo run and hpo init make it.")
+        return
+    store = open_store(url)
+
+    def ask() -> None:
+        with store.read() as connection:
+            connection.execute(sa.select(sa.func.count()).select_from(schema.studies)).scalar()
+
+    def lock() -> None:
+        with store.write() as connection:
+            connection.execute(sa.select(sa.func.count()).select_from(schema.hpo_leases)).scalar()
+
+    reading, writing = milliseconds(ask), milliseconds(lock)
+    text = f"{shown(url)} answers in {reading:.1f} ms, a write transaction takes {writing:.1f} ms"
+    if max(reading, writing) > SLOW_MS:
+        yield warning("store", text, "Move it nearer, or look who else is busy there.")
+    else:
+        yield ok("store", text)
+    trials, leases, workers = schema.trials.c, schema.hpo_leases.c, schema.hpo_workers.c
+    with store.read() as connection:
+        leased = sa.select(leases.trial_id)
+        stray = sa.and_(trials.state == "RUNNING", trials.trial_id.not_in(leased))
+        zombies = connection.execute(sa.select(sa.func.count()).where(stray)).scalar_one()
+        known = list(connection.execute(sa.select(workers.worker_id)).scalars())
+    dead = [worker for worker in known if claims.died_here(worker)]
+    if zombies:
+        yield warning(
+            "store", f"{zombies} trials are RUNNING without a worker of hpo's", "Were they made by another tool?"
+        )
+    elif dead:
+        remedy = "Their trials go on as soon as a worker of the study runs."
+        yield warning("store", f"{len(dead)} of {len(known)} workers are dead", remedy)
+    else:
+        yield ok("store", f"no zombies; {len(known)} workers at work")
+
+
+def _data() -> Iterator[Finding]:
+    for name in data.known():
+        state = data.state(data.info(name))
+        if state == "ready":
+            yield ok("data", f"{name} is here and intact")
+        else:
+            yield warning("data", f"{name}: {state}", f"hpo data fetch {name}")
+
+
+def _disk(storage: str | None) -> Iterator[Finding]:
+    root = configured_root(configured(storage))
+    places = {"data": data.cache_folder()} | ({} if "://" in root else {"artifacts": Path(root)})
+    for what, path in places.items():
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        free = shutil.disk_usage(there).free / 1e9
+        text = f"{free:.1f} GB free for {what} ({path})"
+        if not os.access(there, os.W_OK):
+            yield failure("disk", f"{there} cannot be written", "Set HPO_DATA and HPO_ARTIFACTS to folders of yours.")
+        elif free < LITTLE_GB:
+            yield warning("disk", text, "Checkpoints need room: free some, or lower checkpoints.max_megabytes.")
+        else:
+            yield ok("disk", text)

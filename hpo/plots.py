@@ -1,0 +1,99 @@
+"""Pictures of a training: learning curves, confusion matrix, the most confidently wrong images.
+
+As a program (`python -m hpo.plots`) it draws what it is told on standard input, one JSON object per line -
+{"draw": NAME, "to": FILE, "arguments": {...}} - at the lowest priority, until the input ends: training goes first.
+"""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def learning_curve(curves: dict[str, Sequence[float]]) -> bytes:
+    """Return training and validation accuracy and loss by epoch as PNG; what is missing is left out."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, what in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for part, style in (("train", "--"), ("validation", "-")):
+            values = curves.get(f"{part}_{what}", ())
+            if len(values):
+                axes.plot(range(1, len(values) + 1), values, style, label=part, linewidth=1.8)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(what)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return _png(figure)
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+    """Return a confusion matrix as PNG: shares of each true class, with the counts written in."""
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.2 + 0.55 * len(classes)
+    figure = Figure(figsize=(side, side * 0.92), layout="constrained")
+    axes: Any = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            axes.text(j, i, str(count), ha="center", va="center", fontsize=7, color="w" if shares[i, j] > 0.5 else "k")
+    return _png(figure)
+
+
+def wrong_images(images: Any, titles: Sequence[str]) -> bytes:
+    """Return a sheet of images as PNG, each under its title; images are [N, H, W] or [N, H, W, 3], any scale."""
+    pixels = np.asarray(images, dtype=np.float32)
+    columns = min(6, max(1, len(titles)))
+    rows = max(1, -(-len(titles) // columns))
+    figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
+    for axes, image, title in zip(np.ravel(figure.subplots(rows, columns)), pixels, titles, strict=False):
+        low, high = float(image.min()), float(image.max())
+        axes.imshow((image - low) / ((high - low) or 1.0), cmap="gray_r" if image.ndim == 2 else None)
+        axes.set_title(title, fontsize=7)
+    for axes in figure.axes:
+        axes.axis("off")
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+DRAWINGS: dict[str, Callable[..., bytes]] = {
+    "learning_curve": learning_curve,
+    "confusion": confusion,
+    "wrong_images": wrong_images,
+}
+
+
+def main() -> None:
+    """Draw what standard input asks for."""
+    if hasattr(os, "nice"):
+        os.nice(19)
+    for line in sys.stdin:
+        job = json.loads(line)
+        path = Path(job["to"])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.{os.getpid()}")
+            aside.write_bytes(DRAWINGS[job["draw"]](**job["arguments"]))
+            aside.replace(path)
+        except OSError as error:
+            print(f"{path}: cannot be written: {error.strerror}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The model folder: weights, config, metrics, pictures and a card, enough to use the network and to judge it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import tomlkit
+import torch
+from torch import Tensor, nn
+
+from hpo import documents, plots, user_code
+from hpo.artifacts import FolderFiles
+from hpo.config import PythonNetwork, TrialConfig
+from hpo.data import DataInfo, Encoding, Parts
+from hpo.errors import DocumentError, TrainingError, UsageError
+from hpo.models import build_model
+from hpo.results.export import Export, to_toml
+from hpo.results.retrain import Trained
+from hpo.training.dataset import resized
+
+WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.toml", "metrics.json"
+
+
+class Classifier(nn.Module):
+    """A trained network with its preprocessing: [N, C, H, W] or [N, F] of raw numbers -> [N, classes] logits.
+
+    Raw numbers are those of the data: 0..255 for pixels, measures as they stand in the table.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, inputs: dict[str, Any], image_size: int | None = None) -> None:
+        super().__init__()
+        self.image_size = image_size
+        """What images are scaled to before the network."""
+        self.network = network
+        self.kind: str = inputs["kind"]
+        self.input_shape = tuple(int(size) for size in inputs["shape"])
+        self.classes = tuple(str(name) for name in inputs["classes"])
+        self.scale = float(inputs["scale"])
+        self.encoding = Encoding.from_list(inputs["columns"]) if "columns" in inputs else None
+        """How a table of mixed columns becomes the numbers that the network takes."""
+        shape = (1, -1, 1, 1) if self.kind == "images" else (1, -1)
+        self.register_buffer("mean", torch.tensor(inputs["mean"], dtype=torch.float32).view(shape))
+        self.register_buffer("std", torch.tensor(inputs["std"], dtype=torch.float32).view(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x.float() / self.scale - self.mean) / self.std
+        logits: Tensor = self.network(x if self.image_size is None else resized(x, self.image_size))
+        return logits
+
+
+def write_model_folder(folder: Path, export: Export, trained: Trained, metrics: dict[str, Any]) -> None:
+    """Write a model folder. Raises: TrainingError if it cannot be written."""
+    run, parts = trained.run, trained.parts
+    files = FolderFiles(folder)
+    weights = {name: value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
+    try:
+        files.write(WEIGHTS, safetensors.torch.save(weights))
+        files.write(CONFIG, (to_toml(export) + _inputs(parts)).encode())
+        network = export.config.model
+        if isinstance(network, PythonNetwork):  # beside the weights, which are nothing without it
+            source = user_code.path_of(network.python, network.digest)
+            files.write(source.name, source.read_bytes())
+        files.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
+        files.write("learning_curve.png", plots.learning_curve(metrics["curves"]))
+        files.write("confusion_matrix.png", plots.confusion(metrics["confusion"], parts.info.classes))
+        files.write("model_card.md", card(export, parts.info, metrics).encode())
+        for left in folder.glob(".unfinished-*.safetensors"):
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written: {error.strerror}. Choose another -o.") from error
+
+
+def _inputs(parts: Parts) -> str:
+    info, table = parts.info, tomlkit.table()
+    table.comment("what the network takes: (x / scale - mean) / std")
+    for key, value in {
+        "kind": info.kind,
+        "shape": list(info.input_shape),
+        "classes": list(info.classes),
+        "scale": info.scale,
+        "mean": parts.mean.tolist(),
+        "std": parts.std.tolist(),
+    }.items():
+        table.add(key, value)
+    if parts.encoding is not None:
+        columns = tomlkit.aot()
+        for column in parts.encoding.to_list():
+            row = tomlkit.table()
+            row.update(column)
+            columns.append(row)
+        table.add("columns", columns)
+    document = tomlkit.document()
+    document.add("inputs", table)
+    return "\n" + tomlkit.dumps(document)
+
+
+def load_model_folder(folder: str | Path) -> Classifier:
+    """Return the trained network of a model folder, in eval mode, with its preprocessing and its class names.
+
+    Raises: UsageError if there is no such folder, DocumentError if a file in it is missing or damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such folder. `hpo train FILE -o {path}` writes one.")
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise DocumentError(f"{path}: must be a model folder, got one without {name}. Train it again.")
+    content = documents.read(path / CONFIG).content
+    where = f"{path / CONFIG}"
+    config = TrialConfig.from_dict(content.get("config", {}), f"{where}: config")
+    try:
+        inputs = content["inputs"]
+        shape = config.input_shape(tuple(inputs["shape"]))
+        network = build_model(config.model, shape, len(inputs["classes"]), seed=0)
+        classifier = Classifier(network, inputs, config.image_size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DocumentError(
+            f"{where}: inputs: must be what `hpo train` wrote, got {error!r}. Train it again."
+        ) from error
+    try:
+        network.load_state_dict(safetensors.torch.load((path / WEIGHTS).read_bytes()))
+    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DocumentError(
+            f"{path / WEIGHTS}: must be the weights of {config.summary()}, got others or a damaged file "
+            f"({reason}). Train it again."
+        ) from error
+    return classifier.eval()
+
+
+def curves(trained: Trained) -> dict[str, list[float]]:
+    """Return a training's curves by name; without validation where that was trained on."""
+    figures = (
+        ("train_accuracy", "train_loss")
+        if trained.with_validation
+        else (
+            "train_accuracy",
+            "train_loss",
+            "validation_accuracy",
+            "validation_loss",
+        )
+    )
+    rows = [dataclasses.asdict(result) for result in trained.run.history]
+    return {name: [row[name] for row in rows] for name in figures}
+
+
+def card(export: Export, info: DataInfo, metrics: dict[str, Any]) -> str:
+    """Return the model card as Markdown: what it is, what it was trained on, how good it is, how to use it."""
+    source, low_high = export.provenance, metrics["test_accuracy_interval"]
+    lines = [
+        f"# {export.config.summary()}",
+        "",
+        f"A classifier of {info.title}. {metrics['parameters']:,} parameters, trained for "
+        f"{export.config.epochs} epochs on {metrics['trained_on_rows']:,} rows ({metrics['device']}, "
+        f"{metrics['precision']}).",
+        "",
+        f"**Test accuracy {metrics['test_accuracy']:.4f}** (95 % interval {low_high[0]:.4f} to {low_high[1]:.4f}, "
+        f"{metrics['test_rows']:,} rows that neither the search nor the training saw).",
+    ]
+    if metrics.get("seeds"):
+        lines += ["", _seeds(metrics)]
+    if "study" in source:
+        lines += ["", f"It is {export.chosen}. Trial {source['trial']} of the study `{source['study']}`."]
+    lines += ["", "| class | precision | recall | f1 | rows |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {c['name']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} | {c['rows']} |"
+        for c in metrics["classes"]
+    ]
+    lines += [
+        "",
+        "![learning curve](learning_curve.png)",
+        "",
+        "![confusion matrix](confusion_matrix.png)",
+        "",
+        "```python",
+        "import hpo",
+        "",
+        'model = hpo.load("THIS_FOLDER")  # a torch.nn.Module that takes raw numbers; model.classes names its outputs',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _seeds(metrics: dict[str, Any]) -> str:
+    seeds = metrics["seeds"]
+    count, (low, high) = len(seeds["test_accuracies"]), seeds["mean_interval"]
+    return (
+        f"Over {count} seeds: mean {seeds['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}); "
+        "this is the network with the highest validation accuracy."
+    )

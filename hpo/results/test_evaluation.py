@@ -1,0 +1,51 @@
+"""The one reading of the test split, at the very end."""
+
+from typing import Any
+
+from hpo import data
+from hpo.results import model_folder
+from hpo.results.intervals import Interval, mean_interval
+from hpo.results.retrain import Trained, probabilities
+from hpo.results.test_scores import test_scores
+
+
+def evaluate_on_test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, dict[str, Any]]:
+    """Test trainings of one config on different seeds; return the one to keep, and all that is known of it.
+
+    Kept is the one with the highest validation score or, where validation was trained on, the first.
+    `promise` is the interval that its test accuracy should lie in.
+    """
+    kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.final.score(t.run.config.metric))
+    info = kept.parts.info
+    rows = data.load_test(info, kept.parts.encoding)
+    found = [test_scores(probabilities(t, rows), rows.y, info.classes) for t in trained]
+    run = kept.run
+    metrics: dict[str, Any] = found[trained.index(kept)]
+    if promise is not None:
+        metrics |= {
+            "promised_test_accuracy": promise,
+            "as_promised": metrics["test_accuracy"] in Interval(promise[0], promise[1]),
+        }
+    if len(trained) > 1:
+        accuracies = [one["test_accuracy"] for one in found]
+        interval = mean_interval(accuracies)
+        metrics["seeds"] = {
+            "seeds": [t.run.config.seed for t in trained],
+            "test_accuracies": accuracies,
+            "mean": sum(accuracies) / len(accuracies),
+            "mean_interval": [interval.low, interval.high],
+        }
+    metrics |= {
+        "validation_accuracy": None if kept.with_validation else run.final.validation_accuracy,
+        "train_accuracy": run.examine().train_accuracy,
+        "trained_on": "train+val" if kept.with_validation else "train",
+        "trained_on_rows": len(run.data.train_y),
+        "epochs": len(run.history),
+        "seconds": round(sum(result.seconds for result in run.history), 3),
+        "parameters": run.facts.parameters,
+        "device": run.facts.device,
+        "precision": run.facts.precision,
+        "data_fingerprint": kept.parts.fingerprint,
+        "curves": model_folder.curves(kept),
+    }
+    return kept, metrics

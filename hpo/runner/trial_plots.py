@@ -1,0 +1,107 @@
+"""Pictures that optuna-dashboard shows beside a trial: drawn by a process of the lowest priority, off training.
+
+The worker only hands over numbers; what it notes on the trial is where the picture will be.
+"""
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PICTURES = 300
+"""Of one worker; each is a few ten thousand bytes."""
+WRONG_IMAGES = 18
+"""On one sheet."""
+ARTIFACT = "artifacts:"
+"""What Optuna's system attributes of artifacts begin with."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The rows that a trial is judged by, as they were before standardization."""
+
+    x: NDArray[Any]
+    """[N, C, H, W] of images, [N, F] of tables."""
+    y: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+class TrialPlotter:
+    """Has pictures of ended trials drawn. Use as a context; leaving lets the drawing go on to its end."""
+
+    def __init__(self, folder: Path, uid: str, validation: Callable[[], Validation]) -> None:
+        """`folder` is where the dashboard looks for artifacts; `validation` is asked once, if at all."""
+        self.folder, self.uid, self._load = folder, uid, validation
+        self._validation: Validation | None = None
+        self._left = MAX_PICTURES
+        self._jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "TrialPlotter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(timeout=5)
+
+    def curves(self, trial_id: int, curves: Mapping[str, Sequence[float]]) -> dict[str, str]:
+        """Have a trial's learning curves drawn; return the system attributes that show them."""
+        return self._draw(trial_id, "learning_curve", {"curves": dict(curves)})
+
+    def judgement(self, trial_id: int, probabilities: NDArray[np.float32]) -> dict[str, str]:
+        """Have a confusion matrix drawn and, of images, those that are most confidently wrong."""
+        if self._validation is None:
+            self._validation = self._load()
+        known = self._validation
+        if len(known.y) != len(probabilities):
+            return {}
+        predicted = probabilities.argmax(1)
+        size = len(known.classes)
+        matrix = np.bincount(known.y * size + predicted, minlength=size * size).reshape(size, size)
+        shown = self._draw(trial_id, "confusion", {"matrix": matrix.tolist(), "classes": known.classes})
+        wrong = np.flatnonzero(predicted != known.y)
+        if known.x.ndim == 4 and len(wrong):
+            sure = probabilities[wrong, predicted[wrong]]
+            worst = wrong[np.argsort(-sure, kind="stable")][:WRONG_IMAGES]
+            images = known.x[worst][:, 0] if known.x.shape[1] == 1 else known.x[worst].transpose(0, 2, 3, 1)
+            titles = [
+                f"{known.classes[known.y[i]]}\nnot {known.classes[predicted[i]]} ({probabilities[i].max():.2f})"
+                for i in worst
+            ]
+            shown |= self._draw(trial_id, "wrong_images", {"images": images.tolist(), "titles": titles})
+        return shown
+
+    def _draw(self, trial_id: int, name: str, arguments: dict[str, Any]) -> dict[str, str]:
+        if self._left <= 0:
+            return {}
+        self._left -= 1
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._feed, name="pictures", daemon=True)
+            self._thread.start()
+        # The dashboard's addresses of artifacts take hexadecimal digits and dashes.
+        key = f"{self.uid}-{trial_id:x}-{sum(name.encode()):x}"
+        self._jobs.put(json.dumps({"draw": name, "to": str(self.folder / key), "arguments": arguments}))
+        about = {"artifact_id": key, "filename": f"{name}.png", "mimetype": "image/png", "encoding": None}
+        return {ARTIFACT + key: json.dumps(about)}
+
+    def _feed(self) -> None:
+        """Start the process that draws, and hand it one job after another; a worker's death ends its input."""
+        command = [sys.executable, "-m", "hpo.plots"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdin is not None
+        try:
+            with process.stdin as jobs:
+                while (job := self._jobs.get()) is not None:
+                    jobs.write(job + "\n")
+                    jobs.flush()
+        except OSError:  # the drawing process is gone: no pictures, no harm
+            return

@@ -1,0 +1,1 @@
+"""Samplers and pruners: Optuna's own, on a study held in memory."""

@@ -1,0 +1,235 @@
+"""Studies as things: deleted, renamed, copied; trials voided and retried."""
+
+import json
+import time
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from hpo.errors import StoreError, StudyError
+from hpo.store import queries
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import Store
+from hpo.store.database.url import shown
+from hpo.store.leases import claims, stopping
+from hpo.store.leases.stopping import EXCUSED, FAILURE, VOID
+from hpo.store.studies import check_name, id_of, insert_study
+
+_BEATS_SEEN_WITHIN = 2.5
+_TRIAL_CHILDREN = (
+    schema.trial_user_attributes,
+    schema.trial_system_attributes,
+    schema.trial_params,
+    schema.trial_values,
+    schema.trial_intermediate_values,
+)
+_STUDY_CHILDREN = (schema.study_user_attributes, schema.study_system_attributes, schema.study_directions)
+
+
+def check_at_rest(store: Store, name: str, study_id: int) -> dict[str, int]:
+    """Refuse a study with living workers: those whose beat moves while we look.
+
+    Returns the beats of those that stood still. Raises: StudyError.
+    """
+    claims.reap_dead(store, study_id, claims.Watch())
+    with store.read() as connection:
+        before = claims.beats(connection, study_id)
+    if not before:
+        return {}
+    time.sleep(_BEATS_SEEN_WITHIN)
+    with store.read() as connection:
+        now = claims.beats(connection, study_id)
+    alive = sum(beat != before.get(worker) for worker, beat in now.items())
+    if alive:
+        raise _at_work(name, alive)
+    return now
+
+
+def _at_work(name: str, alive: int) -> StudyError:
+    return StudyError(f'Study "{name}": must be at rest, got {alive} worker(s) at work. Stop them first.')
+
+
+def give_up(store: Store, connection: Connection, name: str, study_id: int, standing: dict[str, int]) -> None:
+    """Within a transaction, reap the workers that stood still. Raises: StudyError if there is any other."""
+    now = claims.beats(connection, study_id)
+    moved = now.items() - standing.items()
+    if moved:
+        raise _at_work(name, len(moved))
+    for worker_id in now:
+        claims.reap(store, connection, study_id, worker_id)
+
+
+def delete(store: Store, name: str) -> str | None:
+    """Delete a study with all its trials; return its uid, by which its files go.
+
+    Raises: StudyError if there is none of this name, or if workers are at it.
+    """
+    with store.read() as connection:
+        study_id = id_of(connection, store, name)
+    check_at_rest(store, name, study_id)
+    with store.write() as connection:
+        uid = connection.execute(
+            sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == study_id)
+        ).scalar()
+        if store.is_sqlite:
+            _remember_ids(connection)
+        ids = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
+        heartbeats = sa.table("trial_heartbeats", sa.column("trial_id"))
+        for table in (*_TRIAL_CHILDREN, heartbeats):
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
+        ours = (schema.hpo_leases, schema.hpo_workers, schema.hpo_studies)
+        for table in (*ours, schema.trials, *_STUDY_CHILDREN, schema.studies):
+            connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    return uid
+
+
+def _remember_ids(connection: Connection) -> None:
+    """Keep SQLite from giving the ids of what is about to be deleted to something else."""
+    table = schema.hpo_schema
+    for column, last in ((schema.studies.c.study_id, "last_study_id"), (schema.trials.c.trial_id, "last_trial_id")):
+        newest = trial_rows.fresh_id(connection, column, table.c[last]) - 1
+        connection.execute(sa.update(table).values({last: newest}))
+
+
+def rename(store: Store, name: str, new_name: str) -> None:
+    """Give a study another name. Raises: UsageError, StudyError."""
+    check_name(new_name)
+    with store.read() as connection:
+        study_id = id_of(connection, store, name)
+    check_at_rest(store, name, study_id)
+    try:
+        with store.write() as connection:
+            renamed = sa.update(schema.studies).where(schema.studies.c.study_id == study_id)
+            connection.execute(renamed.values(study_name=new_name))
+    except IntegrityError:
+        raise StudyError(_taken(store, new_name)) from None
+
+
+def _taken(store: Store, name: str) -> str:
+    return f'{shown(store.url)}: there is a study "{name}" already. Choose another name.'
+
+
+def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | None, str]:
+    """Copy a study into another store (or the same, under another name), whole or not at all; and compare.
+
+    Trials that are running wait in the copy, to be gone on with there. Returns the uids of original and copy.
+    Raises: UsageError, StudyError; StoreError if the copy does not read back equal.
+    """
+    check_name(new_name)
+    with source.read() as connection:
+        study_id = id_of(connection, source, name)
+        originals = trial_rows.load_trials(connection, study_id)
+        rows = {t.name: _rows(connection, t, t.c.study_id == study_id) for t in _STUDY_CHILDREN}
+        main = _rows(connection, schema.trials, schema.trials.c.study_id == study_id)
+        children = {t.name: _rows(connection, t, t.c.trial_id.in_(_trial_ids(study_id))) for t in _TRIAL_CHILDREN}
+        ours = _rows(connection, schema.hpo_studies, schema.hpo_studies.c.study_id == study_id)
+    old_uid, uid = (ours[0]["uid"] if ours else None), uuid.uuid4().hex
+    try:
+        with target.write() as connection:
+            new_study_id = insert_study(target, connection, new_name)
+            connection.execute(sa.delete(schema.study_directions).where(_of(schema.study_directions, new_study_id)))
+            for table in _STUDY_CHILDREN:
+                _insert(connection, table, [row | {"study_id": new_study_id} for row in rows[table.name]])
+            new_ids: dict[int, int] = {}
+            for row in sorted(main, key=lambda row: int(row["number"])):
+                new_ids[row["trial_id"]], _ = trial_rows.insert_trial(target, connection, new_study_id, "WAITING")
+                state = "WAITING" if row["state"] == "RUNNING" else row["state"]
+                times = {key: row[key] for key in ("datetime_start", "datetime_complete")}
+                changed = sa.update(schema.trials).where(schema.trials.c.trial_id == new_ids[row["trial_id"]])
+                connection.execute(changed.values(state=state, number=row["number"], **times))
+            for table in _TRIAL_CHILDREN:
+                _insert(connection, table, [r | {"trial_id": new_ids[r["trial_id"]]} for r in children[table.name]])
+            for row in ours:
+                _insert(connection, schema.hpo_studies, [row | {"study_id": new_study_id, "uid": uid}])
+    except IntegrityError:
+        raise StudyError(_taken(target, new_name)) from None
+    with target.read() as connection:
+        copies = trial_rows.load_trials(connection, new_study_id)
+    different = [a.number for a, b in zip(originals, copies, strict=False) if _comparable(a) != _comparable(b)]
+    if different or len(originals) != len(copies):
+        raise StoreError(
+            f'{shown(target.url)}: the copy of "{name}" must equal it, got {len(copies)} of {len(originals)} trials, '
+            f"{len(different)} of them different. Delete it and copy again."
+        )
+    return old_uid, uid
+
+
+def _of(table: sa.Table, study_id: int) -> sa.ColumnElement[bool]:
+    return table.c.study_id == study_id
+
+
+def _trial_ids(study_id: int) -> sa.Select[tuple[int]]:
+    return sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
+
+
+def _rows(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
+    """Return rows without their own key, in the order they were made."""
+    key = next(iter(table.primary_key)).name
+    keep = {"trial_id"} if table is schema.trials else set()
+    rows = connection.execute(sa.select(table).where(where).order_by(table.c[key])).mappings()
+    return [{k: v for k, v in row.items() if k != key or k in keep} for row in rows]
+
+
+def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def _comparable(trial: Any) -> tuple[Any, ...]:
+    state = "WAITING" if trial.state.name == "RUNNING" else trial.state.name
+    parts = (trial.values, trial.params, trial.distributions, trial.intermediate_values)
+    return (trial.number, state, repr(parts), trial.user_attrs, trial.system_attrs)
+
+
+def void(store: Store, name: str, number: int, why: str) -> None:
+    """Take a finished trial out of the sampler's sight; its record stays. Another will run in its place.
+
+    Raises: StudyError if there is no such trial, or if it is not finished.
+    """
+    with store.write() as connection:
+        study_id = id_of(connection, store, name)
+        store.lock_study(connection, study_id)
+        trial_id = queries.trial_id_of(connection, study_id, number)
+        if trial_id is None:
+            raise StudyError(f'Study "{name}" has no trial {number}. `hpo studies show {name}` lists the best.')
+        trial = queries.trial(connection, trial_id)
+        if trial.state not in schema.FINISHED:
+            raise StudyError(
+                f'Study "{name}": trial {number} must be complete or pruned to be voided, got {trial.state.lower()}.'
+            )
+        changes = trial_rows.Changes(states={trial_id: ("FAIL", ())})
+        changes.user_attrs[trial_id, VOID] = json.dumps({"why": why, "was": trial.state})
+        changes.system_attrs[trial_id, VOID] = json.dumps(True)
+        changes.user_attrs[trial_id, EXCUSED] = json.dumps(f"voided: {why}")
+        trial_rows.write(store, connection, changes)
+        studies = schema.hpo_studies
+        changed = sa.update(studies).where(studies.c.study_id == study_id)
+        connection.execute(changed.values(revision=studies.c.revision + 1))
+
+
+def retry(store: Store, name: str, kind: str | None) -> list[tuple[int, int]]:
+    """Have failed trials run again, all or those of a kind; return their numbers and those they run under now.
+
+    Raises: StudyError if there is no such study.
+    """
+    with store.write() as connection:
+        study_id = id_of(connection, store, name)
+        store.lock_study(connection, study_id)
+        columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+        excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
+        failed = sa.select(columns.trial_id).where(
+            columns.study_id == study_id, columns.state == "FAIL", sa.not_(excused), sa.not_(stopping.is_outside())
+        )
+        retried = []
+        for trial in trial_rows.load_some(connection, list(connection.execute(failed).scalars())):
+            if kind is not None and trial.user_attrs.get(FAILURE, {}).get("kind") != kind:
+                continue
+            fixed = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
+            number = trial_rows.add_waiting(store, connection, study_id, trial, {"retries": trial.number}, fixed)
+            note = {(trial._trial_id, EXCUSED): json.dumps(f"retried as trial {number}")}
+            trial_rows.write(store, connection, trial_rows.Changes(user_attrs=note))
+            retried.append((trial.number, number))
+    return retried

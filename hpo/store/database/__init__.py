@@ -1,0 +1,1 @@
+"""The database under a store: URLs, connections, tables, and trials read and written in bulk."""

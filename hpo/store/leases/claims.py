@@ -1,0 +1,238 @@
+"""Who may run which trial: claims under the study's lock, leases, and the trials of workers that are gone.
+
+A claim counts finished trials and leases in the transaction that makes the new trial, so a budget is exact
+over any number of workers, machines, kills and restarts: finished + leased never exceeds it.
+
+A lease lives as long as its worker's beat goes on. Whether it does is judged by watching: a beat that stood
+still for `GRACE_SECONDS` of the watcher's own monotonic clock, while the store did answer, is a dead worker's.
+No two machines' clocks are ever compared. On one machine it is faster: each worker holds a locked file, and
+the system lets go of the lock the moment the worker dies.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import Store
+from hpo.store.database.trial_rows import insert_trials, set_state
+from hpo.store.leases import stopping
+from hpo.store.leases.stopping import EXCUSED, FAILURE, StopReason
+
+GRACE_SECONDS = 30.0
+EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
+MAX_DEATHS = 5
+"""A trial whose worker died this often without one more epoch is not given to another."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A trial that is now this worker's to run."""
+
+    trial_id: int
+    number: int
+    fresh: bool = False
+    """Made by this claim: nothing is known of it yet."""
+
+
+@dataclass(frozen=True)
+class NothingToClaim:
+    """Nothing to claim now, though the study is not over: others hold what is left."""
+
+
+def claim(
+    store: Store,
+    connection: Connection,
+    study_id: int,
+    worker_id: str,
+    count: int,
+    held: set[int],
+    undrawn: Callable[[Connection], int | None] = lambda connection: None,
+) -> list[Claimed] | NothingToClaim | StopReason:
+    """Claim up to `count` trials, waiting ones first, within a transaction of the worker's.
+
+    `held` are the trials the worker knows to be its own: a lease beyond them is a claim whose answer was lost.
+    `undrawn` tells, under the study's lock, how many configurations are left to draw; None where there is no end.
+    """
+    store.lock_study(connection, study_id)
+    forgotten = _leased(connection, worker_id)
+    lost = [claimed for claimed in forgotten if claimed.trial_id not in held]
+    if lost:
+        return lost[:count]
+    progress = stopping.progress(connection, study_id)
+    if progress.over is not None:
+        return progress.over
+    leases = stopping.count(connection, schema.hpo_leases.c.study_id == study_id)
+    left = progress.budget.trials - progress.finished - leases
+    if left <= 0:
+        return NothingToClaim()
+    claimed = []
+    for trial_id, number in _waiting(connection, study_id, min(count, left)):
+        set_state(store, connection, trial_id, "RUNNING")
+        claimed.append(Claimed(trial_id, number))
+    fresh = 0 if progress.budget.only_waiting else min(count, left) - len(claimed)
+    limit = undrawn(connection) if fresh else None
+    made = insert_trials(store, connection, study_id, "RUNNING", fresh if limit is None else min(fresh, limit))
+    claimed += [Claimed(*each, fresh=True) for each in made]
+    if not claimed and limit == 0 and leases == 0:
+        return _end(connection, study_id, EXHAUSTED)
+    if not claimed:
+        return NothingToClaim()
+    leases_of_mine = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
+    connection.execute(sa.insert(schema.hpo_leases), leases_of_mine)
+    return claimed
+
+
+def _end(connection: Connection, study_id: int, reason: str) -> StopReason:
+    table = schema.hpo_studies
+    connection.execute(sa.update(table).where(table.c.study_id == study_id).values(stop_reason=reason))
+    return StopReason(reason)
+
+
+def _leased(connection: Connection, worker_id: str) -> list[Claimed]:
+    leases = schema.hpo_leases
+    query = (
+        sa.select(schema.trials.c.trial_id, schema.trials.c.number)
+        .join_from(leases, schema.trials, leases.c.trial_id == schema.trials.c.trial_id)
+        .where(leases.c.worker_id == worker_id)
+        .order_by(schema.trials.c.number)
+    )
+    return [Claimed(*row) for row in connection.execute(query)]
+
+
+def _waiting(connection: Connection, study_id: int, count: int) -> list[tuple[int, int]]:
+    columns = schema.trials.c
+    query = sa.select(columns.trial_id, columns.number).where(columns.study_id == study_id, columns.state == "WAITING")
+    rows = connection.execute(query.order_by(columns.number).limit(count)).all()
+    return [(row.trial_id, row.number) for row in rows]
+
+
+def release(store: Store, connection: Connection, study_id: int, worker_id: str) -> int:
+    """Hand a worker's trials back, to be gone on with by whoever comes next, and forget the worker."""
+    store.lock_study(connection, study_id)
+    mine = _leased(connection, worker_id)
+    for claimed in mine:
+        set_state(store, connection, claimed.trial_id, "WAITING")
+    connection.execute(sa.delete(schema.hpo_workers).where(schema.hpo_workers.c.worker_id == worker_id))
+    return len(mine)
+
+
+def reap(store: Store, connection: Connection, study_id: int, worker_id: str, beat: int | None = None) -> list[int]:
+    """Take the trials of a dead worker: each fails and goes on under a new number, waiting to be claimed.
+
+    With `beat`, only if the worker's beat is still that one. Returns the numbers of the trials that failed.
+    """
+    store.lock_study(connection, study_id)
+    workers = schema.hpo_workers
+    same = workers.c.worker_id == worker_id
+    if beat is not None:
+        same = sa.and_(same, workers.c.beat == beat)
+    if connection.execute(sa.delete(workers).where(same)).rowcount == 0:
+        return []
+    reaped = _leased(connection, worker_id)
+    for claimed in reaped:
+        _continue_later(store, connection, study_id, claimed)
+    return [claimed.number for claimed in reaped]
+
+
+def _continue_later(store: Store, connection: Connection, study_id: int, dead: Claimed) -> None:
+    """Fail a dead worker's trial and, unless it has cost too many workers, add the one that goes on from it."""
+    [trial] = trial_rows.load_some(connection, [dead.trial_id])
+    attrs, epochs = trial.user_attrs, trial.last_step or 0
+    deaths = 1 if epochs > attrs.get("resumed_at", -1) else attrs.get("deaths", 0) + 1
+    changes = trial_rows.Changes()
+    if deaths < MAX_DEATHS:
+        noted = {"continues": dead.number, "resumed_at": epochs, "deaths": deaths}
+        system_attrs = trial.system_attrs | {trial_rows.ROOT: trial_rows.root_of(trial)}
+        number = trial_rows.add_waiting(store, connection, study_id, trial, noted, system_attrs)
+        message = f"its worker died after epoch {epochs}; trial {number} goes on from there"
+        changes.user_attrs[dead.trial_id, EXCUSED] = json.dumps(f"continued as trial {number}")
+    else:
+        message = f"its workers died {deaths} times in epoch {epochs + 1}"
+    changes.user_attrs[dead.trial_id, FAILURE] = json.dumps({"kind": "lost", "message": message})
+    changes.states[dead.trial_id] = ("FAIL", ())
+    trial_rows.write(store, connection, changes)
+
+
+class Presence:
+    """A locked file of this worker's on this machine: whoever can lock it knows that the worker is dead."""
+
+    def __init__(self, worker_id: str) -> None:
+        self._lock = filelock.FileLock(_presence_file(worker_id), thread_local=False)
+
+    def __enter__(self) -> "Presence":
+        self._lock.acquire(timeout=5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        path = Path(self._lock.lock_file)
+        self._lock.release()
+        path.unlink(missing_ok=True)
+
+
+def _presence_file(worker_id: str) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"hpo-workers-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{worker_id}.lock"
+
+
+def died_here(worker_id: str) -> bool:
+    """Say whether a worker of this machine is dead; False for workers elsewhere."""
+    path = _presence_file(worker_id)
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return False
+    lock.release()
+    path.unlink(missing_ok=True)
+    return True
+
+
+class Watch:
+    """Watches the beats of a study's workers and tells who is gone."""
+
+    def __init__(self, grace: float = GRACE_SECONDS) -> None:
+        self.grace = grace
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def observe(self, beats: dict[str, int]) -> dict[str, int]:
+        """Look at the beats of other workers as they are now; return those of the workers that are gone."""
+        now = time.monotonic()
+        self._seen = {
+            worker: self._seen[worker] if worker in self._seen and self._seen[worker][0] == beat else (beat, now)
+            for worker, beat in beats.items()
+        }
+        return {w: b for w, (b, since) in self._seen.items() if now - since > self.grace or died_here(w)}
+
+    def reset(self) -> None:
+        """Forget what was seen: the store did not answer, so a beat that stood still proves nothing."""
+        self._seen.clear()
+
+
+def beats(connection: Connection, study_id: int) -> dict[str, int]:
+    """Return the beat of each worker of a study."""
+    workers = schema.hpo_workers.c
+    rows = connection.execute(sa.select(workers.worker_id, workers.beat).where(workers.study_id == study_id))
+    return {row.worker_id: row.beat for row in rows}
+
+
+def reap_dead(store: Store, study_id: int, watch: Watch, but: str = "") -> list[int]:
+    """Reap every worker that the watch finds gone, but the one who asks; return the numbers of their trials."""
+    with store.read() as connection:
+        others = {worker_id: beat for worker_id, beat in beats(connection, study_id).items() if worker_id != but}
+    reaped = []
+    for worker_id, beat in watch.observe(others).items():
+        with store.write() as connection:
+            reaped += reap(store, connection, study_id, worker_id, beat)
+    return reaped

@@ -1,0 +1,144 @@
+"""What a worker has to say to the store, written in one short transaction a second.
+
+A thread of its own writes, renews the worker's lease with each transaction, and goes on trying while the
+store is away: training does not wait. Every transaction first proves that the worker is still known; one
+that was given up by others (it slept, its network broke) learns so here and writes nothing more.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.errors import StoreError
+from hpo.store import studies
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.connect import OUTAGE_PATIENCE, Store, is_transient, reason
+from hpo.store.database.trial_rows import Changes
+from hpo.store.database.url import shown
+from hpo.store.studies import StudyRecord
+
+T = TypeVar("T")
+
+BEAT_SECONDS = 1.0
+TICK_CAP = 5.0
+"""A study's clock never takes a longer pause between two beats for working time."""
+
+
+class WorkerLost(Exception):
+    """Others have given this worker up: its trials are no longer its own."""
+
+
+class Outbox:
+    """The pending changes of one worker, and the thread that writes them."""
+
+    def __init__(self, store: Store, study: StudyRecord, worker_id: str, state: dict[str, Any]) -> None:
+        self.store, self.study, self.worker_id = store, study, worker_id
+        self.state = state
+        """What others may know of this worker: host, process, device, the trials in its hands."""
+        self.failure: Exception | None = None
+        """Why the thread has ended before its time: WorkerLost, or StoreError after too long an outage."""
+        self.away_since: float | None = None
+        """When the store stopped answering, by the monotonic clock."""
+        self._pending = Changes()
+        self._pending_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    def start(self) -> None:
+        """Make the worker known and begin to write. Raises: StoreError if the study is gone, or has another space."""
+        row = {
+            "worker_id": self.worker_id,
+            "study_id": self.study.study_id,
+            "beat": 0,
+            "state_json": json.dumps(self.state),
+        }
+        with self.store.write() as connection:
+            uid = sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == self.study.study_id)
+            if connection.execute(uid).scalar() != self.study.uid:
+                raise StoreError(f'{shown(self.store.url)}: study "{self.study.name}" has been deleted.')
+            if studies.space_of(connection, self.study.study_id, self.study.name) != self.study.space:
+                raise StoreError(f'Study "{self.study.name}" was given another space. Start this worker again.')
+            connection.execute(sa.insert(schema.hpo_workers), row)
+        self._thread.start()
+
+    def put(self, changes: Changes) -> None:
+        """Take changes to be written with the next beat."""
+        with self._pending_lock:
+            self._pending.merge(changes)
+
+    def flush(self) -> None:
+        """Write what is pending now. Raises: WorkerLost, and whatever the database raises."""
+        self.transact(lambda connection: None)
+
+    def transact(self, action: Callable[[Connection], T]) -> T:
+        """Write what is pending, and do something more in the same transaction; return what that gave.
+
+        Raises: WorkerLost, and whatever the database raises; then everything is pending again.
+        """
+        with self._write_lock:
+            with self._pending_lock:
+                sent, self._pending = self._pending, Changes()
+            try:
+                with self.store.write() as connection:
+                    self._prove_known(connection)
+                    trial_rows.write(self.store, connection, sent)
+                    result = action(connection)
+                    tick(self.store, connection, self.study.study_id)
+            except BaseException:
+                with self._pending_lock:
+                    sent.merge(self._pending)
+                    self._pending = sent
+                raise
+            self.away_since = None
+            return result
+
+    def _prove_known(self, connection: Connection) -> None:
+        workers = schema.hpo_workers
+        beat = sa.update(workers).where(workers.c.worker_id == self.worker_id)
+        known = connection.execute(beat.values(beat=workers.c.beat + 1, state_json=json.dumps(self.state)))
+        if known.rowcount == 0:
+            raise WorkerLost(self.worker_id)
+
+    def _run(self) -> None:
+        while not self._closing.wait(BEAT_SECONDS):
+            try:
+                self.flush()
+            except WorkerLost as error:
+                self.failure = error
+                return
+            except SQLAlchemyError as error:
+                now = time.monotonic()
+                self.away_since = self.away_since or now
+                if not is_transient(error) or now - self.away_since > OUTAGE_PATIENCE:
+                    self.failure = StoreError(f"the store does not answer: {reason(error)}.")
+                    return
+
+    def close(self) -> None:
+        """End the thread; what is pending stays so."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+def tick(store: Store, connection: Connection, study_id: int) -> None:
+    """Advance a study's clock of working time, at most once a second, by the database's own clock."""
+    studies = schema.hpo_studies
+    if store.is_sqlite:
+        now: sa.ColumnElement[Any] = (sa.func.julianday("now") - 2440587.5) * 86400.0
+    else:
+        now = sa.func.extract("epoch", sa.func.clock_timestamp())
+    since = now - sa.func.coalesce(studies.c.last_tick, now)
+    passed = sa.case((since < 0.0, 0.0), (since > TICK_CAP, TICK_CAP), else_=since)
+    due = sa.or_(studies.c.last_tick.is_(None), sa.func.abs(now - studies.c.last_tick) >= 1.0)
+    connection.execute(
+        sa.update(studies)
+        .where(studies.c.study_id == study_id, due)
+        .values(active_seconds=studies.c.active_seconds + passed, last_tick=now)
+    )

@@ -1,0 +1,260 @@
+"""Studies in a store: made whole or not at all, found by name, and resumed only as what they were."""
+
+import dataclasses
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from hpo import documents
+from hpo.config import Metric, TrialConfig, metric_label
+from hpo.constraints import COST_NAMES
+from hpo.errors import StudyError, UsageError, suggestion
+from hpo.recipe import Budget, StudyRecipe
+from hpo.space import Baseline, SearchSpace
+from hpo.store.database import schema
+from hpo.store.database.connect import Store
+from hpo.store.database.trial_rows import Changes, fresh_id, insert_trial, write
+from hpo.store.database.url import shown
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+def check_name(name: str) -> str:
+    """Return a study's name if it can be one. Raises: UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f'study: must consist of letters, digits, "_" and "-", got "{name}". Choose another --study.')
+    return name
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as it was made: all that its trials depend on."""
+
+    study_id: int
+    uid: str
+    """Its name for ever: names of studies can change, and SQLite gives a deleted study's id to the next."""
+    name: str
+    space_name: str
+    space: SearchSpace
+    recipe: StudyRecipe
+    fingerprint: str
+    """Of the data."""
+
+    @property
+    def effective_space(self) -> SearchSpace:
+        """The space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
+        return self.recipe.applied_to(self.space)
+
+    def full(self, config: TrialConfig) -> TrialConfig:
+        """Return a trial's config at the space's own fidelity: what is confirmed, exported and trained in the end."""
+        return dataclasses.replace(
+            config, **{name: getattr(self.space, name) for name in self.recipe.fidelity.fields()}
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """What its trials are judged by."""
+        return self.effective_space.metric
+
+    def with_space(self, space: SearchSpace) -> "StudyRecord":
+        """Return the study as it would be with another space."""
+        return replace(self, space=space)
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the names of all studies of a store."""
+    return list(
+        connection.execute(sa.select(schema.studies.c.study_name).order_by(schema.studies.c.study_id)).scalars()
+    )
+
+
+def create(
+    store: Store,
+    name: str,
+    space_name: str,
+    space: SearchSpace,
+    recipe: StudyRecipe,
+    fingerprint: str,
+    noted: Mapping[str, Any] = MappingProxyType({}),
+) -> bool:
+    """Make a study, its baselines waiting to be tried first; return False if there is one of this name.
+
+    `noted` are further user attributes of the study.
+    """
+    check_name(name)
+    try:
+        with store.write() as connection:
+            study_id = insert_study(store, connection, name, recipe.cost is not None)
+            attrs = {
+                "space_name": space_name,
+                "space": documents.dump(space),
+                "recipe": documents.dump(recipe),
+                "data_fingerprint": fingerprint,
+                "hpo_version": version("hpo"),
+            } | dict(noted)
+            rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
+            connection.execute(sa.insert(schema.study_user_attributes), rows)
+            values = [metric_label(recipe.metric or space.metric)]
+            values += [COST_NAMES[recipe.cost]] if recipe.cost is not None else []
+            named = {"study_id": study_id, "key": schema.METRIC_NAMES, "value_json": json.dumps(values)}
+            connection.execute(sa.insert(schema.study_system_attributes), named)
+            budget = json.dumps(documents.dump(recipe.budget))
+            connection.execute(
+                sa.insert(schema.hpo_studies),
+                {"study_id": study_id, "uid": uuid.uuid4().hex, "budget_json": budget, "active_seconds": 0.0},
+            )
+            for baseline in space.baselines:
+                add_baseline(store, connection, study_id, baseline)
+    except IntegrityError:
+        return False
+    return True
+
+
+def add_baseline(store: Store, connection: Connection, study_id: int, baseline: Baseline) -> None:
+    """Have a baseline wait to be tried, within a transaction."""
+    _enqueue(store, connection, study_id, baseline.values(), {"baseline": baseline.name})
+
+
+def enqueue(store: Store, study: StudyRecord, listed: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Have trials with given draws run before any others: pairs of draws and user attributes."""
+    with store.write() as connection:
+        store.lock_study(connection, study.study_id)
+        for draws, attrs in listed:
+            _enqueue(store, connection, study.study_id, draws, attrs)
+
+
+def _enqueue(store: Store, connection: Connection, study_id: int, draws: dict[str, Any], attrs: dict[str, Any]) -> None:
+    trial_id, _ = insert_trial(store, connection, study_id, "WAITING")
+    changes = Changes(
+        user_attrs={(trial_id, key): json.dumps(value) for key, value in attrs.items()},
+        system_attrs={(trial_id, "fixed_params"): json.dumps(draws)},
+    )
+    write(store, connection, changes)
+
+
+def insert_study(store: Store, connection: Connection, name: str, two_objectives: bool = False) -> int:
+    """Add an empty study that maximizes one value, and minimizes another if there are two; return its id.
+
+    Raises: IntegrityError if the name is taken.
+    """
+    values: dict[str, Any] = {"study_name": name}
+    if store.is_sqlite:
+        values["study_id"] = fresh_id(connection, schema.studies.c.study_id, schema.hpo_schema.c.last_study_id)
+    insert = sa.insert(schema.studies).values(**values).returning(schema.studies.c.study_id)
+    study_id = int(connection.execute(insert).scalar_one())
+    directions = ["MAXIMIZE", "MINIMIZE"][: 2 if two_objectives else 1]
+    rows = [{"study_id": study_id, "direction": each, "objective": i} for i, each in enumerate(directions)]
+    connection.execute(sa.insert(schema.study_directions), rows)
+    for table in (schema.hpo_studies, schema.hpo_workers, schema.hpo_leases):
+        # Of a study that was deleted by other means than ours and whose id is used again.
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    return study_id
+
+
+def id_of(connection: Connection, store: Store, name: str) -> int:
+    """Return the id of a study. Raises: StudyError if there is none of this name."""
+    query = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
+    found = connection.execute(query).scalar()
+    if found is None:
+        raise StudyError(f'No study named "{name}" in {shown(store.url)}. {suggestion(name, names(connection))}')
+    return int(found)
+
+
+def load_study(store: Store, name: str) -> StudyRecord:
+    """Return a study. Raises: StudyError if there is none of this name, or if it was not made by hpo."""
+    with store.read() as connection:
+        study_id = id_of(connection, store, name)
+        attrs = user_attrs(connection, study_id)
+        row = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).first()
+    if row is None or not {"space", "recipe", "data_fingerprint"} <= attrs.keys():
+        raise StudyError(f'Study "{name}" was not made by hpo: optuna can read it, hpo cannot run it.')
+    where = f'study "{name}"'
+    return StudyRecord(
+        study_id=study_id,
+        uid=row.uid,
+        name=name,
+        space_name=attrs.get("space_name", name),
+        space=documents.check(SearchSpace, attrs["space"], f"{where}: space"),
+        recipe=documents.check(StudyRecipe, attrs["recipe"], f"{where}: recipe"),
+        fingerprint=attrs["data_fingerprint"],
+    )
+
+
+def space_of(connection: Connection, study_id: int, name: str) -> SearchSpace:
+    """Return a study's space as it is now. Raises: DocumentError."""
+    return documents.check(SearchSpace, user_attrs(connection, study_id)["space"], f'study "{name}": space')
+
+
+def user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
+    """Return the user attributes of a study."""
+    table = schema.study_user_attributes
+    rows = connection.execute(sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id))
+    return {row.key: json.loads(row.value_json) for row in rows}
+
+
+def check_same(
+    study: StudyRecord,
+    space: SearchSpace | None,
+    recipe: StudyRecipe | None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Compare what a command names with what the study was made of; None stands for 'as it was'.
+
+    `given` are fields of the recipe that the command sets by options of their own.
+    Raises: StudyError that names every difference and the ways out.
+    """
+    found = []
+    if space is not None:
+        found += documents.differences("space", study.space.identity(), space.identity())
+    if recipe is not None:
+        own: dict[str, Any] = {"seed": study.recipe.seed}  # --seed may have set it
+        if recipe.objective is None:  # --objective may have set it
+            own["objective"] = study.recipe.objective
+        found += documents.differences("recipe", study.recipe.identity(), recipe.identity() | own)
+    was = {name: getattr(study.recipe, name) for name in given}
+    if "objective" in was:
+        was["objective"] = documents.dump(study.recipe)["objective"] if study.recipe.cost is not None else study.metric
+    found += documents.differences("recipe", was, dict(given))
+    if found:
+        raise StudyError(
+            f'Study "{study.name}" was made of something else ({"; ".join(found)}). '
+            f"Go on with what it was made of: `hpo run --study {study.name}`. Or begin another: --study NEW_NAME."
+        )
+
+
+def check_data(study: StudyRecord, fingerprint: str) -> None:
+    """Refuse data that differs from the study's. Raises: StudyError."""
+    if fingerprint != study.fingerprint:
+        raise StudyError(
+            f'Study "{study.name}": its data must have fingerprint {study.fingerprint[:16]}..., '
+            f"got {fingerprint[:16]}...: its scores would not compare. Use the same data, or begin another study."
+        )
+
+
+def update_budget(store: Store, study: StudyRecord, **limits: Any) -> Budget:
+    """Change the given limits of a study and let it go on if it had stopped; return the whole budget."""
+    table = schema.hpo_studies
+    where = table.c.study_id == study.study_id
+    with store.write() as connection:
+        store.lock_study(connection, study.study_id)
+        content = json.loads(connection.execute(sa.select(table.c.budget_json).where(where)).scalar_one())
+        budget = documents.check(Budget, content | limits, "budget")
+        text = json.dumps(documents.dump(budget))
+        connection.execute(sa.update(table).where(where).values(budget_json=text, stop_reason=None))
+    return budget
+
+
+def stop(store: Store, study: StudyRecord, reason: str) -> None:
+    """Have all workers of a study stop, with this reason; a new `hpo run` lets it go on."""
+    table = schema.hpo_studies
+    with store.write() as connection:
+        connection.execute(sa.update(table).where(table.c.study_id == study.study_id).values(stop_reason=reason))

@@ -1,0 +1,160 @@
+"""A program whose whole step, for all its members, is one CUDA graph: gather, forward, backward, optimizer.
+
+As in `hpo.training.cuda_graph`, what changes from step to step is read on the device by a counter that the graph
+advances: rows, labels, dropout bytes, and every slot's eleven optimizer coefficients, in which its rate, its
+schedule and its own count of steps are already at work. What differs between trials lies in memory too, so the
+graph, recorded once, trains every trial that passes through a slot that can hold it.
+
+Not yet run on a GPU: the tests take the same counted steps one by one on a CPU, and see that they are the same
+calls on the same memory whatever the members.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hpo.training.cuda_graph import WARM_UP_STEPS, record
+from hpo.training.dataset import ResidentData
+from hpo.training.packed.bucket import Bucket
+from hpo.training.packed.cnn import ConvImpl
+from hpo.training.packed.masks import dropped_at
+from hpo.training.packed.optimizers import COEFFICIENTS, VectorizedStep, coefficients
+from hpo.training.packed.program import Member, Program
+
+LEAST_HELD = 0.5
+"""Part of the slots with a member below which a smaller program is made: an empty slot costs what a full one does."""
+
+
+class GraphedProgram(Program):
+    """A program that replays its step on a stream of its own; where that fails, it takes it kernel by kernel."""
+
+    static_shapes = True
+
+    def __init__(
+        self, members: Sequence[Member], data: ResidentData, rows: Tensor, bucket: Bucket, way: ConvImpl = "grouped"
+    ) -> None:
+        super().__init__(members, data, rows, bucket, way)
+        self.vectorized = VectorizedStep(self.network.params, self.network.grads, self.moments)
+        self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
+        """The step within the epoch."""
+        self.table = torch.zeros(self.steps, self.layout.slots, len(COEFFICIENTS), dtype=rows.dtype, device=self.device)
+        self.capturable = self.device.type == "cuda"
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.stream = torch.cuda.Stream(self.device) if self.capturable else None  # type: ignore[no-untyped-call]
+
+    def hold(self, members: Sequence[Member]) -> bool:
+        """Take newcomers into the slots of those who are gone, if each finds one that can hold it."""
+        keys = {member.key for member in members}
+        here = {member.key for _, member in self.held()}
+        if len(keys) < LEAST_HELD * len(self.members):
+            return False
+        free = [slot for slot, member in enumerate(self.members) if member is None or member.key not in keys]
+        places: list[tuple[int, Member]] = []
+        for member in (m for m in members if m.key not in here):
+            slot = next((slot for slot in free if self._fits(slot, member)), None)
+            if slot is None:
+                return False
+            free.remove(slot)
+            places.append((slot, member))
+        for slot in free:
+            self._vacate(slot)
+        for slot, member in places:
+            self._seat(slot, member)
+        return True
+
+    def _fits(self, slot: int, member: Member) -> bool:
+        """Say whether a slot's part of the step can train a member: what no member needed is not in the graph."""
+        config, network = member.config, member.network
+        return (
+            self.layout.fits(slot, network)  # type: ignore[arg-type]
+            and set(dropped_at(network)) <= {dropout.site.index for dropout in self.dropouts}
+            and (config.clip_norm is None or self.clip is not None)
+            and (config.class_weight == "none" or self._class_weights is not None)
+        )
+
+    def _vacate(self, slot: int) -> None:
+        """Have a slot train nothing."""
+        self.members[slot] = None
+        self.network.params.clear(slot)
+        self.moments.replace(slot, None)
+        for dropout in self.dropouts:
+            dropout.replace(slot, None)
+
+    def _seat(self, slot: int, member: Member) -> None:
+        """Have a slot train a member that fits."""
+        self._vacate(slot)
+        config = member.config
+        self.members[slot] = member
+        self.layout.replace(slot, member.network)  # type: ignore[arg-type]
+        self.network.replace(slot)
+        weighed = config.class_weight == "balanced"
+        self.network.loss.replace(slot, config.label_smoothing, self._class_weights if weighed else None)
+        self.moments.replace(slot, config.optimizer)
+        if self.clip is not None:
+            self.clip.replace(slot, config.clip_norm)
+        for dropout in self.dropouts:
+            dropout.replace(slot, member.network)
+        self._load(slot, member)
+
+    def train_epoch(self) -> None:
+        if self.stream is None:
+            self._train_epoch()
+            return
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            self._train_epoch()
+
+    def join(self) -> None:
+        if self.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+    def _train_epoch(self) -> None:
+        lrs = self.start_epoch()
+        self.table.copy_(self._coefficients(lrs))
+        self.counter.zero_()
+        done = self._warm_up_and_record() if self.capturable and self.graph is None else 0
+        for _ in range(done, self.steps):
+            if self.graph is not None:
+                self.graph.replay()
+            else:
+                self.step()
+        self.moments.steps = [step + self.steps for step in self.moments.steps]
+
+    def _coefficients(self, lrs: Sequence[Sequence[float]]) -> Tensor:
+        """Return each step's and slot's coefficients: float64 [steps, S, 11]."""
+        taken = list(zip(self.moments.configs, self.moments.steps, strict=True))
+        table = [
+            [coefficients(config, lr, done + step + 1) for (config, done), lr in zip(taken, rates, strict=True)]
+            for step, rates in enumerate(lrs)
+        ]
+        return torch.tensor(table, dtype=torch.float64).to(self.table.dtype)
+
+    def step(self) -> None:
+        """Take the step that the counter tells: what a graph holds."""
+        for dropout in self.dropouts:
+            dropout.set_mask(self._now(dropout.bytes))
+        logits = self.network.learn(self.rows, self._now(self.order), self._now(self.labels))
+        self.logits.index_copy_(0, self.counter, logits.unsqueeze(0))
+        if self.clip is not None:
+            self.clip()
+        self.vectorized.take(self._now(self.table))
+        self.counter.add_(1)
+
+    def _now(self, tensor: Tensor) -> Tensor:
+        """Return what a tensor holds for the step that the counter tells."""
+        return tensor.index_select(0, self.counter).squeeze(0)
+
+    def _warm_up_and_record(self) -> int:
+        """Take the first steps one by one, then record one; return how many were taken."""
+        steps = min(WARM_UP_STEPS, self.steps)
+        for _ in range(steps):
+            self.step()
+        self.graph = record(self.step, self.stream)
+        self.capturable = self.graph is not None
+        return steps
+
+
+def program_kind(device: torch.device) -> type[Program]:
+    """Return the kind of program that is fastest on a device."""
+    return GraphedProgram if device.type == "cuda" else Program
