@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.engine import URL
 
+from hpo import files
 from hpo.errors import UsageError
 
 
@@ -31,22 +32,13 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Files in a folder, written aside and renamed."""
+    """Files in a folder; each is written whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, name: str, content: bytes) -> None:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            aside.write_bytes(content)
-            aside.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
+        files.write(self.path / name, content)
 
     def read(self, name: str) -> bytes | None:
         try:

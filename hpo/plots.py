@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hpo import files
+
 
 def learning_curve(curves: dict[str, Sequence[float]]) -> bytes:
     """Return training and validation accuracy and loss by epoch as PNG; what is missing is left out."""
@@ -87,10 +89,7 @@ def main() -> None:
         job = json.loads(line)
         path = Path(job["to"])
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
-            aside.write_bytes(DRAWINGS[job["draw"]](**job["arguments"]))
-            aside.replace(path)
+            files.write(path, DRAWINGS[job["draw"]](**job["arguments"]))
         except OSError as error:
             print(f"{path}: cannot be written: {error.strerror}", file=sys.stderr)
 

@@ -5,7 +5,6 @@ source. It runs only if the user named that very source in this session: by a sp
 or in the environment variable HPO_PYTHON. So nobody's store or folder can have code run.
 """
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -14,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hpo import files
 from hpo.errors import DocumentError, ModelError, UsageError
 
 NAMED = "HPO_PYTHON"
@@ -33,7 +33,7 @@ def allow(path: Path) -> str:
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file. Raises: UsageError if it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return files.sha256(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}. Name a Python file.") from error
 

@@ -1,7 +1,6 @@
 """The cache of data sets: files verified by the SHA-256 of their content, written aside and renamed."""
 
 import gzip
-import hashlib
 import os
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ import platformdirs
 from hpo.data.registry import DataFile, DataInfo
 from hpo.data.sources import SourceError, sources
 from hpo.errors import DataError
+from hpo.files import sha256
 
 Report = Callable[[str, int], None]
 """Told the source that is being tried and how many bytes have come from it."""
@@ -68,13 +68,8 @@ def _problem(path: Path, file: DataFile, expected: str) -> str:
     size = path.stat().st_size
     if size != file.size:
         return f"must have {file.size} bytes, got {size}"
-    found = _sha256(path)
+    found = sha256(path)
     return "" if expected in (found, "") else f"must have SHA-256 {expected[:16]}..., got {found[:16]}..."
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def fetch(data: DataInfo, report: Report = lambda source, size: None) -> str:
@@ -108,7 +103,7 @@ def _fetch(data: DataInfo, folder: Path, report: Report) -> str:
             except SourceError as error:
                 reasons.append(f"{name}: {error}")
                 continue
-            sums = "".join(f"{_sha256(path)}  {file.name}\n" for file, path in zip(data.files, ready, strict=True))
+            sums = "".join(f"{sha256(path)}  {file.name}\n" for file, path in zip(data.files, ready, strict=True))
             (Path(aside) / NOTED).write_text(sums)
             for file, path in zip(data.files, ready, strict=True):
                 path.replace(folder / file.name)

@@ -1,13 +1,13 @@
 """A folder of images, one folder per class, as one array; made once and kept in the cache."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo import files
 from hpo.data.cache import cache_folder
 from hpo.errors import DataError
 
@@ -41,10 +41,8 @@ def read_folder(root: Path, size: int, grey: bool, skip_broken: bool) -> tuple[N
             images.append(image)
             names.append(name)
     x = np.stack(images)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    aside = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
-    np.savez(aside, x=x, names=np.array(names))
-    aside.replace(kept)
+    with files.replacing(kept) as temporary:
+        np.savez(temporary, x=x, names=np.array(names))
     return x, names, digest
 
 
@@ -53,8 +51,7 @@ def _digest(root: Path, found: list[tuple[Path, str]], size: int, grey: bool) ->
     digest = hashlib.sha256(f"{size} {grey}".encode())
     for path, name in found:
         digest.update(f"{path.relative_to(root)} {name} ".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(files.sha256(path)))
     return digest.hexdigest()
 
 

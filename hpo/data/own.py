@@ -1,6 +1,5 @@
 """The user's own data: tables (CSV, Parquet), arrays (npz), folders of images. Checked before any trial is spent."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo import files
 from hpo.config import OwnData
 from hpo.data.encoding import check_columns, feature_count
 from hpo.data.images import read_folder
@@ -249,5 +249,4 @@ def _cut(y: NDArray[np.int64], source: OwnData) -> tuple[NDArray[np.int64], NDAr
 
 
 def _digest_of(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(Path(path))

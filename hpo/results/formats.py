@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpo.artifacts import FolderFiles
-from hpo.errors import HpoError, TrainingError, UsageError, suggestion
+from hpo import files
+from hpo.errors import TrainingError, UsageError, suggestion
 from hpo.results.model_folder import Classifier
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
@@ -39,10 +39,7 @@ def export_model(classifier: Classifier, to: str, path: Path) -> float:
         difference = float((answer(examples) - classifier(examples)).abs().max())
     if not difference <= TOLERANCE:
         raise TrainingError(f"{to}: the outputs must agree to {TOLERANCE:g}, got a difference of {difference:.2g}.")
-    try:
-        FolderFiles(path.parent).write(path.name, content)
-    except OSError as error:
-        raise HpoError(f"{path}: cannot be written: {error.strerror}. Choose another -o.") from error
+    files.write_output(path, content)
     return difference
 
 

@@ -1,0 +1,59 @@
+"""Files: written whole or not at all, and known by the SHA-256 of their content."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpo.errors import HpoError
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; on success it replaces `path`, on an error it is removed.
+
+    Missing folders are made. With `durable`, the content is on the disk before the old file is gone. A link is
+    followed; what is no regular file (a device, a pipe) is yielded itself, for it cannot be replaced.
+    Raises: OSError.
+    """
+    if path.exists() and (not path.is_file() or path.is_relative_to("/dev")):
+        yield path
+        return
+    target = path.resolve() if path.is_symlink() else path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays, for some writers (numpy.savez) append theirs to a name without it.
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Put content in place, whole or not at all; text as UTF-8. Raises: OSError."""
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_output(path: Path, content: bytes | str, option: str = "-o") -> None:
+    """Write a file that the user asked for by an option. Raises: HpoError in one line, naming the option."""
+    try:
+        write(path, content)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HpoError(f"{path}: cannot be written: {reason}. Choose another {option}.") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal. Raises: OSError."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
