@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hpo.results.model_folder import Classifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def load(folder: str | Path, python: str | Path | None = None) -> "Classifier":

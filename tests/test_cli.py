@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo import __version__
 from hpo.cli import main
 
 Hpo = Callable[..., tuple[int, str, str]]
@@ -229,7 +230,7 @@ def test_check_says_what_a_space_draws(hpo: Hpo):
 
 
 def test_version(hpo: Hpo):
-    assert hpo("--version")[:2] == (0, "0.1.0\n")
+    assert hpo("--version")[:2] == (0, f"{__version__}\n")
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error(tmp_path: Path):
