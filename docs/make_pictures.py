@@ -18,8 +18,8 @@ from rich.text import Text
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.browser import open_page  # noqa: E402
-from tests.terminal import Terminal  # noqa: E402
+from tests.helpers.browser import open_page  # noqa: E402
+from tests.helpers.terminal import Terminal  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
 COLORS = {"brown": "yellow", "default": "default"}

@@ -1,26 +1,23 @@
 """Fixtures: stores of both kinds, data in a cache of the tests' own, one thread per process."""
 
-import json
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "XDG_RUNTIME_DIR" not in os.environ:  # the Postgres package wants a private one
     os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="hpo-tests-")
 
 from hpo.recipe import Budget, Pruner, StudyRecipe
-from hpo.space import SearchSpace
 from hpo.store import studies
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
 from hpo.store.studies import StudyRecord
+from tests.helpers.studies import new_database, small_space
 
 
 @pytest.fixture(scope="session")
@@ -46,36 +43,12 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return new_database(request.getfixturevalue("postgres"))
 
 
-def new_database(server: str) -> str:
-    """Create an empty database on a Postgres server; return its URL."""
-    name = f"t{uuid.uuid4().hex[:12]}"
-    engine = sa.create_engine(parse(server), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return sa.make_url(server).set(database=name).render_as_string(hide_password=False)
-
-
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     """An open store with tables."""
     opened = open_store(parse(store_url), create=True)
     yield opened
     opened.dispose()
-
-
-SPACE = {
-    "data": "digits",
-    "epochs": 6,
-    "batch_size": 32,
-    "mlp": {"depth": {"low": 1, "high": 3}, "width": {"low": 8, "high": 64, "step": 8}},
-    "optimizer": {"name": {"choices": ["sgd", "adam"]}, "lr": {"low": 1e-5, "high": 1e-1, "log": True}},
-}
-
-
-def small_space(**changes: object) -> SearchSpace:
-    """A space that draws quickly."""
-    return SearchSpace.model_validate_json(json.dumps(SPACE | changes))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hpo.store.leases.claims import NothingToClaim
 from hpo.store.leases.outbox import WorkerLost
 from hpo.store.leases.stopping import StopReason
 from hpo.training.simulated import SimulatedEngine, accuracy
-from tests.test_loop import MakeStudy, trials_of, work
+from tests.helpers.studies import MakeStudy, trials_of, work
 
 
 def nobody(count: int) -> Sequence[Assignment]:

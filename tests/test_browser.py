@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Error, Page
 
-from tests.browser import open_page
+from tests.helpers.browser import open_page
 
 USER, PASSWORD = "ann", "only-for-this-test"
 

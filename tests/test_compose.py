@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.postgres import PASSWORD, Postgres
+from tests.helpers.postgres import PASSWORD, Postgres
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "docker-compose.yml"

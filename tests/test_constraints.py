@@ -1,6 +1,5 @@
 """Constraints: judged before training, free of charge, taught to the sampler, and never drawn against for ever."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -24,10 +23,7 @@ from hpo.training.engine import TrialFault
 from hpo.training.model_cost import latency_ms, measure, memory_mb
 from hpo.training.simulated import SimulatedEngine
 from hpo.training.solo import SoloEngine
-from tests.conftest import small_space
-from tests.test_loop import trials_of, work
-
-MakeStudy = Callable[..., StudyRecord]
+from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 SMALL = {"max_parameters": 60}
 """For the fake engine, which takes the sum of all widths for the number of parameters."""

@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,9 @@ from hpo.runner.session import Session
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
+from tests.helpers.studies import MakeStudy
+from tests.helpers.studies import url_of as url
 
-MakeStudy = Callable[..., StudyRecord]
 Answer = tuple[str, dict[str, str], bytes]
 
 
@@ -62,10 +62,6 @@ def study(store: Store, make_study: MakeStudy, tmp_path: Path) -> StudyRecord:
     with Session(store, made, {}) as session:
         Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), made.recipe.checkpoints)).run()
     return made
-
-
-def url(store: Store) -> str:
-    return store.url.render_as_string(hide_password=False)
 
 
 def test_it_starts_on_an_empty_store_and_shows_what_comes(store: Store, make_study: MakeStudy, tmp_path: Path):

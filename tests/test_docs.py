@@ -19,7 +19,7 @@ ELSEWHERE = {
     "hpo dashboard": "it serves until it is stopped: test_browser",
     "hpo watch": "test_terminal",
     "hpo doctor resume": "test_end_to_end",
-    "hpo predict best photo.png": "test_results, with images of the right size",
+    "hpo predict best photo.png": "test_predict, with images of the right size",
     "hpo studies copy ann_fashion --to postgresql": "test_managing, with a real Postgres",
     "hpo trials void first_try 17": "there are not so many trials: test_managing",
 }

@@ -19,7 +19,7 @@ from hpo.store.database import schema
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.dataset import resident
-from tests.test_training import MLP_RUN
+from tests.helpers.training import MLP_RUN
 
 CPU = torch.device("cpu")
 

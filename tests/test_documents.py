@@ -11,9 +11,8 @@ import pytest
 from hpo import documents, recipe, space
 from hpo.errors import DocumentError, UsageError
 from hpo.space import SearchSpace
+from tests.helpers.documents import ROOT, SPACES
 
-ROOT = Path(__file__).parent.parent
-SPACES = sorted(path.stem for path in (ROOT / "search_spaces").glob("*.toml"))
 RECIPES = sorted(path.stem for path in (ROOT / "studies").glob("*.toml"))
 
 Mutation = Callable[[dict[str, Any]], Any]

@@ -23,9 +23,8 @@ from hpo.store.leases.stopping import StopReason
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
-from tests.conftest import small_space
-from tests.test_loop import trials_of, work
-from tests.test_warm import FixedTrialLike
+from tests.helpers.oracles import FixedTrialLike
+from tests.helpers.studies import small_space, trials_of, work
 
 WIDTHS = {"low": 8, "high": 24, "step": 8}
 OPTIMIZER = {"name": {"choices": ["sgd", "adam"]}, "lr": 0.01, "adam": {"lr": {"choices": [0.1, 0.01]}}}

@@ -1,6 +1,5 @@
 """The runner's loop, with a fake engine and both kinds of store."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -17,27 +16,11 @@ from hpo.runner.session import Session
 from hpo.search.samplers import derived_seed
 from hpo.store import queries, studies
 from hpo.store.database.connect import Store
-from hpo.store.leases.stopping import StopReason
-from hpo.store.studies import StudyRecord
 from hpo.training import checkpoints
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine, accuracy
-from tests.conftest import small_space
-
-MakeStudy = Callable[..., StudyRecord]
-
-
-def work(
-    store: Store, study: StudyRecord, engine: SimulatedEngine, folder: Path, stopping=lambda: False
-) -> StopReason | None:
-    with Session(store, study, {"device": "fake"}) as session:
-        return Loop(session, engine, CheckpointRetention(FolderFiles(folder), study.recipe.checkpoints), stopping).run()
-
-
-def trials_of(store: Store, study: StudyRecord) -> list[optuna.trial.FrozenTrial]:
-    """What Optuna itself reads."""
-    url = store.url.render_as_string(hide_password=False)
-    return optuna.load_study(study_name=study.name, storage=url).trials
+from tests.helpers.oracles import ORACLES
+from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 
 @pytest.mark.parametrize("capacity", [1, 5])
@@ -146,15 +129,6 @@ def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path
             over = work(store, study, SimulatedEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
         drawn.append([t.user_attrs["config"] for t in trials_of(store, study)])
     assert drawn[0] == drawn[1] and len(drawn[0]) == 14
-
-
-ORACLES = {
-    "successive_halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4),
-    "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=6, reduction_factor=4),
-    "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
-    "percentile": optuna.pruners.PercentilePruner(25.0, n_startup_trials=5, n_warmup_steps=1),
-    "threshold": optuna.pruners.ThresholdPruner(lower=0.3, n_warmup_steps=1),
-}
 
 
 @pytest.mark.parametrize("pruner", ORACLES)

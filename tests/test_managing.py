@@ -1,7 +1,6 @@
 """Studies as things: deleted, renamed, copied between stores; trials voided and retried."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -21,17 +20,8 @@ from hpo.store.database.url import parse
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
-from tests.conftest import new_database
-
-MakeStudy = Callable[..., StudyRecord]
-
-
-def url(store: Store) -> str:
-    return store.url.render_as_string(hide_password=False)
-
-
-def trials_of(store: Store, name: str) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=url(store)).trials
+from tests.helpers.studies import MakeStudy, new_database, trials_of
+from tests.helpers.studies import url_of as url
 
 
 def work(

@@ -1,7 +1,6 @@
 """Packed training: many networks as one program give what each alone would have given."""
 
 import dataclasses
-import random
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -14,11 +13,7 @@ from hpo.config import (
     Adam,
     AdamW,
     Augment,
-    Constant,
-    Cosine,
-    OneCycle,
     Optimizer,
-    Plateau,
     PythonNetwork,
     RMSprop,
     SGDMomentum,
@@ -38,8 +33,7 @@ from hpo.training.packed.mlp_layout import MLPLayout
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.packed.program import Program, member_of
 from hpo.training.run import Run
-from tests.packing import (
-    ACTIVATIONS,
+from tests.helpers.packing import (
     BATCH,
     CLASSES,
     CPU,
@@ -51,6 +45,7 @@ from tests.packing import (
     assert_same_curve,
     assert_same_state,
     lane_of,
+    mixed_mlps,
     random_rows,
     train,
 )
@@ -64,37 +59,6 @@ def doubles() -> Iterator[ResidentData]:
     torch.set_default_dtype(torch.float64)
     yield random_rows(FEATURES)
     torch.set_default_dtype(torch.float32)
-
-
-def mixed_configs(dropout: bool) -> list[TrialConfig]:
-    """24 trials that differ in all that may differ within a lane."""
-    chance = random.Random(0)
-    configs = []
-    for i in range(24):
-        depth = 1 + i % 3
-        model = MLP(
-            tuple(chance.choice([3, 7, 16, 20, 33]) for _ in range(depth)),
-            tuple(chance.choice([0.0, 0.001, 0.3, 0.5]) if dropout else 0.0 for _ in range(depth)),
-            ACTIVATIONS[i % 5],  # type: ignore[arg-type]
-            "batch" if chance.random() < 0.5 else "none",
-        )
-        configs.append(
-            TrialConfig(
-                "digits",
-                model,
-                OPTIMIZERS[i % 6],
-                BATCH,
-                EPOCHS,
-                seed=i,
-                schedule=[Constant(), OneCycle(), Cosine(), Plateau(1)][i % 4],
-                label_smoothing=0.1 * (i % 2),
-                class_weight="balanced" if i % 5 < 2 else "none",
-                clip_norm=0.5 if i % 4 == 1 else None,
-                best_weights=i % 7 == 0,
-                precision="fp32",
-            )
-        )
-    return configs
 
 
 def with_layer_norm(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
@@ -120,7 +84,7 @@ def assert_padding_is_zero(program: Program) -> None:
 @pytest.mark.parametrize("dropout", [False, True])
 def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropout: bool, norm: str):
     """200 steps in fp64 of 24 trials that differ in width, depth, optimizer, rates, norm and activation."""
-    configs = with_layer_norm(mixed_configs(dropout)) if norm == "layer" else mixed_configs(dropout)
+    configs = with_layer_norm(mixed_mlps(dropout)) if norm == "layer" else mixed_mlps(dropout)
     lane = lane_of(configs, doubles)
     first = {key: curve[0] for key, curve in train(lane, 1).items()}
     program = lane._program
@@ -152,7 +116,7 @@ def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: Resid
 
 def test_counted_steps_are_the_plain_ones(doubles: ResidentData):
     """What a graph would replay - rows, rates, masks and moments by a counter on the device - step by step."""
-    configs = mixed_configs(dropout=True)
+    configs = mixed_mlps(dropout=True)
     _, plain, scores = state_after(Program, configs, doubles, CPU)
     _, counted, counted_scores = state_after(GraphedProgram, configs, doubles, CPU)
     for key, state in plain.items():
@@ -173,7 +137,7 @@ def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentDa
         def _warm_up_and_record(self) -> int:
             return 0
 
-    configs = mixed_configs(dropout=True)
+    configs = mixed_mlps(dropout=True)
     _, expected, _ = state_after(Stepwise, configs, doubles, cuda)
     program, captured, _ = state_after(GraphedProgram, configs, doubles, cuda)
     assert isinstance(program, GraphedProgram) and program.graph is not None
@@ -235,12 +199,12 @@ def test_every_slots_optimizer_is_torchs_own(doubles: ResidentData, kind: type[V
 
 def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData):
     """Killed in a lane and resumed in another, beside others; or in the solo engine; or from there in a lane."""
-    configs = [dataclasses.replace(c, epochs=8) for c in mixed_configs(dropout=True)[:8]]
+    configs = [dataclasses.replace(c, epochs=8) for c in mixed_mlps(dropout=True)[:8]]
     runs = [alone(config, doubles) for config in configs]
     first = lane_of(configs, doubles)
     train(first, 3)
     saved = [checkpoints.from_bytes(checkpoints.to_bytes(first.checkpoint(key)), "saved") for key in range(8)]
-    other = lane_of(mixed_configs(dropout=False)[20:], doubles)
+    other = lane_of(mixed_mlps(dropout=False)[20:], doubles)
     train(other, 2)
     for key, config in enumerate(configs):
         assert_same_curve(alone(config, doubles, saved[key]).history, runs[key].history)
@@ -258,7 +222,7 @@ def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData):
 
 
 def test_a_used_slot_gives_what_a_fresh_lane_gives(doubles: ResidentData):
-    early, late = (mixed_configs(dropout=True)[i : i + 6] for i in (0, 12))
+    early, late = (mixed_mlps(dropout=True)[i : i + 6] for i in (0, 12))
     lane = lane_of(early, doubles)
     train(lane, 4)
     for key in range(1, 6):
@@ -272,7 +236,7 @@ def test_a_used_slot_gives_what_a_fresh_lane_gives(doubles: ResidentData):
 
 def test_masks_are_the_same_however_they_are_drawn_and_held(doubles: ResidentData, monkeypatch: pytest.MonkeyPatch):
     """Draws and held steps that end in the midst of each other."""
-    configs = [dataclasses.replace(c, epochs=2) for c in mixed_configs(dropout=True)[:6]]
+    configs = [dataclasses.replace(c, epochs=2) for c in mixed_mlps(dropout=True)[:6]]
     configs[0] = dataclasses.replace(configs[0], model=MLP((20,), (0.999,)))  # of which no byte keeps a unit
     monkeypatch.setattr(randomness, "_CHUNK", 3 * BATCH * 20)
     monkeypatch.setattr(masks, "HELD_BYTES", 4 * 6 * BATCH * 48)
@@ -283,7 +247,7 @@ def test_masks_are_the_same_however_they_are_drawn_and_held(doubles: ResidentDat
 
 
 def test_a_trial_that_diverges_leaves_its_neighbours_alone(doubles: ResidentData):
-    configs = mixed_configs(dropout=True)[:4]
+    configs = mixed_mlps(dropout=True)[:4]
     wild = dataclasses.replace(configs[0], optimizer=SGD(1e200), seed=99, label_smoothing=0.0, clip_norm=None)
     lane = lane_of([*configs, wild], doubles)
     lane.launch()

@@ -33,7 +33,7 @@ from hpo.training.packed.mlp import MLPs
 from hpo.training.packed.program import Program
 from hpo.training.run import Run
 from hpo.training.solo import SoloEngine
-from tests.conftest import small_space
+from tests.helpers.studies import small_space
 
 use_one_thread()
 CPU = torch.device("cpu")

@@ -9,15 +9,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hpo.config import MLP, TrialConfig
+from hpo.config import MLP, PythonNetwork, TrialConfig
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.packed import lane as lanes
 from hpo.training.packed.cuda_graph import GraphedProgram
 from hpo.training.packed.lane import Lane
 from hpo.training.run import Run
-from tests import test_packed, test_packed_cnn
-from tests.packing import (
+from tests.helpers.packing import (
     CPU,
     FEATURES,
     OPTIMIZERS,
@@ -26,6 +25,8 @@ from tests.packing import (
     assert_same_curve,
     assert_same_state,
     lane_of,
+    mixed_cnns,
+    mixed_mlps,
     random_rows,
     train,
 )
@@ -47,16 +48,16 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def some(family: str) -> tuple[ResidentData, list[TrialConfig]]:
     """Rows of a family, and ten trials on them."""
     if family == "mlp":
-        data, configs = random_rows(FEATURES), test_packed.mixed_configs(dropout=True)[:10]
+        data, configs = random_rows(FEATURES), mixed_mlps(dropout=True)[:10]
     else:
-        data, configs = random_rows(2, 9, 8), test_packed_cnn.mixed_configs("two stages, flat, dense", True, 10)
+        data, configs = random_rows(2, 9, 8), mixed_cnns("two stages, flat, dense", True, 10)
     return data, [dataclasses.replace(config, epochs=EPOCHS) for config in configs]
 
 
 def narrower(config: TrialConfig, seed: int) -> TrialConfig:
     """Return a trial that a trial's slot can hold, and that differs from it in all else."""
     network = config.model
-    assert not isinstance(network, test_packed.PythonNetwork)
+    assert not isinstance(network, PythonNetwork)
     rates = tuple(0.25 if rate > 0 else 0.0 for rate in network.dropout)
     changed = {"norm": "none" if network.norm == "batch" else "batch", "dropout": rates}
     sizes = {"widths": tuple(max(1, w - 2) for w in network.widths)} if isinstance(network, MLP) else {

@@ -1,20 +1,16 @@
 """The report: one page, complete, small, and drawn by a real browser."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from hpo.results import confirmation
 from hpo.results.report import report
 from hpo.store.database.connect import Store
-from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
-from tests.browser import open_page
-from tests.test_loop import work
-from tests.test_results import BASELINE, NoisyEngine
-
-MakeStudy = Callable[..., StudyRecord]
+from tests.helpers.browser import open_page
+from tests.helpers.confirming import BASELINE, NoisyEngine
+from tests.helpers.studies import MakeStudy, work
 
 
 def faulty(config: object, epoch: int) -> Fault | None:
@@ -49,7 +45,7 @@ def test_a_browser_draws_a_thousand_trials(tmp_path: Path):
     from hpo.store import studies
     from hpo.store.database.connect import open_store
     from hpo.store.database.url import parse
-    from tests.conftest import small_space
+    from tests.helpers.studies import small_space
 
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
     recipe = StudyRecipe(budget=Budget(trials=1000), sampler=Sampler(name="random"), pruner=Pruner(min_epochs=3))

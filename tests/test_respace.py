@@ -1,7 +1,6 @@
 """A study in progress is given another space: what fits stays, what does not is hidden, nothing is half-written."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -19,10 +18,7 @@ from hpo.store.database.connect import Store
 from hpo.store.leases.stopping import OUTSIDE
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
-from tests.conftest import small_space
-from tests.test_loop import trials_of, work
-
-MakeStudy = Callable[..., StudyRecord]
+from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 LR = {"low": 1e-5, "high": 1e-1, "log": True}
 MLP = {"depth": {"low": 1, "high": 3}, "width": {"low": 8, "high": 64, "step": 8}}

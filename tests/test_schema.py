@@ -17,6 +17,7 @@ from hpo.store.database import schema, trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
+from tests.helpers.studies import url_of as url
 
 OURS = {"hpo_schema", "hpo_studies", "hpo_workers", "hpo_leases"}
 
@@ -32,10 +33,6 @@ def test_a_table_is_described_as_optuna_makes_it(name: str):
             assert (column.type.name, column.type.enums) == (original.type.name, original.type.enums)
     required = {c.name for c in theirs.columns if not c.nullable and c.default is None}
     assert required <= {c.name for c in ours.columns}
-
-
-def url(store: Store) -> str:
-    return store.url.render_as_string(hide_password=False)
 
 
 def test_the_revision_is_the_one_of_the_installed_optuna(store: Store):

@@ -15,7 +15,7 @@ from hpo.training.dataset import ResidentData, balanced_weights, resident
 from hpo.training.engine import EpochResult, final
 from hpo.training.metrics import compute_metrics
 from hpo.training.run import Run
-from tests.test_stopping import MLP_RUN
+from tests.helpers.training import MLP_RUN
 
 CPU = torch.device("cpu")
 

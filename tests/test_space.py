@@ -14,8 +14,8 @@ from hpo.errors import DocumentError
 from hpo.models import build_model
 from hpo.ranges import FixedSuggester, RandomSuggester
 from hpo.space import SearchSpace
-from tests.conftest import small_space
-from tests.test_documents import SPACES
+from tests.helpers.documents import SPACES
+from tests.helpers.studies import small_space
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -15,7 +15,7 @@ from hpo.training.engine import EpochResult
 from hpo.training.run import Run
 from hpo.training.schedules import lr_factor
 from hpo.training.solo import SoloEngine
-from tests.test_training import CPU, MLP_RUN
+from tests.helpers.training import CPU, MLP_RUN
 
 STOPPING = dataclasses.replace(
     MLP_RUN, epochs=40, patience=3, best_weights=True, schedule=Plateau(patience=1, gamma=0.3)

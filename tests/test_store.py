@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -25,17 +24,7 @@ from hpo.store.leases.claims import NothingToClaim, Presence, Watch
 from hpo.store.leases.outbox import WorkerLost
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
-from tests.conftest import small_space
-
-MakeStudy = Callable[..., StudyRecord]
-
-
-def url(store: Store) -> str:
-    return store.url.render_as_string(hide_password=False)
-
-
-def trials_of(store: Store, study: StudyRecord) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=study.name, storage=url(store)).trials
+from tests.helpers.studies import MakeStudy, small_space, trials_of
 
 
 @pytest.mark.parametrize(

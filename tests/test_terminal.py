@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal import Terminal
+from tests.helpers.terminal import Terminal
 
 SIZES = [(80, 24), (200, 50)]
 

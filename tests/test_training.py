@@ -19,7 +19,6 @@ from hpo.config import (
     RMSprop,
     Schedule,
     SGDMomentum,
-    Split,
     TrialConfig,
 )
 from hpo.errors import TrainingError, UsageError
@@ -33,9 +32,9 @@ from hpo.training.randomness import StatelessDropout, data_order, generator, ran
 from hpo.training.run import Run
 from hpo.training.schedules import lr_factor
 from hpo.training.solo import SoloEngine
+from tests.helpers.training import CPU, MLP_RUN
 
 use_one_thread()
-CPU = torch.device("cpu")
 OPTIMIZERS: list[Optimizer] = [
     SGD(0.1, 1e-4),
     SGDMomentum(0.05, 1e-4, momentum=0.9, nesterov=True),
@@ -43,9 +42,6 @@ OPTIMIZERS: list[Optimizer] = [
     AdamW(2e-3, 1e-2),
     RMSprop(1e-3, 1e-4),
 ]
-MLP_RUN = TrialConfig(
-    "digits", MLP((64, 32), (0.3, 0.1), norm="batch"), Adam(2e-3), 32, 8, seed=3, schedule=OneCycle(), split=Split(0.25)
-)
 CNN_RUN = dataclasses.replace(MLP_RUN, model=CNN((8, 16), (0.2, 0.1), norm="batch", head_dropout=0.3), epochs=4)
 
 

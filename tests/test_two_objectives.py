@@ -20,8 +20,8 @@ from hpo.store.leases.stopping import COST, INFEASIBLE
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine, accuracy
-from tests.conftest import small_space
-from tests.test_loop import ORACLES, trials_of, work
+from tests.helpers.oracles import ORACLES
+from tests.helpers.studies import small_space, trials_of, work
 
 Made = Callable[..., StudyRecord]
 

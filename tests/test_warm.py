@@ -1,6 +1,5 @@
 """Warm starts, and draws that were drawn before."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,10 @@ from hpo.ranges import RandomSuggester
 from hpo.results.warm_start import warm_start
 from hpo.space import SearchSpace, load_space
 from hpo.store.database.connect import Store
-from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
 from hpo.transfer import NOT_COMPARED, draws_for
-from tests.conftest import small_space
-from tests.test_loop import trials_of, work
-
-MakeStudy = Callable[..., StudyRecord]
+from tests.helpers.oracles import FixedTrialLike
+from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 
 @pytest.mark.parametrize("name", ["ann_fashion", "cnn_fashion", "ann_digits", "ann_breast_cancer"])
@@ -27,20 +23,6 @@ def test_every_config_of_a_space_fits_that_space(name: str):
         config = space.draw(suggester, seed=i)
         draws = draws_for(space, config)
         assert space.draw(FixedTrialLike(draws), seed=i) == config
-
-
-class FixedTrialLike:
-    def __init__(self, draws: dict[str, object]) -> None:
-        self.draws = draws
-
-    def suggest_int(self, name: str, low: int, high: int, **_: object) -> int:
-        return self.draws[name]  # type: ignore[return-value]
-
-    def suggest_float(self, name: str, low: float, high: float, **_: object) -> float:
-        return self.draws[name]  # type: ignore[return-value]
-
-    def suggest_categorical(self, name: str, choices: object) -> object:
-        return self.draws[name]
 
 
 def comparable(config: TrialConfig) -> dict[str, object]:

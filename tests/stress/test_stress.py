@@ -32,8 +32,8 @@ from hpo.store.database.url import parse
 from hpo.store.leases import claims, stopping
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import accuracy
-from tests.conftest import new_database, small_space
-from tests.postgres import Postgres
+from tests.helpers.postgres import Postgres
+from tests.helpers.studies import new_database, small_space
 from tests.stress.worker import FAULTS
 
 FULL = os.environ.get("HPO_STRESS") == "full"

@@ -1,12 +1,27 @@
 """What the tests of packed training have in common: fp64 rows, lanes, and what the solo engine makes of a trial."""
 
 import dataclasses
+import random
 from collections.abc import Sequence
 
 import pytest
 import torch
 
-from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum, TrialConfig
+from hpo.config import (
+    CNN,
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    OneCycle,
+    Optimizer,
+    Plateau,
+    RMSprop,
+    SGDMomentum,
+    TrialConfig,
+)
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
 from hpo.training.engine import Checkpoint, EpochResult
@@ -31,6 +46,14 @@ size makes steps of that: with torch's eps of 1e-8, 1e-17 grows to 1e-11 in 200 
 """
 ACTIVATIONS = ["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
 ROWS, FEATURES, CLASSES, BATCH, EPOCHS = 640, 20, 5, 64, 20
+CNN_EPOCHS = 3
+FORMS: dict[str, dict[str, object]] = {
+    "one stage, averaged": {"stages": 1},
+    "two stages, flat, dense": {"stages": 2, "head": "flatten", "head_width": 24},
+    "doubled convolutions, both pools, 2x2 averages": {
+        "stages": 3, "convs": (2, 1, 2), "pool": ("avg", "none", "max"), "head_size": 2, "kernel": 5
+    },
+}  # fmt: skip
 
 
 def random_rows(*shape: int) -> ResidentData:
@@ -86,3 +109,68 @@ def assert_same_state(ours: Checkpoint, theirs: Checkpoint) -> None:
     for name, value in ours.tensors.items():
         assert value.shape == theirs.tensors[name].shape
         assert abs(value - theirs.tensors[name]).max() <= 1e-12, name
+
+
+def mixed_mlps(dropout: bool) -> list[TrialConfig]:
+    """24 trials that differ in all that may differ within a lane."""
+    chance = random.Random(0)
+    configs = []
+    for i in range(24):
+        depth = 1 + i % 3
+        model = MLP(
+            tuple(chance.choice([3, 7, 16, 20, 33]) for _ in range(depth)),
+            tuple(chance.choice([0.0, 0.001, 0.3, 0.5]) if dropout else 0.0 for _ in range(depth)),
+            ACTIVATIONS[i % 5],  # type: ignore[arg-type]
+            "batch" if chance.random() < 0.5 else "none",
+        )
+        configs.append(
+            TrialConfig(
+                "digits",
+                model,
+                OPTIMIZERS[i % 6],
+                BATCH,
+                EPOCHS,
+                seed=i,
+                schedule=[Constant(), OneCycle(), Cosine(), Plateau(1)][i % 4],
+                label_smoothing=0.1 * (i % 2),
+                class_weight="balanced" if i % 5 < 2 else "none",
+                clip_norm=0.5 if i % 4 == 1 else None,
+                best_weights=i % 7 == 0,
+                precision="fp32",
+            )
+        )
+    return configs
+
+
+def mixed_cnns(form: str, dropout: bool, count: int) -> list[TrialConfig]:
+    """Trials that differ in all that may differ within a lane of one form."""
+    chance = random.Random(form)
+    fixed = dict(FORMS[form])
+    stages, dense = int(fixed.pop("stages")), "head_width" in fixed  # type: ignore[call-overload]
+    configs = []
+    for i in range(count):
+        model = CNN(
+            tuple(chance.choice([3, 4, 7, 8]) for _ in range(stages)),
+            tuple(chance.choice([0.0, 0.1, 0.4]) if dropout else 0.0 for _ in range(stages)),
+            activation=ACTIVATIONS[i % 5],  # type: ignore[arg-type]
+            norm="batch" if chance.random() < 0.5 else "none",
+            head_dropout=chance.choice([0.0, 0.3]) if dropout else 0.0,
+            **(fixed | ({"head_width": chance.choice([9, 16, 24])} if dense else {})),  # type: ignore[arg-type]
+        )
+        configs.append(
+            TrialConfig(
+                "digits",
+                model,
+                OPTIMIZERS[i % 6],
+                BATCH,
+                CNN_EPOCHS,
+                seed=i,
+                schedule=[Constant(), OneCycle(), Cosine()][i % 3],
+                label_smoothing=0.1 * (i % 2),
+                class_weight="balanced" if i % 5 < 2 else "none",
+                clip_norm=0.5 if i % 4 == 1 else None,
+                best_weights=i % 7 == 0,
+                precision="fp32",
+            )
+        )
+    return configs

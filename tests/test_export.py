@@ -1,0 +1,34 @@
+"""Exported files: they read back, and damaged ones are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpo.errors import DocumentError, HpoError
+from hpo.results import export, retrain
+from hpo.results.export import Export
+from tests.helpers.retraining import MLP_CONFIG
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json", "yaml"])
+def test_an_exported_file_reads_back(tmp_path: Path, suffix: str):
+    path = tmp_path / f"best.{suffix}"
+    provenance = {"study": "s", "trial": 3, "confirmed": False, "data_fingerprint": "f" * 64}
+    path.write_text(export.FORMATS[suffix](Export(MLP_CONFIG, provenance, export.describe(provenance))))
+    assert export.read_config(path) == (MLP_CONFIG, provenance)
+
+
+def test_damaged_and_newer_files_are_refused(tmp_path: Path):
+    path = tmp_path / "best.json"
+    path.write_text("{")
+    with pytest.raises(DocumentError, match=r"best\.json: must be JSON"):
+        export.read_config(path)
+    path.write_text(json.dumps({"config": MLP_CONFIG.to_dict() | {"format": 99}}))
+    with pytest.raises(DocumentError, match="made by a newer hpo"):
+        export.read_config(path)
+    path.write_text("[]")
+    with pytest.raises(DocumentError, match=r"a table \[config\] is required"):
+        export.read_config(path)
+    with pytest.raises(HpoError, match="must have fingerprint ffff"):
+        retrain.load_data(MLP_CONFIG, "f" * 64)

@@ -1,0 +1,136 @@
+"""The exported script: the same network, learning rates and results, without hpo."""
+
+import ast
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpo import data
+from hpo.config import (
+    CNN,
+    MLP,
+    SGD,
+    Augment,
+    Constant,
+    Cosine,
+    Exponential,
+    OneCycle,
+    Plateau,
+    RMSprop,
+    Schedule,
+    StepDecay,
+    TrialConfig,
+    WarmupCosine,
+)
+from hpo.models import build_model, parameter_count
+from hpo.ranges import RandomSuggester
+from hpo.results.script import to_script
+from hpo.space import load_space
+from tests.helpers.retraining import MLP_CONFIG
+
+RESIDUAL_MLP = MLP((32, 32, 16), (0.1, 0.0, 0.0), norm="layer", residual=True, init="orthogonal")
+
+
+EVERYTHING = dataclasses.replace(
+    MLP_CONFIG,
+    model=CNN(
+        (8, 16), (0.1, 0.0), convs=(1, 2), pool=("avg", "none"), norm="batch", residual=True, head_size=2, head_width=16
+    ),
+    augment=Augment(flip=0.1, shift=1, rotate=10.0, erase=0.1, jitter=0.1),
+    class_weight="balanced",
+    metric="macro_f1",
+    best_weights=True,
+    patience=10,
+    image_size=10,
+    data_fraction=0.8,
+    epochs=12,
+)
+
+
+def sample_configs() -> list[TrialConfig]:
+    found = [MLP_CONFIG]
+    for name in ("ann_fashion", "cnn_fashion"):
+        space = load_space(name)
+        found += [space.draw(RandomSuggester(i), seed=i) for i in range(12)]
+    return [*found, dataclasses.replace(MLP_CONFIG, model=RESIDUAL_MLP), EVERYTHING]
+
+
+def test_a_script_builds_the_same_network():
+    """Layer by layer the same module, for drawn networks of both families, without a word of hpo's."""
+    for config in sample_configs():
+        text = to_script(config, {})
+        info = data.info(config.data)
+        assert not [
+            n
+            for n in ast.walk(ast.parse(text))
+            if isinstance(n, ast.Import | ast.ImportFrom) and "hpo" in ast.unparse(n)
+        ]
+        namespace: dict[str, object] = {"__name__": "script"}
+        exec(compile(text, "script", "exec"), namespace)
+        net = namespace["Net"]()  # type: ignore[operator]
+        shape = config.input_shape(info.input_shape)
+        ours = build_model(config.model, shape, len(info.classes))
+        assert parameter_count(net) == parameter_count(ours)
+        weights = dict(zip(net.state_dict(), ours.state_dict().values(), strict=True))
+        net.load_state_dict(weights)
+        x = torch.randn(3, *shape)
+        torch.testing.assert_close(net.eval()(x), ours.eval()(x))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Constant(),
+        Cosine(floor=0.1),
+        Cosine(),
+        OneCycle(),
+        StepDecay(),
+        Exponential(),
+        WarmupCosine(warmup=0.2),
+        Plateau(patience=2),
+    ],
+)
+def test_a_script_has_the_same_learning_rates(schedule: Schedule):
+    from hpo.training.schedules import lr_factor
+
+    config = dataclasses.replace(MLP_CONFIG, schedule=schedule)
+    namespace: dict[str, object] = {"__name__": "script"}
+    exec(compile(to_script(config, {}), "script", "exec"), namespace)
+    for step in range(100):
+        losses = [1.0, 0.9, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0, 1.01, 1.02][: step // 10]
+        expected = 0.01 * lr_factor(schedule, step, 100, losses)
+        assert namespace["learning_rate"](step, 100, losses) == pytest.approx(expected, rel=1e-9)  # type: ignore[operator]
+
+
+STOPPED = dataclasses.replace(
+    MLP_CONFIG, schedule=Cosine(), epochs=15, label_smoothing=0.1, clip_norm=5.0, patience=8, best_weights=True
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(STOPPED, optimizer=SGD(lr=0.1)),
+        dataclasses.replace(STOPPED, optimizer=RMSprop(lr=1e-3, weight_decay=1e-4)),
+        EVERYTHING,
+    ],
+)
+def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig):
+    path = tmp_path / "best.py"
+    path.write_text(to_script(config, {}))
+    # -I: neither the environment's paths nor the working folder; and an `hpo` that cannot be imported.
+    hidden = f"import sys; sys.modules['hpo'] = None; sys.argv = ['{path}']; exec(open('{path}').read())"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", hidden],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ),
+        check=True,
+    )
+    assert float(done.stdout.rpartition("test accuracy ")[2]) > 0.9
