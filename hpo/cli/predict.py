@@ -11,9 +11,9 @@ from hpo.errors import UsageError
 
 def predict(
     folder: Annotated[Path, typer.Argument(help="A folder that `hpo train` wrote.")],
-    files: Annotated[list[Path], typer.Argument(help="Images, .npz or .csv files.")],
+    files: Annotated[list[Path], typer.Argument(help="Images, .npz, .csv or .parquet files.")],
     python: OwnCode = None,
-    resize: Annotated[bool, typer.Option("--resize", help="Scale images of another size.")] = False,
+    resize: Annotated[bool, typer.Option("--resize", help="Scale images of a wrong size.")] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
@@ -24,7 +24,7 @@ def predict(
     from hpo.results.model_folder import load_model_folder
     from hpo.results.predict import predict as predicting
 
-    found = list(predicting(load_model_folder(folder), files, resize))
+    found = list(predicting(load_model_folder(folder), files, resize=resize))
     if as_json:
         print_json([vars(prediction) for prediction in found])
     elif as_csv:

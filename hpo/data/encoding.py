@@ -1,9 +1,11 @@
 """Tables of mixed columns as numbers: missing numbers become the median, texts become one column per category.
 
-What is learned from the data - medians, categories - is plain data, so that it can be kept with a model.
+scikit-learn fits and transforms; what it learned - medians, categories - is kept as plain data beside a model.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from numpy.typing import NDArray
 from hpo.errors import DataError
 
 MAX_CATEGORIES = 50
-"""A column with more different texts than this, in more than half of its rows, is a name or an id."""
+"""A column with more different texts than this, in more than half of its rows, is a name or an identifier."""
 MISSING = "(missing)"
+"""The category of a text that is missing."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,17 @@ class Column:
 
     name: str
     median: float | None = None
+    """None for a column of texts."""
     categories: tuple[str, ...] = ()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the column holds categories."""
+        return self.median is None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the column as JSON types."""
-        learned = {"categories": list(self.categories)} if self.median is None else {"median": self.median}
+        learned = {"categories": list(self.categories)} if self.is_text else {"median": self.median}
         return {"name": self.name} | learned
 
 
@@ -38,43 +47,75 @@ class Encoding:
 
     @staticmethod
     def fit(train: Any, whole: Any) -> "Encoding":
-        """Learn medians from the training rows; categories are those of the whole training part."""
+        """Learn medians from the training rows, categories from the whole training part; both are DataFrames."""
         from sklearn.impute import SimpleImputer
 
-        columns = []
-        for name in whole.columns:
-            if _is_number(whole[name]):
-                values = train[[name]].to_numpy(dtype=np.float64)
-                known = bool(np.isfinite(values).any())
-                median = float(SimpleImputer(strategy="median").fit(values).statistics_[0]) if known else 0.0
-                columns.append(Column(name, median=median))
-            else:
-                columns.append(Column(name, categories=tuple(sorted(set(_texts(whole[name]))))))
-        return Encoding(tuple(columns))
+        numbers = [name for name in whole.columns if _is_number(whole[name])]
+        medians: dict[str, float] = {}
+        if numbers:
+            values = _finite_or_nan(train[numbers].to_numpy(dtype=np.float64, na_value=np.nan))
+            imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(values)
+            medians = dict(zip(numbers, np.nan_to_num(imputer.statistics_).tolist(), strict=True))
+        return Encoding(
+            tuple(
+                Column(name, median=medians[name])
+                if name in medians
+                else Column(name, categories=tuple(sorted(set(_texts(whole[name])))))
+                for name in whole.columns
+            )
+        )
+
+    @property
+    def all_numbers(self) -> bool:
+        """Whether no column holds texts."""
+        return not any(column.is_text for column in self.columns)
+
+    @cached_property
+    def _transformer(self) -> Any:
+        """scikit-learn's transformer with the kept medians and categories, for frames of float64 and text columns."""
+        import pandas as pd
+        from sklearn.compose import ColumnTransformer
+        from sklearn.impute import SimpleImputer
+        from sklearn.preprocessing import OneHotEncoder
+
+        steps = []  # one for each run of columns of a kind, so that the columns keep their order
+        for i, (is_text, run) in enumerate(groupby(self.columns, key=lambda column: column.is_text)):
+            columns = list(run)
+            encoder = (
+                OneHotEncoder(
+                    categories=[np.array(column.categories, dtype=object) for column in columns],
+                    handle_unknown="ignore",
+                    sparse_output=False,
+                )
+                if is_text
+                else SimpleImputer(strategy="median")
+            )
+            steps.append((f"run{i}", encoder, [column.name for column in columns]))
+        # Fitted to one row that has what was learned: the median of a single value is the value.
+        row = {c.name: [c.categories[0]] if c.is_text else [c.median] for c in self.columns}
+        return ColumnTransformer(steps, sparse_threshold=0).fit(pd.DataFrame(row))
 
     def apply(self, frame: Any, where: str = "table") -> NDArray[np.float32]:
         """Return rows as float32 [N, features]. Raises: DataError, at `where`, for a missing column or a text."""
-        from sklearn.preprocessing import OneHotEncoder
+        import pandas as pd
 
-        parts = []
+        content: dict[str, Any] = {}
         for column in self.columns:
             if column.name not in frame.columns:
-                raise DataError(f'{where}: must have a column "{column.name}", got {", ".join(frame.columns[:8])}.')
-            if column.median is None:
-                encoder = OneHotEncoder(
-                    categories=[list(column.categories)], handle_unknown="ignore", sparse_output=False, dtype=np.float32
-                )
-                texts = np.array(_texts(frame[column.name]), dtype=object).reshape(-1, 1)
-                parts.append(encoder.fit(_one_of(column)).transform(texts))
+                columns = ", ".join(map(str, frame.columns[:8]))
+                raise DataError(f'{where}: must have a column "{column.name}", got {columns}.')
+            values = frame[column.name]
+            if column.is_text:
+                content[column.name] = np.array(_texts(values), dtype=object)
                 continue
             try:
-                values = frame[column.name].to_numpy(dtype=np.float64)
+                content[column.name] = _finite_or_nan(values.to_numpy(dtype=np.float64, na_value=np.nan))
             except (TypeError, ValueError) as error:
                 raise DataError(f'{where}: column "{column.name}" must be numbers, got {error}.') from error
-            filled = np.where(np.isfinite(values), values, column.median)
-            parts.append(filled.astype(np.float32).reshape(-1, 1))
-        found: NDArray[np.float32] = np.concatenate(parts, axis=1)
-        return found
+        if len(frame) == 0:
+            raise DataError(f"{where}: must have rows, got none.")
+        rows: NDArray[np.float32] = self._transformer.transform(pd.DataFrame(content)).astype(np.float32)
+        return rows
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return the encoding as JSON types."""
@@ -86,8 +127,8 @@ class Encoding:
         return Encoding(tuple(Column(c["name"], c.get("median"), tuple(c.get("categories", ()))) for c in content))
 
 
-def _one_of(column: Column) -> NDArray[Any]:
-    return np.array([[category] for category in column.categories], dtype=object)
+def _finite_or_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _texts(values: Any) -> list[str]:
@@ -101,7 +142,7 @@ def _is_number(values: Any) -> bool:
 
 
 def feature_count(frame: Any) -> int:
-    """Return how many numbers a row becomes."""
+    """Return the number of features that a row of a DataFrame becomes."""
     return sum(1 if _is_number(frame[name]) else len(set(_texts(frame[name]))) for name in frame.columns)
 
 

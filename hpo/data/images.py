@@ -2,71 +2,63 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpo import files
+from hpo.data import decoding
 from hpo.data.cache import cache_folder
 from hpo.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
+def read_folder(root: Path, size: int, *, grey: bool, skip_broken: bool) -> tuple[NDArray[np.uint8], list[str], str]:
+    """Return images as uint8 [N, C, size, size], the name of each one's class, and a digest of the files.
 
-def read_folder(root: Path, size: int, grey: bool, skip_broken: bool) -> tuple[NDArray[np.uint8], list[str], str]:
-    """Return images as uint8 [N, C, size, size], their classes' names, and a digest of what they were made of.
-
-    An image of another shape is cut to a square around its middle, then scaled. Raises: DataError.
+    An image of another shape is cropped to a square around its middle, then scaled. Raises: DataError.
     """
     if not root.is_dir():
         raise DataError(f"{root}: must be a folder with one folder of images per class.")
-    found = [
+    images = [
         (path, folder.name)
         for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in decoding.IMAGE_SUFFIXES
     ]
-    if not found:
+    if not images:
         raise DataError(f"{root}: must hold one folder of images per class, got no image in any folder.")
-    digest = _digest(root, found, size, grey)
-    kept = cache_folder() / "own" / f"{digest}.npz"
-    if kept.exists():
-        with np.load(kept, allow_pickle=False) as content:
+    digest = _digest(root, images, size, grey=grey)
+    cached = cache_folder() / "own" / f"{digest}.npz"
+    if cached.exists():
+        with np.load(cached, allow_pickle=False) as content:
             return content["x"], content["names"].tolist(), digest
-    images, names = [], []
-    for path, name in found:
-        image = _decode(path, size, grey, skip_broken)
-        if image is not None:
-            images.append(image)
-            names.append(name)
-    x = np.stack(images)
-    with files.replacing(kept) as temporary:
-        np.savez(temporary, x=x, names=np.array(names))
+    rows, names = [], []
+    for path, name in images:
+        try:
+            image = decoding.crop_and_scale(decoding.open_image(path, grey=grey), (size, size))
+        except DataError as error:
+            if skip_broken:
+                continue
+            raise DataError(f"{error} Remove it, or set skip_broken = true.") from error
+        rows.append(decoding.pixels(image))
+        names.append(name)
+    if not rows:
+        raise DataError(f"{root}: must hold images, got {len(images)} files that cannot be decoded.")
+    x = np.stack(rows)
+    try:
+        with files.replacing(cached) as temporary:
+            np.savez(temporary, x=x, names=np.array(names))
+    except OSError as error:
+        raise DataError(
+            f"{cached}: cannot be written: {error.strerror or error}. Set HPO_DATA to a folder of your own."
+        ) from error
     return x, names, digest
 
 
-def _digest(root: Path, found: list[tuple[Path, str]], size: int, grey: bool) -> str:
+def _digest(root: Path, images: list[tuple[Path, str]], size: int, *, grey: bool) -> str:
     """Return what changes whenever an image does; the same on every machine that has the same files."""
     digest = hashlib.sha256(f"{size} {grey}".encode())
-    for path, name in found:
+    for path, name in images:
         digest.update(f"{path.relative_to(root)} {name} ".encode())
         digest.update(bytes.fromhex(files.sha256(path)))
     return digest.hexdigest()
-
-
-def _decode(path: Path, size: int, grey: bool, skip_broken: bool) -> NDArray[np.uint8] | None:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            image: Any = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        if skip_broken:
-            return None
-        raise DataError(
-            f"{path}: cannot be decoded as an image ({error}). Remove it, or set skip_broken = true."
-        ) from error
-    scaled = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    array = np.asarray(scaled, dtype=np.uint8).reshape(size, size, -1)
-    return np.ascontiguousarray(array.transpose(2, 0, 1))

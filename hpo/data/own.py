@@ -1,5 +1,6 @@
 """The user's own data: tables (CSV, Parquet), arrays (npz), folders of images. Checked before any trial is spent."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,18 +12,19 @@ from numpy.typing import NDArray
 
 from hpo import files
 from hpo.config import OwnData
+from hpo.data import decoding
 from hpo.data.encoding import check_columns, feature_count
 from hpo.data.images import read_folder
 from hpo.data.registry import DataInfo
 from hpo.errors import DataError, UsageError, suggestion
 
 MIN_ROWS = 3
-"""Of a class: one to train on, one to validate on, one to test on."""
+"""Fewest rows of a class: one to train on, one to validate on, one to test on."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a source holds: x is an array [N, ...] or, of a table, a DataFrame of its features; y are class numbers."""
+    """Rows and labels of a source: x is an array [N, ...] or the DataFrame of a table; y are class numbers."""
 
     x: Any
     y: NDArray[np.int64]
@@ -37,6 +39,8 @@ class Content:
     classes: tuple[str, ...]
     scale: float
     digest: str
+    columns: tuple[str, ...] = ()
+    """Names of the numbers of a row, where an npz file gives them."""
 
 
 def describe(source: OwnData) -> DataInfo:
@@ -53,6 +57,7 @@ def describe(source: OwnData) -> DataInfo:
         rows=(len(content.train.y), len(content.test.y)),
         scale=content.scale,
         own=source,
+        columns=content.columns,
     )
 
 
@@ -78,7 +83,7 @@ def _table(source: OwnData) -> Content:
     classes = tuple(sorted(set(names)))
     _check_classes(path, list(names), classes)
     y = np.array([classes.index(name) for name in names], dtype=np.int64)
-    digest = _digest_of(path)
+    digest = files.sha256(Path(path))
     if source.test is None:
         train, test = _cut(y, source)
         return Content(Rows(frame.iloc[train], y[train]), Rows(frame.iloc[test], y[test]), classes, 1.0, digest)
@@ -90,7 +95,7 @@ def _table(source: OwnData) -> Content:
     if unknown:
         raise DataError(f'{source.test}: must have the classes of {path}, got "{unknown[0]}".')
     test_y = np.array([classes.index(name) for name in test_names], dtype=np.int64)
-    both = digest + _digest_of(source.test)
+    both = digest + files.sha256(Path(source.test))
     return Content(Rows(frame, y), Rows(test_frame[list(frame.columns)], test_y), classes, 1.0, both)
 
 
@@ -98,14 +103,8 @@ def _frame(source: OwnData, path: str) -> tuple[Any, list[str]]:
     """Return a table's features and the names of its rows' classes."""
     import pandas as pd
 
-    try:
-        frame = pd.read_parquet(path) if path.endswith((".parquet", ".pq")) else pd.read_csv(path)
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: must be a table with a header line, got an empty file.") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}.") from error
-    columns = [str(column) for column in frame.columns]
-    frame.columns = columns
+    frame = decoding.read_table(Path(path))
+    columns = list(frame.columns)
     if source.target not in columns:
         raise DataError(f'{path}: target: no column named "{source.target}". {suggestion(str(source.target), columns)}')
     for column in source.ignore:
@@ -130,75 +129,67 @@ def _frame(source: OwnData, path: str) -> tuple[Any, list[str]]:
 
 def _arrays(source: OwnData) -> Content:
     path = str(source.npz)
-    arrays = _load(path)
+    arrays = decoding.read_arrays(Path(path))
     x, y = _pair(path, arrays, ("x", "train_x", "x_train"), ("y", "train_y", "y_train"), source)
-    test_path, test_arrays = (path, arrays) if source.test is None else (source.test, _load(source.test))
-    own_file = source.test is not None
-    first = 0 if own_file else 1
-    named = (("x", "x_test", "test_x")[first:], ("y", "y_test", "test_y")[first:])
+    test_path = source.test or path
+    test_arrays = arrays if source.test is None else decoding.read_arrays(Path(source.test))
+    first = 1 if source.test is None else 0  # in a file of its own, test rows may be named x too
+    test_names = (("x", "x_test", "test_x")[first:], ("y", "y_test", "test_y")[first:])
     scale = 255.0 if x.dtype == np.uint8 else 1.0
-    classes = tuple(str(i) for i in range(int(y.max()) + 1))
-    _check_classes(path, [str(label) for label in y], classes)
-    if source.test is not None or any(name in arrays for name in named[0]):
-        test_x, test_y = _pair(test_path, test_arrays, *named, source)
+    classes = _names(path, arrays, "classes") or tuple(str(i) for i in range(int(y.max()) + 1))
+    if len(classes) <= y.max():
+        raise DataError(f"{path}: classes: must name every label, got {len(classes)} names and label {y.max()}.")
+    _check_classes(path, [classes[label] for label in y], classes)
+    columns = _names(path, arrays, "columns")
+    if columns and (x.ndim != 2 or len(columns) != x.shape[1]):
+        raise DataError(f"{path}: columns: must name the numbers of a row, got {len(columns)} for {list(x.shape[1:])}.")
+    if source.test is not None or any(name in arrays for name in test_names[0]):
+        test_x, test_y = _pair(test_path, test_arrays, *test_names, source)
         if test_x.shape[1:] != x.shape[1:] or test_y.max() >= len(classes):
             raise DataError(f"{test_path}: test rows must be shaped and labelled as the training rows.")
         train, test = Rows(x, y), Rows(test_x, test_y)
     else:
         train_rows, test_rows = _cut(y, source)
         train, test = Rows(x[train_rows], y[train_rows]), Rows(x[test_rows], y[test_rows])
-    digest = _digest_of(path) + ("" if source.test is None else _digest_of(source.test))
-    return Content(train, test, classes, scale, digest)
+    digest = files.sha256(Path(path)) + ("" if source.test is None else files.sha256(Path(source.test)))
+    return Content(train, test, classes, scale, digest, columns)
 
 
-def _load(path: str) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as npz without pickle: {error}.") from error
+def _names(path: str, arrays: dict[str, NDArray[Any]], name: str) -> tuple[str, ...]:
+    """Return the names in an optional array of texts; none if it is not given."""
+    if name not in arrays:
+        return ()
+    names = arrays[name]
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise DataError(f"{path}: {name}: must be one text each, got {names.dtype} of shape {names.shape}.")
+    listed = tuple(names.tolist())
+    most_common, count = Counter(listed).most_common(1)[0] if listed else ("", 0)
+    if count > 1:
+        raise DataError(f'{path}: {name}: must differ from each other, got "{most_common}" {count} times.')
+    return listed
 
 
 def _pair(
     path: str, arrays: dict[str, NDArray[Any]], xs: tuple[str, ...], ys: tuple[str, ...], source: OwnData
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    found = [next((arrays[name] for name in names if name in arrays), None) for names in (xs, ys)]
-    if found[0] is None or found[1] is None:
-        have = ", ".join(arrays) or "none"
-        raise DataError(f'{path}: must hold arrays "{xs[0]}" and "{ys[0]}", got {have}.')
-    x, y = _shaped(path, found[0], source), found[1]
+    """Return rows and labels, each by the first of its names that the file has."""
+    x, y = (next((arrays[name] for name in names if name in arrays), None) for names in (xs, ys))
+    if x is None or y is None:
+        raise DataError(f'{path}: must hold arrays "{xs[0]}" and "{ys[0]}", got {", ".join(arrays) or "none"}.')
+    x = decoding.array_rows(x, path, source.shape)
     if len(x) != len(y) or y.ndim != 1:
         raise DataError(f"{path}: must have one label per row, got {len(x)} rows and labels of shape {y.shape}.")
     if len(y) == 0:
         raise DataError(f"{path}: must have rows, got none.")
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{path}: labels must be whole numbers, got {y.dtype}. Number the classes from 0.")
-    there = np.unique(y)
-    if xs[0] == "x" and there.tolist() != list(range(len(there))) and source.test is None:
-        listed = ", ".join(map(str, there[:6])) + ("..." if len(there) > 6 else "")
-        raise DataError(f"{path}: labels must be 0..{len(there) - 1} without gaps, got {listed}. Number them anew.")
+    labels = np.unique(y)
+    if labels[0] < 0:
+        raise DataError(f"{path}: labels must not be negative, got {labels[0]}. Number the classes from 0.")
+    if xs[0] == "x" and labels.tolist() != list(range(len(labels))) and source.test is None:
+        listed = ", ".join(map(str, labels[:6])) + ("..." if len(labels) > 6 else "")
+        raise DataError(f"{path}: labels must be 0..{len(labels) - 1} without gaps, got {listed}. Renumber them.")
     return x, y.astype(np.int64)
-
-
-def _shaped(path: str, x: NDArray[Any], source: OwnData) -> NDArray[Any]:
-    """Return rows as [N, F] or [N, C, H, W]."""
-    if x.dtype != np.uint8:
-        if not np.issubdtype(x.dtype, np.number):
-            raise DataError(f"{path}: must hold numbers, got {x.dtype}.")
-        x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise DataError(f"{path}: must hold finite numbers, got a missing or infinite one.")
-    if source.shape is not None:
-        if int(np.prod(x.shape[1:])) != int(np.prod(source.shape)):
-            raise DataError(f"{path}: shape: rows must fit {list(source.shape)}, got {list(x.shape[1:])}.")
-        return x.reshape(-1, *source.shape)
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    if x.ndim not in (2, 4):
-        raise DataError(f"{path}: must be [rows, numbers] or images [rows, channels, height, width], got {x.shape}.")
-    return x
 
 
 def _images(source: OwnData) -> Content:
@@ -206,19 +197,23 @@ def _images(source: OwnData) -> Content:
     test_root = Path(source.test) if source.test is not None else None
     if test_root is None and (root / "train").is_dir() and (root / "test").is_dir():
         root, test_root = root / "train", root / "test"
-    x, names, digest = read_folder(root, source.size, source.grey, source.skip_broken)
+    x, names, digest = _folder(root, source)
     classes = tuple(sorted(set(names)))
     _check_classes(str(root), names, classes)
     y = np.array([classes.index(name) for name in names], dtype=np.int64)
     if test_root is None:
         train, test = _cut(y, source)
         return Content(Rows(x[train], y[train]), Rows(x[test], y[test]), classes, 255.0, digest)
-    test_x, test_names, test_digest = read_folder(test_root, source.size, source.grey, source.skip_broken)
+    test_x, test_names, test_digest = _folder(test_root, source)
     unknown = sorted(set(test_names) - set(classes))
     if unknown:
         raise DataError(f'{test_root}: must have the classes of {root}, got "{unknown[0]}".')
     test_y = np.array([classes.index(name) for name in test_names], dtype=np.int64)
     return Content(Rows(x, y), Rows(test_x, test_y), classes, 255.0, digest + test_digest)
+
+
+def _folder(root: Path, source: OwnData) -> tuple[NDArray[np.uint8], list[str], str]:
+    return read_folder(root, source.size, grey=source.grey, skip_broken=source.skip_broken)
 
 
 def _check_classes(path: str, names: list[str], classes: tuple[str, ...]) -> None:
@@ -246,7 +241,3 @@ def _cut(y: NDArray[np.int64], source: OwnData) -> tuple[NDArray[np.int64], NDAr
         raise DataError(f"{source.path}: must have more rows: {len(y)} are too few for {classes} classes and a test.")
     train, test = train_test_split(rows, test_size=size, stratify=y, random_state=0)
     return np.sort(train), np.sort(test)
-
-
-def _digest_of(path: str) -> str:
-    return files.sha256(Path(path))

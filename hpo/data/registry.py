@@ -40,6 +40,8 @@ class DataInfo:
     debian_package: str = ""
     own: OwnData | None = None
     """Where the user's own data is."""
+    columns: tuple[str, ...] = ()
+    """Names of the numbers of a row, where an npz file gives them."""
 
 
 def _mnist_files(sums: tuple[str, str, str, str] = ("", "", "", "")) -> tuple[DataFile, ...]:

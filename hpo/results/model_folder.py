@@ -5,22 +5,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import tomlkit
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpo import documents, plots, user_code
 from hpo.artifacts import FolderFiles
 from hpo.config import PythonNetwork, TrialConfig
-from hpo.data import DataInfo, Encoding, Parts
+from hpo.data import DataInfo, InputFormat, Parts, decode_rows
 from hpo.errors import DocumentError, TrainingError, UsageError
 from hpo.models import build_model
 from hpo.results.export import Export, to_toml
 from hpo.results.retrain import Trained
 from hpo.training.dataset import resized
 
+BATCH_ROWS = 1000
+"""Rows that are given to the network at once."""
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.toml", "metrics.json"
 
 
@@ -33,25 +37,55 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, inputs: dict[str, Any], image_size: int | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, content: dict[str, Any], inputs: InputFormat, image_size: int | None = None
+    ) -> None:
+        """Take what a model folder's table [inputs] holds. Raises: KeyError, TypeError, ValueError for less."""
         super().__init__()
         self.image_size = image_size
-        """What images are scaled to before the network."""
+        """Width and height that images are scaled to before the network; None for their own."""
         self.network = network
-        self.kind: str = inputs["kind"]
-        self.input_shape = tuple(int(size) for size in inputs["shape"])
-        self.classes = tuple(str(name) for name in inputs["classes"])
-        self.scale = float(inputs["scale"])
-        self.encoding = Encoding.from_list(inputs["columns"]) if "columns" in inputs else None
-        """How a table of mixed columns becomes the numbers that the network takes."""
+        self.inputs = inputs
+        """How files, arrays and tables become the network's input rows."""
+        self.kind, self.input_shape, self.scale = inputs.kind, inputs.shape, inputs.scale
+        self.classes = tuple(str(name) for name in content["classes"])
+        """Names of the outputs, in their order."""
         shape = (1, -1, 1, 1) if self.kind == "images" else (1, -1)
-        self.register_buffer("mean", torch.tensor(inputs["mean"], dtype=torch.float32).view(shape))
-        self.register_buffer("std", torch.tensor(inputs["std"], dtype=torch.float32).view(shape))
+        self.register_buffer("mean", torch.tensor(content["mean"], dtype=torch.float32).view(shape))
+        self.register_buffer("std", torch.tensor(content["std"], dtype=torch.float32).view(shape))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits [N, classes] of raw numbers [N, *input_shape]."""
         x = (x.float() / self.scale - self.mean) / self.std
         logits: Tensor = self.network(x if self.image_size is None else resized(x, self.image_size))
         return logits
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return probabilities, float64 [N, classes]; columns are in the order of `classes`, rows sum to 1.
+
+        X holds raw inputs, decoded as training decoded its own: a path or paths of images, .npz, .csv or .parquet
+        files; a DataFrame with the table's columns; or an array [N, F], [N, H, W], [N, C, H, W] or [N, H, W, C].
+        Raises: UsageError for missing files, DataError for what does not fit the network and for NaN in arrays.
+        """
+        return self.probabilities(decode_rows(X, self.inputs))
+
+    def predict(self, X: Any) -> NDArray[np.str_]:
+        """Return the name of the most probable class of each row: texts [N]. X is as in `predict_proba`."""
+        names: NDArray[np.str_] = np.array(self.classes)[self.predict_proba(X).argmax(1)]
+        return names
+
+    @torch.inference_mode()
+    def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return probabilities, float64 [N, classes], of decoded rows: float32 [N, *input_shape]."""
+        was_training = self.training
+        self.eval()
+        try:
+            batches = torch.split(torch.from_numpy(rows), BATCH_ROWS)
+            logits = torch.cat([self(batch.to(self.mean.device)) for batch in batches])
+        finally:
+            self.train(was_training)
+        result: NDArray[np.float64] = logits.double().softmax(1).cpu().numpy()
+        return result
 
 
 def write_model_folder(folder: Path, export: Export, trained: Trained, metrics: dict[str, Any]) -> None:
@@ -86,8 +120,11 @@ def _inputs(parts: Parts) -> str:
         "scale": info.scale,
         "mean": parts.mean.tolist(),
         "std": parts.std.tolist(),
+        **InputFormat.of(info, parts.encoding).to_dict(),
     }.items():
         table.add(key, value)
+    if "image_fit" in table:
+        table["image_fit"].comment("image files of another size: exact = refused, crop = cropped and scaled")
     if parts.encoding is not None:
         columns = tomlkit.aot()
         for column in parts.encoding.to_list():
@@ -115,10 +152,10 @@ def load_model_folder(folder: str | Path) -> Classifier:
     where = f"{path / CONFIG}"
     config = TrialConfig.from_dict(content.get("config", {}), f"{where}: config")
     try:
-        inputs = content["inputs"]
-        shape = config.input_shape(tuple(inputs["shape"]))
-        network = build_model(config.model, shape, len(inputs["classes"]), seed=0)
-        classifier = Classifier(network, inputs, config.image_size)
+        inputs = InputFormat.from_dict(content["inputs"], config.data)
+        shape = config.input_shape(inputs.shape)
+        network = build_model(config.model, shape, len(content["inputs"]["classes"]), seed=0)
+        classifier = Classifier(network, content["inputs"], inputs, config.image_size)
     except (KeyError, TypeError, ValueError) as error:
         raise DocumentError(
             f"{where}: inputs: must be what `hpo train` wrote, got {error!r}. Train it again."
