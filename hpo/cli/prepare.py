@@ -147,12 +147,9 @@ def check_baselines(space: SearchSpace, where: str) -> None:
     """Refuse a space whose baselines break its own constraints on this machine. Raises: DocumentError."""
     if not space.constraints.limits or not space.baselines:
         return
-    from hpo.training.devices import choose_device, use_one_thread
-    from hpo.training.model_cost import check_baselines as check
+    from hpo.service.network_checks import check_baselines as check
 
-    use_one_thread()
-    info = data.info(space.data)
-    check(space, where, info.input_shape, len(info.classes), choose_device())
+    check(space, where)
 
 
 def _say_grid(space: SearchSpace, recipe: StudyRecipe) -> None:

@@ -2,7 +2,7 @@
 
 from hpo.constraints import Constraints
 from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace, stretched
-from hpo.space.search_space import Baseline, SearchSpace, load_space
+from hpo.space.search_space import Baseline, SearchSpace, load_space, read_space
 from hpo.space.training import AugmentSpace, Hyperparameters, OptimizerSpace, ScheduleSpace
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "ScheduleSpace",
     "SearchSpace",
     "load_space",
+    "read_space",
     "stretched",
 ]

@@ -196,10 +196,17 @@ class SearchSpace(Section):
 def load_space(name: str) -> SearchSpace:
     """Return the space of this name or path. Raises: UsageError, DocumentError."""
     document = documents.find("space", name)
-    content, folder = document.content, Path(document.where).parent
+    return read_space(document.content, Path(document.where).parent, document.where)
+
+
+def read_space(content: dict[str, Any], folder: Path, where: str) -> SearchSpace:
+    """Return the space of a document's content; `where` names it in errors, Python files lie beside it in `folder`.
+
+    Raises: DocumentError.
+    """
     if isinstance(content.get("python"), str):
-        content = content | user_code.named_in(content["python"], folder, document.where)
+        content = content | user_code.named_in(content["python"], folder, where)
     model = content.get("model")
     if isinstance(model, dict) and isinstance(model.get("python"), str):
-        content = content | {"model": model | user_code.named_in(model["python"], folder, f"{document.where}: model")}
-    return documents.check(SearchSpace, content, document.where)
+        content = content | {"model": model | user_code.named_in(model["python"], folder, f"{where}: model")}
+    return documents.check(SearchSpace, content, where)

@@ -220,9 +220,10 @@ def check_same(
         if recipe.objective is None:  # --objective may have set it
             own["objective"] = study.recipe.objective
         found += documents.differences("recipe", study.recipe.identity(), recipe.identity() | own)
-    was = {name: getattr(study.recipe, name) for name in given}
+    stored = documents.dump(study.recipe)
+    was = {name: stored[name] for name in given}
     if "objective" in was:
-        was["objective"] = documents.dump(study.recipe)["objective"] if study.recipe.cost is not None else study.metric
+        was["objective"] = stored["objective"] if study.recipe.cost is not None else study.metric
     found += documents.differences("recipe", was, dict(given))
     if found:
         raise StudyError(

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from hpo.config import SGD, RMSprop, SGDMomentum, TrialConfig
 from hpo.constraints import Cost, Costs
-from hpo.errors import DocumentError
 from hpo.models import InputShape, build_model, parameter_count
-from hpo.ranges import FixedSuggester
-from hpo.space import SearchSpace
 
 WARM_UP, PASSES = 5, 30
 _BYTES = 4
@@ -81,18 +78,3 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def check_baselines(
-    space: SearchSpace, where: str, input_shape: InputShape, classes: int, device: torch.device
-) -> None:
-    """Refuse a space whose baselines break its constraints. Raises: DocumentError."""
-    limits = space.constraints.limits
-    for i, baseline in enumerate(space.baselines if limits else ()):
-        config = space.draw(FixedSuggester(baseline.values()), seed=0)
-        broken = space.constraints.broken(measure(config, config.input_shape(input_shape), classes, device, limits))
-        if broken:
-            raise DocumentError(
-                f'{where}: baselines.{i}, "{baseline.name}": must keep the constraints, got {broken}. '
-                "Loosen [constraints] or remove the baseline."
-            )

@@ -1,0 +1,86 @@
+"""Confirmation: the best configurations and the baseline, trained again on fresh seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpo import data
+from hpo.config import metric_label
+from hpo.errors import StudyError, UsageError
+from hpo.results import confirmation
+from hpo.results.confirmation import Candidate, Confirmation
+from hpo.results.intervals import LEVEL, Interval
+from hpo.service.data import OnDownload, fetch_data, ignore_download
+from hpo.service.search import Observer, RunOutcome, StopRequest, run_workers
+from hpo.store import studies
+from hpo.store.database.connect import Store
+from hpo.store.studies import StudyRecord
+
+__all__ = [
+    "LEVEL",
+    "Candidate",
+    "Confirmation",
+    "ConfirmationRun",
+    "Interval",
+    "confirm_study",
+    "metric_label",
+    "read_confirmation",
+]
+
+
+@dataclass(frozen=True)
+class ConfirmationRun:
+    """A run of workers that confirmed a study, and what the fresh seeds have shown."""
+
+    study: str
+    """Name of the linked study that holds the trainings."""
+    outcome: RunOutcome
+    result: Confirmation | None
+    """None if no configuration has been trained on two fresh seeds yet."""
+
+    def raise_for_failure(self) -> None:
+        """Raise: StudyError if the run failed, or if it ended, without being stopped, with nothing to compare."""
+        self.outcome.raise_for_failure()
+        if self.result is None and not self.outcome.stopped:
+            raise StudyError(
+                f'Study "{self.study}" has no two trainings of one configuration: see why with '
+                f"`hpo studies show {self.study}`."
+            )
+
+
+def confirm_study(
+    store: Store,
+    study: StudyRecord,
+    *,
+    devices: Sequence[str],
+    top: int = 5,
+    seeds: int = 5,
+    engine: str | None = None,
+    observer: Observer | None = None,
+    stop: StopRequest | None = None,
+    on_download: OnDownload = ignore_download,
+) -> ConfirmationRun:
+    """Train the `top` best configurations and the baseline again, each on `seeds` fresh seeds, and compare them.
+
+    Trainings that exist already are not repeated. Raises: UsageError for numbers out of range or an unknown engine,
+    StudyError if there is nothing to confirm, DataError if the data cannot be fetched.
+    """
+    check_counts(top, seeds)
+    study.space.check_code()
+    fetch_data(study.space.data, on_download=on_download)
+    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
+    confirming = confirmation.prepare(store, study, top, seeds)
+    outcome = run_workers(store, confirming, devices=devices, engine=engine, observer=observer, stop=stop)
+    return ConfirmationRun(confirming.name, outcome, confirmation.evaluate(store, study))
+
+
+def check_counts(top: int, seeds: int) -> None:
+    """Refuse numbers of configurations and seeds that cannot be compared. Raises: UsageError."""
+    if top < 1:
+        raise UsageError(f"top: must be at least 1, got {top}.")
+    if seeds < 2:
+        raise UsageError(f"seeds: must be at least 2, for one score says nothing of their spread, got {seeds}.")
+
+
+def read_confirmation(store: Store, study: StudyRecord) -> Confirmation | None:
+    """Return what a study's confirmation has shown so far; None without two trainings of one configuration."""
+    return confirmation.evaluate(store, study)

@@ -1,0 +1,42 @@
+"""Checks of the user's machine and of a space on it, and the proof that a killed training is resumed."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+from hpo.doctor import machine_checks, space_checks
+from hpo.doctor.findings import Finding
+from hpo.doctor.resume_proof import ResumeProof
+from hpo.doctor.resume_proof import prove_resume as prove
+from hpo.service.data import OnDownload, fetch_data, ignore_download
+from hpo.space import load_space
+from hpo.training.devices import choose_device
+
+__all__ = ["Finding", "ResumeProof", "examine", "prove_resume"]
+
+
+def examine(storage: str | None = None, *, space: str | None = None, device: str = "auto") -> Iterator[Finding]:
+    """Yield the findings about versions, devices, store, data and disk; with a space, also about its networks.
+
+    Raises: UsageError for an unknown space or device, before the first finding.
+    """
+    findings = machine_checks.check_machine(storage)
+    if space is None:
+        return findings
+    return itertools.chain(findings, space_checks.check_space(load_space(space), choose_device(device)))
+
+
+def prove_resume(
+    space: str,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    on_step: Callable[[str], None],
+    on_download: OnDownload = ignore_download,
+) -> tuple[ResumeProof, str]:
+    """Kill a training, resume it, compare it with the same training left alone; return the proof and the device.
+
+    Raises: UsageError, DocumentError, DataError; TrainingError if a worker fails or the trial is too short.
+    """
+    chosen, checked = choose_device(device), load_space(space)
+    fetch_data(checked.data, on_download=on_download)
+    return prove(checked, seed, str(chosen), on_step), str(chosen)

@@ -1,0 +1,29 @@
+"""One worker process: joins a study and works on it until the study is over or the worker is asked to stop."""
+
+import os
+
+from hpo.recipe import EngineName
+from hpo.runner.worker import stop_on_signals, stop_with_parent, train_study
+from hpo.service.stores import open_store
+from hpo.store import studies
+
+
+def join_study(
+    name: str,
+    *,
+    storage: str | None = None,
+    device: str = "auto",
+    engine: EngineName | None = None,
+    supervised: bool = False,
+) -> None:
+    """Work on a study in this process, until it is over or a signal asks to stop; the second signal ends the process.
+
+    A supervised worker also stops when its standard input closes. Raises: HpoError.
+    """
+    stop = stop_on_signals(lambda: os._exit(130))
+    if supervised:
+        stop_with_parent(stop)
+    store = open_store(storage)
+    study = studies.load_study(store, name)
+    study.space.check_code()
+    train_study(store, study, device, stop, os.environ.get("HPO_SUPERVISOR", ""), engine)
