@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from hpo.artifacts import FolderFiles
-from hpo.errors import HpoError, UsageError
+from hpo import files
+from hpo.errors import UsageError
 from hpo.results import export
 from hpo.results.export import Export
 from hpo.results.script import to_script
@@ -56,14 +56,5 @@ def write_export(chosen: Export, path: str | Path, *, kind: str = "config", form
 
     Raises: UsageError for an unknown kind or format, HpoError if the file cannot be written.
     """
-    path, text = Path(path), export_text(chosen, kind=kind, format=format)
-    write_text(path, text)
-    return ExportedFile(path, chosen)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all. Raises: HpoError."""
-    try:
-        FolderFiles(path.parent).write(path.name, text.encode())
-    except OSError as error:
-        raise HpoError(f"{path}: cannot be written: {error.strerror}. Choose another -o.") from error
+    files.write_output(Path(path), export_text(chosen, kind=kind, format=format))
+    return ExportedFile(Path(path), chosen)

@@ -36,7 +36,7 @@ def predict_files(folder: str | Path, files: Iterable[str | Path], *, resize: bo
 
     Raises: UsageError for a missing file or folder, DataError for what does not fit the network.
     """
-    return tuple(predict.predict(load_model(folder), [Path(file) for file in files], resize))
+    return tuple(predict.predict(load_model(folder), [Path(file) for file in files], resize=resize))
 
 
 def export_model(folder: str | Path, format: str, output: str | Path | None = None) -> ExportedModel:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo import files
 from hpo.results import report
-from hpo.service.export import write_text
 from hpo.service.next_steps import next_commands
 from hpo.store import queries
 from hpo.store.database.connect import Store
@@ -30,5 +30,5 @@ def report_html(store: Store, study: StudyRecord) -> str:
 def write_report(store: Store, study: StudyRecord, path: str | Path = "report.html") -> ReportFile:
     """Write a study's report to a file, whole or not at all. Raises: HpoError if it cannot be written."""
     content = report_html(store, study)
-    write_text(Path(path), content)
+    files.write_output(Path(path), content)
     return ReportFile(Path(path), len(content))
