@@ -1,9 +1,12 @@
-"""The figures of a report, as Plotly figures: data in, figure out."""
+"""Plotly figures of a study's trials: data in, figure out. Used by the report and by the Python interface.
+
+All take Optuna's trials; `searched_trials` chooses those of a study that its search learned from.
+"""
 
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,56 +15,44 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from hpo.config import TrialConfig, metric_label
-from hpo.results.confirmation import Confirmation
-from hpo.store.queries import StudyView, TrialView
+from hpo.errors import StudyError
+from hpo.store.leases.stopping import EXCUSED, OUTSIDE
+from hpo.store.queries import TrialView
 
-WON, PRUNED, FAILED, MARK = "#2563eb", "#94a3b8", "#dc2626", "#f59e0b"
+BEST, COMPLETE, PRUNED, FAILED, MARK = "#2563eb", "#93c5fd", "#94a3b8", "#dc2626", "#f59e0b"
+"""Colours: of the best or of what is measured, of complete, pruned and failed trials, and of a reference."""
 MAX_CURVES = 400
-"""Of each kind; more would only paint over each other."""
+"""Most learning curves of complete, and of pruned trials that are drawn; more would only cover each other."""
 
 Trials = Sequence[FrozenTrial]
 
 
+def searched_trials(trials: Trials) -> list[FrozenTrial]:
+    """Return the trials that count, each with the value of the metric alone, without its cost.
+
+    Left out are trials that went on under another number, broke a constraint, or lie outside the study's space.
+    """
+    return [_by_metric(t) for t in trials if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
+
+
+def _by_metric(trial: FrozenTrial) -> FrozenTrial:
+    if trial.values is None or len(trial.values) == 1:
+        return trial
+    reduced = copy.copy(trial)
+    reduced.values = trial.values[:1]
+    return reduced
+
+
 def complete(trials: Trials) -> list[FrozenTrial]:
-    """Return the trials that ran to their end."""
+    """Return the trials that were trained to their end."""
     return [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
 
 
-def by_metric(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial with the value of the metric alone, without its cost."""
-    if trial.values is None or len(trial.values) == 1:
-        return trial
-    seen = copy.copy(trial)
-    seen.values = trial.values[:1]
-    return seen
+def history_figure(trials: Trials, metric: str, *, baseline: float | None = None) -> go.Figure:
+    """Return the best value so far, over finished trials and over the minutes since the first one started.
 
-
-def pareto_front(trials: Trials, front: Sequence[TrialView], study: StudyView) -> go.Figure:
-    """Metric against cost: every finished trial, and the front as a line of steps."""
-    figure = go.Figure()
-    for state, name, color in ((TrialState.PRUNED, "pruned", PRUNED), (TrialState.COMPLETE, "complete", "#93c5fd")):
-        found = [t for t in trials if t.state is state and t.values is not None and len(t.values) == 2]
-        marker = {"color": color, "size": 6, "symbol": "x" if state is TrialState.PRUNED else "circle"}
-        xs, ys = [t.values[1] for t in found], [t.values[0] for t in found]
-        texts = [f"trial {t.number}" for t in found]
-        figure.add_scatter(x=xs, y=ys, mode="markers", name=name, marker=marker, text=texts)
-    best = sorted(front, key=lambda t: t.cost or 0.0)
-    figure.add_scatter(
-        x=[t.cost for t in best],
-        y=[t.value for t in best],
-        mode="lines+markers",
-        name="front",
-        line={"color": WON, "shape": "hv"},
-        marker={"color": WON, "size": 10},
-        text=[f"trial {t.number}" for t in best],
-    )
-    figure.update_layout(xaxis_title=study.cost, yaxis_title=study.metric, xaxis_type="log")
-    return _styled(figure, 420)
-
-
-def best_so_far(trials: Trials, baseline: float | None, metric: str) -> go.Figure:
-    """Best value of the metric over finished trials, and over the time since the first began."""
+    `metric` labels the axis; `baseline` is a value to compare with.
+    """
     ended = sorted((t for t in trials if t.state.is_finished() and t.datetime_complete), key=_end)
     first = min((t.datetime_start for t in trials if t.datetime_start), default=None)
     values, minutes, best = [], [], -math.inf
@@ -72,45 +63,50 @@ def best_so_far(trials: Trials, baseline: float | None, metric: str) -> go.Figur
         minutes.append((_end(trial) - first).total_seconds() / 60 if first else 0.0)
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
     for column, xs in ((1, list(range(1, len(ended) + 1))), (2, minutes)):
-        line = {"color": WON, "shape": "hv"}
+        line = {"color": BEST, "shape": "hv"}
         figure.add_trace(go.Scatter(x=xs, y=values, mode="lines", line=line, showlegend=False), row=1, col=column)
     if baseline is not None:
         figure.add_hline(baseline, line_dash="dot", line_color=MARK, annotation_text="baseline")
     figure.update_xaxes(title_text="finished trials", row=1, col=1)
     figure.update_xaxes(title_text="minutes", row=1, col=2)
     figure.update_yaxes(title_text=metric, row=1, col=1)
-    return _styled(figure, 340)
+    return styled(figure, 340)
 
 
 def _end(trial: FrozenTrial) -> datetime:
     return trial.datetime_complete or datetime.max
 
 
-def learning_curves(trials: Trials, metric: str) -> go.Figure:
-    """The metric by epoch of all trials: pruned ones end early, the best stands out."""
-    done = complete(trials)
+def curves_figure(trials: Trials, metric: str) -> go.Figure:
+    """Return the metric by epoch for all trials: pruned ones end early, the best one is drawn thicker."""
+    finished = complete(trials)
     pruned = [t for t in trials if t.state is TrialState.PRUNED]
     figure = go.Figure()
-    for found, name, color in ((pruned, "pruned", PRUNED), (done, "complete", "#93c5fd")):
-        xs, ys = _lines(found[:MAX_CURVES])
+    for group, name, color in ((pruned, "pruned", PRUNED), (finished, "complete", COMPLETE)):
+        xs, ys = _lines(group[:MAX_CURVES])
         figure.add_scatter(x=xs, y=ys, mode="lines", name=name, line={"color": color, "width": 1}, hoverinfo="skip")
-    ends = [t for t in pruned[:MAX_CURVES] if t.intermediate_values]
-    last = [max(t.intermediate_values) for t in ends]
-    texts = [f"trial {t.number}" for t in ends]
-    marker = {"color": PRUNED, "size": 5, "symbol": "x"}
-    ys = [t.intermediate_values[e] for t, e in zip(ends, last, strict=True)]
-    figure.add_scatter(x=last, y=ys, mode="markers", name="pruned here", marker=marker, text=texts)
-    if done:
-        best = max(done, key=lambda t: t.value or 0.0)
+    ends = [(t, max(t.intermediate_values)) for t in pruned[:MAX_CURVES] if t.intermediate_values]
+    figure.add_scatter(
+        x=[epoch for _, epoch in ends],
+        y=[t.intermediate_values[epoch] for t, epoch in ends],
+        mode="markers",
+        name="pruned here",
+        marker={"color": PRUNED, "size": 5, "symbol": "x"},
+        text=[f"trial {t.number}" for t, _ in ends],
+    )
+    if finished:
+        best = max(finished, key=lambda t: t.value or 0.0)
         xs, ys = _lines([best])
-        line = {"color": WON, "width": 3}
+        line = {"color": BEST, "width": 3}
         figure.add_scatter(x=xs, y=ys, mode="lines+markers", name=f"best: trial {best.number}", line=line)
     figure.update_layout(xaxis_title="epoch", yaxis_title=metric)
-    ended = sorted(t.intermediate_values[max(t.intermediate_values)] for t in (*pruned, *done) if t.intermediate_values)
-    if ended:  # the worst quarter would squeeze what matters; a double click shows all
-        low, high = ended[len(ended) // 4], ended[-1]
+    last = sorted(
+        t.intermediate_values[max(t.intermediate_values)] for t in (*pruned, *finished) if t.intermediate_values
+    )
+    if last:  # the worst quarter would squeeze what matters; a double click shows all
+        low, high = last[len(last) // 4], last[-1]
         figure.update_yaxes(range=[low - 0.25 * (high - low) - 0.01, high + 0.05 * (high - low) + 0.005])
-    return _styled(figure, 420)
+    return styled(figure, 420)
 
 
 def _lines(trials: Iterable[FrozenTrial]) -> tuple[list[float | None], list[float | None]]:
@@ -124,138 +120,97 @@ def _lines(trials: Iterable[FrozenTrial]) -> tuple[list[float | None], list[floa
     return xs, ys
 
 
-def search_figures(trials: Trials) -> dict[str, go.Figure]:
-    """Importances, slices and parallel coordinates: Optuna's own figures."""
-    seen = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and t.value is not None]
-    done = complete(seen)
-    if len(done) < 2:
-        return {}
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(done)
-    names = sorted({name for t in done for name in t.params})
-    common = [n for n in names if all(n in t.params for t in done)]
-    figures: dict[str, go.Figure] = {}
+def pareto_figure(trials: Trials, front: Sequence[TrialView], *, metric: str, cost: str) -> go.Figure:
+    """Return metric against cost: complete and pruned trials as points, the Pareto front as a line of steps.
+
+    `trials` have two values, the metric and the cost; `front` are the trials that no other one beats in both.
+    """
+    figure = go.Figure()
+    for state, name, color in ((TrialState.PRUNED, "pruned", PRUNED), (TrialState.COMPLETE, "complete", COMPLETE)):
+        group = [t for t in trials if t.state is state and t.values is not None and len(t.values) == 2]
+        figure.add_scatter(
+            x=[t.values[1] for t in group],
+            y=[t.values[0] for t in group],
+            mode="markers",
+            name=name,
+            marker={"color": color, "size": 6, "symbol": "x" if state is TrialState.PRUNED else "circle"},
+            text=[f"trial {t.number}" for t in group],
+        )
+    best = sorted(front, key=lambda t: t.cost or 0.0)
+    figure.add_scatter(
+        x=[t.cost for t in best],
+        y=[t.value for t in best],
+        mode="lines+markers",
+        name="front",
+        line={"color": BEST, "shape": "hv"},
+        marker={"color": BEST, "size": 10},
+        text=[f"trial {t.number}" for t in best],
+    )
+    figure.update_layout(xaxis_title=cost, yaxis_title=metric, xaxis_type="log")
+    return styled(figure, 420)
+
+
+def importances_figure(trials: Trials) -> go.Figure:
+    """Return the share of each parameter in the differences between complete trials, by PED-ANOVA.
+
+    Only parameters that all complete trials have are compared. Raises: StudyError for too few trials, or none such.
+    """
+    study = _study(trials)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's notes on experimental functions
+        try:
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            figure = optuna.visualization.plot_param_importances(study, evaluator=evaluator)
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise StudyError(f"importances: must have complete trials that can be compared: {reason}") from error
+    return styled(figure, 90 + 26 * len(common_parameters(trials)))
+
+
+def parallel_figure(trials: Trials, metric: str) -> go.Figure:
+    """Return parallel coordinates: a line for each complete trial, an axis for each parameter that all of them have.
+
+    `metric` labels the axis of the values. Raises: StudyError for too few trials or parameters.
+    """
+    study, names = _study(trials), common_parameters(trials)
+    if len(names) < 2:
+        raise StudyError(f"parallel coordinates: must have two parameters that all trials have, got {len(names)}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        importances = _importances(study)
-        if importances is not None:
-            figures["importances"] = _styled(importances, 90 + 26 * len(common))
-        figures["slices"] = _styled(_grid_of_slices(done, names), 40 + 230 * math.ceil(len(names) / 4))
-        if len(common) > 1:
-            figures["parallel"] = _styled(optuna.visualization.plot_parallel_coordinate(study, params=common), 460)
-    return figures
+        figure = optuna.visualization.plot_parallel_coordinate(study, names, target=_value, target_name=metric)
+    return styled(figure, 460)
 
 
-def _importances(study: optuna.Study) -> go.Figure | None:
+def _value(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+def common_parameters(trials: Trials) -> list[str]:
+    """Return the names of the parameters that all complete trials have, sorted."""
+    done = complete(trials)
+    return sorted(name for name in {n for t in done for n in t.params} if all(name in t.params for t in done))
+
+
+def _study(trials: Trials) -> optuna.Study:
+    """Return a study in memory with the complete trials, for Optuna's own figures."""
+    done = complete(trials)
+    if len(done) < 2:
+        raise StudyError(f"figure: must have at least two complete trials, got {len(done)}. Run more trials.")
+    study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
+    study.add_trials(done)
+    return study
+
+
+def optional(draw: Callable[[Trials], go.Figure], trials: Trials) -> go.Figure | None:
+    """Return a figure, or None where the trials are too few for it."""
     try:
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        return optuna.visualization.plot_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError):  # too few trials, or no parameter that all of them have
+        return draw(trials)
+    except StudyError:
         return None
 
 
-def _grid_of_slices(trials: list[FrozenTrial], names: list[str]) -> go.Figure:
-    """Value against each parameter: points for numbers, boxes for choices."""
-    columns = min(4, len(names))
-    rows = math.ceil(len(names) / columns)
-    figure = make_subplots(
-        rows, columns, subplot_titles=names, shared_yaxes=True, vertical_spacing=0.35 / rows, horizontal_spacing=0.03
-    )
-    for i, name in enumerate(names):
-        having = [t for t in trials if name in t.params]
-        distribution = having[0].distributions[name]
-        place = {"row": i // columns + 1, "col": i % columns + 1}
-        values = [t.value for t in having]
-        texts = [f"trial {t.number}" for t in having]
-        if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-            xs = [str(t.params[name]) for t in having]
-            box = go.Box(x=xs, y=values, boxpoints="all", pointpos=0, marker={"size": 4, "color": WON}, text=texts)
-            figure.add_trace(box, **place)
-        else:
-            marker = {"size": 5, "color": WON, "opacity": 0.6}
-            points = go.Scatter(x=[t.params[name] for t in having], y=values, mode="markers", marker=marker, text=texts)
-            figure.add_trace(points, **place)
-            if distribution.log:  # type: ignore[attr-defined]
-                figure.update_xaxes(type="log", **place)
-    figure.update_layout(showlegend=False)
-    return figure
-
-
-def overfitting(trials: Trials, metric: str) -> go.Figure | None:
-    """The gap between training and validation accuracy against what should hold it down."""
-    rows = []
-    for trial in complete(trials):
-        if "overfitting_gap" in trial.user_attrs and "config" in trial.user_attrs:
-            config = TrialConfig.from_dict(trial.user_attrs["config"], f"trial {trial.number}")
-            rates = getattr(config.model, "dropout", ())  # a network of the user's own has none that is known
-            dropout = sum(rates) / max(len(rates), 1)
-            rows.append((trial, dropout, config.optimizer.weight_decay, trial.user_attrs["overfitting_gap"]))
-    if not rows:
-        return None
-    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
-    for column, place in ((1, 1), (2, 2)):
-        marker = {
-            "size": 8,
-            "color": [r[0].value for r in rows],
-            "colorscale": "Viridis",
-            "showscale": column == 2,
-            "colorbar": {"title": metric},
-        }
-        texts = [f"trial {r[0].number}" for r in rows]
-        points = go.Scatter(
-            x=[r[place] for r in rows], y=[r[3] for r in rows], mode="markers", marker=marker, text=texts
-        )
-        figure.add_trace(points, row=1, col=column)
-    figure.update_xaxes(title_text="dropout, mean over layers", row=1, col=1)
-    figure.update_xaxes(title_text="weight decay", type="log", row=1, col=2)
-    figure.update_yaxes(title_text="training - validation accuracy", row=1, col=1)
-    figure.update_layout(showlegend=False)
-    return _styled(figure, 360)
-
-
-def time_spent(trials: Trials) -> go.Figure:
-    """Minutes of training by what became of them."""
-    spent = {"complete": 0.0, "pruned": 0.0, "failed": 0.0}
-    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-    for trial in trials:
-        if trial.state in names:
-            spent[names[trial.state]] += float(trial.user_attrs.get("seconds", 0.0)) / 60
-    figure = go.Figure()
-    for (name, minutes), color in zip(spent.items(), (WON, PRUNED, FAILED), strict=True):
-        figure.add_bar(y=["training"], x=[minutes], name=name, orientation="h", marker_color=color)
-    figure.update_layout(barmode="stack", xaxis_title="minutes of training, all workers together")
-    return _styled(figure, 190)
-
-
-def confirmed(result: Confirmation) -> go.Figure:
-    """Each candidate's fresh values, their mean with its interval, and the value that the search saw."""
-    figure = go.Figure()
-    shown = list(reversed(result.candidates))
-    names = [f"{'baseline, ' if c.baseline else ''}trial {c.number}" for c in shown]
-    xs = [value for c in shown for value in c.values]
-    ys = [name for c, name in zip(shown, names, strict=True) for _ in c.values]
-    figure.add_scatter(x=xs, y=ys, mode="markers", name="fresh seeds", marker={"color": "#93c5fd", "size": 7})
-    error = {"type": "data", "array": [c.interval.half for c in shown], "color": WON, "thickness": 2}
-    figure.add_scatter(
-        x=[c.mean for c in shown],
-        y=names,
-        mode="markers",
-        name="mean, 95 %",
-        error_x=error,
-        marker={"color": WON, "size": 11},
-    )
-    figure.add_scatter(
-        x=[c.searched for c in shown],
-        y=names,
-        mode="markers",
-        name="in the search",
-        marker={"color": MARK, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
-    )
-    figure.update_layout(xaxis_title=metric_label(result.winner.config.metric))
-    return _styled(figure, 140 + 42 * len(shown))
-
-
-def _styled(figure: Any, height: int) -> go.Figure:
+def styled(figure: Any, height: int) -> go.Figure:
+    """Return a figure in the style that all of them share, `height` pixels high."""
     figure.update_layout(
         template="plotly_white",
         height=height,

@@ -1,8 +1,8 @@
-"""Is the winner better, or was it lucky? The best configurations and the baseline, trained again on fresh seeds.
+"""Confirmation: the best configurations and the baseline are trained again on fresh seeds, and compared.
 
 A search returns the luckiest of many noisy scores. Here its best configurations are trained again, each on seeds
-that played no part in choosing it, as trials of a linked study `NAME-confirm`: the same workers, the same faults
-survived. The winner is the one with the highest lower confidence bound of its mean.
+that played no part in choosing it, as trials of a linked study `NAME-confirm`, by the same workers and with the same
+tolerance of faults. The winner is the one with the highest lower confidence bound of its mean.
 """
 
 import json
@@ -32,22 +32,23 @@ SUFFIX = "-confirm"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that was trained again, and what that showed. Values are of the study's metric."""
+    """A configuration that was trained again, with its results in the study's metric."""
 
     number: int
-    """Of the trial in the study that was searched."""
+    """Number of the trial in the study that was searched."""
     config: TrialConfig
     baseline: str | None
     """The baseline's name, if it is one."""
     searched: float
+    """Value in the search."""
     values: tuple[float, ...]
-    """On fresh seeds, in the seeds' order."""
+    """Values on fresh seeds, in the seeds' order."""
     interval: Interval
-    """Of the mean."""
+    """Confidence interval of the mean."""
     gap: Interval | None
-    """How far its mean lies above the baseline's; None for the baseline, and without one."""
+    """Difference of its mean and the baseline's; None for the baseline, and without one."""
     promise: Interval | None
-    """Where the test accuracy of one more training should land; None where another metric was searched."""
+    """Prediction interval of the test accuracy of one more training; None where another metric was searched."""
 
     @property
     def mean(self) -> float:
@@ -56,7 +57,7 @@ class Candidate:
 
     @property
     def luck(self) -> float:
-        """How much of the searched value the fresh seeds did not repeat."""
+        """The part of the value in the search that fresh seeds did not repeat."""
         return self.searched - self.mean
 
 
@@ -65,7 +66,7 @@ class Confirmation:
     """The candidates, the one with the highest lower bound first."""
 
     study: str
-    """Where the trainings are."""
+    """Name of the study that holds the trainings."""
     candidates: tuple[Candidate, ...]
     verdict: str
     certain: bool
@@ -82,24 +83,38 @@ class Confirmation:
 def prepare(store: Store, study: StudyRecord, top: int, seeds: int) -> StudyRecord:
     """Make or extend the study that confirms another: the `top` best configurations and the baseline, `seeds` times.
 
-    With two objectives, the best are those of the Pareto front, from the best by the metric down.
-
-    What is there already stays and counts. Raises: StudyError if there is nothing to confirm, or if another study
-    has the name.
+    With two objectives, the best are those of the Pareto front, from the best by the metric down. Trainings that
+    exist already stay and count. Raises: StudyError if there is nothing to confirm, or if another study has the name.
     """
-    name = study.name + SUFFIX
+    chosen = _chosen(store, study, top)
+    confirming = _confirming_study(store, study, trials=len(chosen) * seeds)
+    total = _enqueue(store, study, confirming, chosen, seeds)
+    studies.update_budget(store, confirming, trials=total)
+    return studies.load_study(store, confirming.name)
+
+
+def _chosen(store: Store, study: StudyRecord, top: int) -> list[TrialView]:
+    """Return the trials to confirm, the baseline last. Raises: StudyError if there are none."""
     with store.read() as connection:
         if CONFIRMS in studies.user_attrs(connection, study.study_id):
             raise StudyError(f'Study "{study.name}" is itself a confirmation. Confirm the study that it belongs to.')
         best = queries.front(connection, study.study_id) or queries.best_trials(connection, study.study_id, 20 * top)
-        chosen = distinct(best)[:top]
         baseline = queries.baseline_trial(connection, study.study_id)
-        there = name in studies.names(connection)
+    chosen = distinct(best)[:top]
     if not chosen:
-        raise StudyError(f'Study "{study.name}" has no complete trial yet. Go on with it: hpo run --study {study.name}')
-    if baseline is not None:
-        chosen = distinct([*chosen, baseline])
-    if not there:
+        raise StudyError(f'Study "{study.name}" has no complete trial yet. Continue it: hpo run --study {study.name}')
+    return chosen if baseline is None else distinct([*chosen, baseline])
+
+
+def _confirming_study(store: Store, study: StudyRecord, trials: int) -> StudyRecord:
+    """Return the study that confirms another; made with a budget of `trials` if there is none.
+
+    Raises: StudyError if a study that has nothing to do with it has the name.
+    """
+    name = study.name + SUFFIX
+    with store.read() as connection:
+        exists = name in studies.names(connection)
+    if not exists:
         recipe = study.recipe.model_copy(
             update={
                 "title": f"Fresh seeds for the best of {study.name}",
@@ -107,41 +122,45 @@ def prepare(store: Store, study: StudyRecord, top: int, seeds: int) -> StudyReco
                 "sampler": Sampler(name="random"),
                 "pruner": Pruner(name="none"),
                 "fidelity": Fidelity(),
-                "budget": Budget(trials=len(chosen) * seeds, only_waiting=True),
+                "budget": Budget(trials=trials, only_waiting=True),
             }
         )
         space = study.space.model_copy(update={"baselines": [], "constraints": Constraints()})
         studies.create(store, name, study.space_name, space, recipe, study.fingerprint, {CONFIRMS: study.uid})
     confirming = studies.load_study(store, name)
-    with store.write() as connection:
-        store.lock_study(connection, confirming.study_id)
+    with store.read() as connection:
         if studies.user_attrs(connection, confirming.study_id).get(CONFIRMS) != study.uid:
             raise StudyError(f'There is another study "{name}". Rename it: hpo studies rename {name} NEW_NAME')
+    return confirming
+
+
+def _enqueue(store: Store, study: StudyRecord, confirming: StudyRecord, chosen: list[TrialView], seeds: int) -> int:
+    """Add the trainings that are not listed yet; return the number of all trainings, finished ones included."""
+    with store.write() as connection:
+        store.lock_study(connection, confirming.study_id)
         listed = {(c["trial"], c["repeat"]) for c, _ in _trainings(store, confirming)}
         sources = trial_rows.load_some(connection, [trial.trial_id for trial in chosen])
-        for repeat in range(seeds):  # all configurations once, then all once more: half of it says something
+        for repeat in range(seeds):  # all configurations once, then all again: so half of the trainings are a result
             for source in sources:
                 if (source.number, repeat) not in listed:
                     seed = derived_seed(study.recipe.seed, f"confirm/{source.number}", repeat)
                     config = TrialConfig.from_dict(source.user_attrs["config"], f"trial {source.number}")
-                    noted = {
+                    attributes = {
                         "config": study.full(config).with_seed(seed).to_dict(),
                         CONFIRMS: {"trial": source.number, "repeat": repeat},
                     }
-                    trial_rows.add_waiting(store, connection, confirming.study_id, source, noted, {})
+                    trial_rows.add_waiting(store, connection, confirming.study_id, source, attributes, {})
         columns = schema.trials.c
-        total = stopping.count(
+        return stopping.count(
             connection,
             sa.and_(columns.study_id == confirming.study_id, columns.state.in_(schema.FINISHED + schema.UNFINISHED)),
         )
-    studies.update_budget(store, confirming, trials=total)
-    return studies.load_study(store, name)
 
 
-def distinct(found: list[TrialView]) -> list[TrialView]:
+def distinct(trials: list[TrialView]) -> list[TrialView]:
     """Return trials without those that differ from an earlier one in nothing but their seed."""
     kept: dict[str, TrialView] = {}
-    for trial in found:
+    for trial in trials:
         config = dict(trial.attrs["config"]) | {"seed": 0}
         kept.setdefault(json.dumps(config, sort_keys=True), trial)
     return list(kept.values())
@@ -161,18 +180,18 @@ def find(store: Store, study: StudyRecord) -> StudyRecord | None:
 
 
 def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
-    """Return what a study's confirmation has shown; None if no configuration was trained on two fresh seeds."""
+    """Return the results of a study's confirmation; None if no configuration was trained on two fresh seeds."""
     confirming = find(store, study)
     if confirming is None:
         return None
     values: dict[int, dict[int, float]] = {}
-    worst = WORST[study.metric]  # what a training that diverged counts: a configuration that may diverge is no winner
+    worst = WORST[study.metric]  # the value of a training that diverged: such a configuration is no winner
     trainings = _trainings(store, confirming)
-    for what, trial in trainings:
+    for source, trial in trainings:
         if trial.state in schema.FINISHED:
             value = trial.value if trial.state == "COMPLETE" and trial.value is not None else worst
-            values.setdefault(what["trial"], {})[what["repeat"]] = value
-    samples = {number: tuple(v for _, v in sorted(found.items())) for number, found in values.items() if len(found) > 1}
+            values.setdefault(source["trial"], {})[source["repeat"]] = value
+    samples = {number: tuple(v for _, v in sorted(seen.items())) for number, seen in values.items() if len(seen) > 1}
     if not samples:
         return None
     with store.read() as connection:
@@ -181,7 +200,7 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
     candidates = _candidates(study, sources, samples)
     candidates.sort(key=lambda c: (-c.interval.low, c.number))
     verdict, certain = _verdict(candidates)
-    missing = len({(w["trial"], w["repeat"]) for w, _ in trainings}) - sum(map(len, values.values()))
+    missing = len({(source["trial"], source["repeat"]) for source, _ in trainings}) - sum(map(len, values.values()))
     return Confirmation(confirming.name, tuple(candidates), verdict, certain, missing)
 
 
@@ -190,9 +209,9 @@ def _candidates(
 ) -> list[Candidate]:
     control = next((n for n, trial in sources.items() if "baseline" in trial.attrs), None)
     others = [n for n in sources if n != control]
-    found: dict[int, Interval] = {}
+    gaps: dict[int, Interval] = {}
     if control is not None and others:
-        found = dict(zip(others, dunnett_intervals([samples[n] for n in others], samples[control]), strict=True))
+        gaps = dict(zip(others, dunnett_intervals([samples[n] for n in others], samples[control]), strict=True))
     candidates = []
     for number, trial in sources.items():
         config = study.full(TrialConfig.from_dict(trial.attrs["config"], f"trial {number}: config"))
@@ -205,7 +224,7 @@ def _candidates(
                 searched=trial.value if trial.value is not None else WORST[config.metric],
                 values=samples[number],
                 interval=mean_interval(samples[number]),
-                gap=found.get(number),
+                gap=gaps.get(number),
                 promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1])
                 if config.metric == "accuracy"
                 else None,
@@ -215,7 +234,7 @@ def _candidates(
 
 
 def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:
-    """Return what the fresh seeds say of the winner, and whether it is better than the baseline beyond chance."""
+    """Return the verdict on the winner in words, and whether it is better than the baseline beyond chance."""
     winner = ranked[0]
     if winner.baseline is not None:
         return "the baseline itself has the highest lower bound: the search found nothing better", False
@@ -231,10 +250,10 @@ def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:
 
 
 def _trainings(store: Store, confirming: StudyRecord) -> list[tuple[dict[str, Any], TrialView]]:
-    """Return the trainings of a confirmation: which trial's, which repeat, and the trial that ran it.
+    """Return the trainings of a confirmation: the confirmed trial and repeat, and the trial that ran it.
 
-    Without those that went on, or were tried again, under another number.
+    Left out are those that were continued or repeated under another number.
     """
     with store.read() as connection:
-        found = queries.trials_with(connection, confirming.study_id, CONFIRMS)
-    return [(trial.attrs[CONFIRMS], trial) for trial in found if stopping.EXCUSED not in trial.attrs]
+        trials = queries.trials_with(connection, confirming.study_id, CONFIRMS)
+    return [(trial.attrs[CONFIRMS], trial) for trial in trials if stopping.EXCUSED not in trial.attrs]

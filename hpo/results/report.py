@@ -1,9 +1,11 @@
-"""A study as one page that needs no network: what was searched, what was found, what to do next."""
+"""A study as one page that needs no network: what was searched, the results, what to do next."""
 
 import base64
 import gzip
 import html
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,56 +16,100 @@ from optuna.trial import FrozenTrial
 
 from hpo import documents
 from hpo.config import TrialConfig, metric_label
-from hpo.results import charts, confirmation
+from hpo.results import charts, confirmation, report_charts
 from hpo.results.confirmation import Confirmation
 from hpo.runner.dashboard_note import data_name
 from hpo.store import queries
 from hpo.store.database import trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
-from hpo.store.leases.stopping import EXCUSED, OUTSIDE
-from hpo.store.queries import StudyView
+from hpo.store.queries import StudyView, TrialView
 from hpo.store.studies import StudyRecord
 
 _PAGE = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
 TOP = 15
 """Rows of the leaderboard."""
 
-Section = tuple[str, str, str]
-"""Title, explanation, content as HTML."""
+
+@dataclass(frozen=True)
+class _Material:
+    """What a report is made of, as read from the store."""
+
+    study: StudyRecord
+    state: StudyView
+    all_trials: list[FrozenTrial]
+    trials: list[FrozenTrial]
+    """The trials that count, with the value of the metric alone."""
+    front: list[TrialView]
+    """The Pareto front; empty with one objective."""
+    failures: dict[str, int]
+    """Failed trials by kind."""
+    baseline: float | None
+    confirmation: Confirmation | None
+
+    @property
+    def metric(self) -> str:
+        """The label of the metric."""
+        return metric_label(self.study.metric)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A part of the page: a title, an explanation, a figure and HTML below it, each if there is one."""
+
+    title: str
+    text: str = ""
+    html: str = ""
+    name: str = ""
+    """The figure's name in the page."""
+    figure: go.Figure | None = None
 
 
 def report(store: Store, study: StudyRecord, commands: str) -> str:
-    """Return a study's report as HTML: below 5 MB, drawn as it scrolls into sight."""
-    with store.read() as connection:
-        state = queries.study(connection, study.study_id)
-        everything = trial_rows.load_trials(connection, study.study_id)
-        kinds = queries.failure_kinds(connection, study.study_id)
-        baseline = queries.baseline_trial(connection, study.study_id)
-        front = queries.front(connection, study.study_id)
-    own = [charts.by_metric(t) for t in everything if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
-    result = confirmation.evaluate(store, study)
-    figures: dict[str, go.Figure] = {}
-    sections = _sections(study, own, result, figures, kinds, baseline.value if baseline else None)
-    if len(front) > 0:
-        figures["front"] = charts.pareto_front(everything, front, state)
-        explained = "Each trial of the front is the best of those that cost no more than it."
-        content = f'<div class=figure id="front" style="height:{int(figures["front"].layout.height)}px"></div>'
-        sections.insert(1, ("Pareto front", explained, content))
-    sections.append(("To go on", "", f"<pre>{_text(commands)}</pre>"))
-    drawn = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
+    """Return a study's report as HTML: below 5 MB, its figures drawn when they are scrolled into view.
+
+    `commands` are what can be run next, one a line.
+    """
+    material = _read(store, study)
+    sections = [*_sections(material), _Section("To continue", html=f"<pre>{_text(commands)}</pre>")]
+    figures = {s.name: json.loads(s.figure.to_json()) for s in sections if s.figure is not None}
     return _PAGE.substitute(
         title=_text(study.name),
         subtitle=_text(study.space.title or study.space_name),
-        tiles=_tiles(state, own, result, baseline.value if baseline else None),
-        sections="\n".join(
-            f"<section><h2>{_text(title)}</h2><p>{_text(explained)}</p>{content}</section>"
-            for title, explained, content in sections
-        ),
-        figures=json.dumps(drawn).replace("</", "<\\/"),
+        tiles=_tiles(material),
+        sections="\n".join(_section_html(section) for section in sections),
+        figures=json.dumps(figures).replace("</", "<\\/"),
         plotly=_plotly(),
         footer=_text(f"{shown(store.url)} · data {study.fingerprint[:16]}"),
     )
+
+
+def _read(store: Store, study: StudyRecord) -> _Material:
+    with store.read() as connection:
+        state = queries.study(connection, study.study_id)
+        all_trials = trial_rows.load_trials(connection, study.study_id)
+        failures = queries.failure_kinds(connection, study.study_id)
+        baseline = queries.baseline_trial(connection, study.study_id)
+        front = list(queries.front(connection, study.study_id))
+    return _Material(
+        study=study,
+        state=state,
+        all_trials=all_trials,
+        trials=charts.searched_trials(all_trials),
+        front=front,
+        failures=failures,
+        baseline=baseline.value if baseline else None,
+        confirmation=confirmation.evaluate(store, study),
+    )
+
+
+def _section_html(section: _Section) -> str:
+    figure = ""
+    if section.figure is not None:
+        height = int(section.figure.layout.height)
+        figure = f'<div class=figure id="{section.name}" style="height:{height}px"></div>'
+    title, text = _text(section.title), _text(section.text)
+    return f"<section><h2>{title}</h2><p>{text}</p>{figure}{section.html}</section>"
 
 
 def _plotly() -> str:
@@ -76,67 +122,84 @@ def _text(value: object) -> str:
     return html.escape(str(value))
 
 
-def _tiles(state: StudyView, own: list[FrozenTrial], result: Confirmation | None, baseline: float | None) -> str:
-    seconds = sum(float(t.user_attrs.get("seconds", 0.0)) for t in own)
-    counts = state.counts
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    names = "".join(f"<th>{_text(name)}</th>" for name in head)
+    lines = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{names}</tr>{lines}</table>"
+
+
+def _tiles(material: _Material) -> str:
+    seconds = sum(float(t.user_attrs.get("seconds", 0.0)) for t in material.trials)
+    state, baseline, result = material.state, material.baseline, material.confirmation
     outside = f", {state.outside} outside the space that was set since" if state.outside else ""
+    pruned, failed = state.counts["PRUNED"], state.counts["FAIL"]
     tiles = [
-        (f"{state.finished}", f"trials finished, {counts['PRUNED']} of them pruned{outside}, {counts['FAIL']} failed"),
+        (f"{state.finished}", f"trials finished, {pruned} of them pruned{outside}, {failed} failed"),
         ("-" if state.best_value is None else f"{state.best_value:.4f}", f"best {state.metric} in the search"),
         ("-" if baseline is None else f"{baseline:.4f}", "the baseline's"),
         (f"{seconds / 60:.1f} min", "of training, all workers together"),
     ]
     if result is not None:
-        tiles.append(
-            (f"{result.winner.mean:.4f}", f"the winner's mean on fresh seeds, ± {result.winner.interval.half:.4f}")
-        )
-    return "".join(f"<div class=tile><b>{_text(value)}</b><span>{_text(what)}</span></div>" for value, what in tiles)
+        half = result.winner.interval.half
+        tiles.append((f"{result.winner.mean:.4f}", f"the winner's mean on fresh seeds, ± {half:.4f}"))
+    return "".join(f"<div class=tile><b>{_text(value)}</b><span>{_text(label)}</span></div>" for value, label in tiles)
 
 
-def _sections(
-    study: StudyRecord,
-    own: list[FrozenTrial],
-    result: Confirmation | None,
-    figures: dict[str, go.Figure],
-    kinds: dict[str, int],
-    baseline: float | None,
-) -> list[Section]:
-    def figure(name: str, made: go.Figure) -> str:
-        figures[name] = made
-        return f'<div class=figure id="{name}" style="height:{int(made.layout.height)}px"></div>'
+def _sections(material: _Material) -> Iterator[_Section]:
+    trials, metric = material.trials, material.metric
+    yield _Section("What was searched", html=_searched(material.study))
+    if material.front:
+        label = {"metric": material.state.metric, "cost": material.state.cost or "cost"}
+        figure = charts.pareto_figure(material.all_trials, material.front, **label)
+        text = "Each trial of the front is the best of those that cost no more than it."
+        yield _Section("Pareto front", text, name="front", figure=figure)
+    yield _confirmation_section(material)
+    yield _Section("The best trials", html=_leaderboard(trials, metric))
+    history = charts.history_figure(trials, metric, baseline=material.baseline)
+    yield _Section("Best so far", "Over finished trials, and over time.", name="best", figure=history)
+    curves = charts.curves_figure(trials, metric)
+    yield _Section("Learning curves", "Crosses mark where a trial was pruned.", name="curves", figure=curves)
+    for title, text, name, figure in (
+        (
+            "Importances",
+            "PED-ANOVA over the complete trials, of the parameters that all of them have.",
+            "importances",
+            charts.optional(charts.importances_figure, trials),
+        ),
+        (
+            "Each choice",
+            f"Complete trials: {metric} against each parameter.",
+            "slices",
+            charts.optional(report_charts.slices_figure, trials),
+        ),
+        (
+            "Parallel coordinates",
+            "A line for each complete trial, darker where its value is higher.",
+            "parallel",
+            charts.optional(lambda shown: charts.parallel_figure(shown, metric), trials),
+        ),
+        (
+            "Overfitting",
+            "Training minus validation accuracy against regularization.",
+            "gap",
+            report_charts.overfitting_figure(trials, metric),
+        ),
+    ):
+        if figure is not None:
+            yield _Section(title, text, name=name, figure=figure)
+    kinds = sorted(material.failures.items())
+    failures = _table(("fault", "trials"), [*kinds]) if kinds else "<p>No trial failed.</p>"
+    yield _Section("Time and failures", html=failures, name="time", figure=report_charts.time_figure(trials))
 
-    metric = metric_label(study.metric)
-    sections: list[Section] = [("What was searched", "", _searched(study))]
-    if result is not None:
-        explained = (
-            f"Trial {result.winner.number} is {result.verdict}. Diamonds are what the search saw: the best of many."
-        )
-        sections.append(
-            ("Confirmation", explained, figure("confirmed", charts.confirmed(result)) + _confirmation(result))
-        )
-    else:
-        sections.append(("Confirmation", f"Not done: the best may be luck. To know: hpo confirm {study.name}", ""))
-    sections.append(("The best trials", "", _leaderboard(own, metric)))
-    best = figure("best", charts.best_so_far(own, baseline, metric))
-    sections.append(("Best so far", "Over finished trials, and over time.", best))
-    curves = figure("curves", charts.learning_curves(own, metric))
-    sections.append(("Learning curves", "Crosses mark where a trial was pruned.", curves))
-    found = charts.search_figures(own)
-    explanations = {
-        "importances": ("Importances", "PED-ANOVA over the complete trials, of the parameters that all of them have."),
-        "slices": ("Each choice", f"Complete trials: {metric} against each parameter."),
-        "parallel": ("Parallel coordinates", "Drag along an axis to choose trials."),
-    }
-    sections += [(*explanations[name], figure(name, made)) for name, made in found.items()]
-    gap = charts.overfitting(own, metric)
-    if gap is not None:
-        sections.append(
-            ("Overfitting", "Training minus validation accuracy against regularization.", figure("gap", gap))
-        )
-    rows = "".join(f"<tr><td>{_text(kind)}</td><td>{number}</td></tr>" for kind, number in sorted(kinds.items()))
-    failures = f"<table><tr><th>fault</th><th>trials</th></tr>{rows}</table>" if rows else "<p>No trial failed.</p>"
-    sections.append(("Time and failures", "", figure("time", charts.time_spent(own)) + failures))
-    return sections
+
+def _confirmation_section(material: _Material) -> _Section:
+    result = material.confirmation
+    if result is None:
+        text = f"Not done: the best may be luck. To know: hpo confirm {material.study.name}"
+        return _Section("Confirmation", text)
+    text = f"Trial {result.winner.number} is {result.verdict}. Diamonds are the values in the search: the best of many."
+    figure = report_charts.confirmation_figure(result)
+    return _Section("Confirmation", text, _candidates(result), name="confirmed", figure=figure)
 
 
 def _searched(study: StudyRecord) -> str:
@@ -167,39 +230,31 @@ def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _leaderboard(own: list[FrozenTrial], metric: str) -> str:
-    best = sorted(charts.complete(own), key=lambda t: -(t.value or 0.0))[:TOP]
-    rows = []
+def _leaderboard(trials: list[FrozenTrial], metric: str) -> str:
+    best = sorted(charts.complete(trials), key=lambda t: -(t.value or 0.0))[:TOP]
+    rows: list[tuple[object, ...]] = []
     for trial in best:
         config = trial.user_attrs.get("config")
-        what = TrialConfig.from_dict(config, f"trial {trial.number}").summary() if config else str(trial.params)
+        label = TrialConfig.from_dict(config, f"trial {trial.number}").summary() if config else str(trial.params)
         name = trial.user_attrs.get("baseline")
-        cells = (
-            trial.number,
-            f"{trial.value:.4f}",
-            trial.user_attrs.get("epochs", ""),
-            trial.user_attrs.get("seconds", ""),
-            f"baseline: {name}" if name else what,
-        )
-        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("trial", metric, "epochs", "seconds", "configuration"))
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else "<p>No trial is complete yet.</p>"
+        measured = trial.user_attrs.get("epochs", ""), trial.user_attrs.get("seconds", "")
+        rows.append((trial.number, f"{trial.value:.4f}", *measured, f"baseline: {name}" if name else label))
+    head = ("trial", metric, "epochs", "seconds", "configuration")
+    return _table(head, rows) if rows else "<p>No trial is complete yet.</p>"
 
 
-def _confirmation(result: Confirmation) -> str:
-    rows = []
-    for c in result.candidates:
-        gap = f"{(c.gap.low + c.gap.high) / 2:+.4f} ± {c.gap.half:.4f}" if c.gap else ""
-        cells = (
+def _candidates(result: Confirmation) -> str:
+    rows: list[tuple[object, ...]] = [
+        (
             c.number,
             f"{c.searched:.4f}",
             f"{c.mean:.4f} ± {c.interval.half:.4f}",
             f"{c.luck:+.4f}",
-            gap,
+            f"{(c.gap.low + c.gap.high) / 2:+.4f} ± {c.gap.half:.4f}" if c.gap else "",
             f"{c.promise.low:.4f} to {c.promise.high:.4f}" if c.promise else "",
             f"baseline: {c.baseline}" if c.baseline else c.config.summary(),
         )
-        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
-    names = ("trial", "searched", "fresh seeds", "luck", "over the baseline", "promised test accuracy", "configuration")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+        for c in result.candidates
+    ]
+    head = ("trial", "searched", "fresh seeds", "luck", "over the baseline", "promised test accuracy", "configuration")
+    return _table(head, rows)
