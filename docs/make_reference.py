@@ -7,6 +7,7 @@ import ast
 import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -81,7 +82,7 @@ DOCUMENTS: list[tuple[str, ModuleType, list[tuple[str, str]]]] = [
             ("Constant", "[config.schedule], name none"),
             ("Cosine", "[config.schedule], name cosine"),
             ("OneCycle", "[config.schedule], name one_cycle"),
-            ("Step", "[config.schedule], name step"),
+            ("StepDecay", "[config.schedule], name step"),
             ("Exponential", "[config.schedule], name exponential"),
             ("WarmupCosine", "[config.schedule], name warmup_cosine"),
             ("Plateau", "[config.schedule], name plateau"),
@@ -153,13 +154,18 @@ def _section(module: ModuleType, name: str, where: str) -> list[str]:
     """Return the fields of a class as its source states them: annotation, default, the text below."""
     module = sys.modules[getattr(module, name).__module__]
     tree = ast.parse(inspect.getsource(module))
-    [found] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    doc = " ".join((ast.get_docstring(found) or "").split())
-    lines = [f"**{where}** - {doc}", "", "| field | what | default | |", "|---|---|---|---|"]
-    for i, node in enumerate(found.body):
+    [definition] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    doc = " ".join((ast.get_docstring(definition) or "").split())
+    lines = [
+        *textwrap.wrap(f"**{where}** - {doc}", 120, break_on_hyphens=False),
+        "",
+        "| field | what | default | |",
+        "|---|---|---|---|",
+    ]
+    for i, node in enumerate(definition.body):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
-        after = found.body[i + 1] if i + 1 < len(found.body) else None
+        after = definition.body[i + 1] if i + 1 < len(definition.body) else None
         text = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
             text = after.value.value

@@ -1,5 +1,6 @@
 """The documentation is true: the reference is current, and every command works as printed."""
 
+import ast
 import os
 import re
 import shlex
@@ -10,7 +11,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/tutorial.md", "README.md", "docs/guides.md")
+GUIDES = tuple(
+    f"docs/guides/{name}.md"
+    for name in (
+        "spaces",
+        "recipes",
+        "data",
+        "objectives",
+        "python_code",
+        "engines",
+        "workers",
+        "reliability",
+        "dashboard",
+    )
+)
+"""The guides in the site's order, in which their commands are run."""
+PAGES = ("docs/tutorial.md", "README.md", *GUIDES)
+PROSE = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md"))
+)
 
 # Commands of the pages that are not run here, each for a reason.
 ELSEWHERE = {
@@ -20,7 +40,7 @@ ELSEWHERE = {
     "hpo watch": "test_terminal",
     "hpo doctor resume": "test_end_to_end",
     "hpo predict best photo.png": "test_predict, with images of the right size",
-    "hpo studies copy ann_fashion --to postgresql": "test_managing, with a real Postgres",
+    "hpo studies copy mine --to postgresql": "test_managing, with a real Postgres",
     "hpo trials void first_try 17": "there are not so many trials: test_managing",
 }
 
@@ -42,7 +62,7 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("pages", [PAGES[:2], PAGES[2:]], ids=" ".join)
+@pytest.mark.parametrize("pages", [PAGES[:2], GUIDES], ids=["tutorial, README", "guides"])
 def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path):
     """In the pages' order; on digits in the place of Fashion-MNIST, and fewer trials, for the time it takes."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
@@ -66,21 +86,63 @@ def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path):
     assert ran >= 5
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/design.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", PROSE)
 def test_links_lead_somewhere(page: str):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
 
 
-def test_every_command_is_told_in_the_readme_or_a_guide():
+def test_every_command_is_in_the_readme_or_a_guide():
     from typer.main import get_command
 
     from hpo.cli.app import app
 
-    told = "\n".join((ROOT / page).read_text() for page in PAGES)
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
     for name in get_command(app).commands:  # type: ignore[attr-defined]
-        assert re.search(rf"`?hpo {re.escape(name)}\b", told), name
+        assert re.search(rf"`?hpo {re.escape(name)}\b", text), name
+
+
+def test_every_guide_is_listed():
+    assert sorted(GUIDES) == sorted(page for page in PROSE if page.startswith("docs/guides/"))
+
+
+@pytest.mark.parametrize("page", [page for page in PROSE if page.startswith("docs/design")])
+def test_every_name_of_the_design_exists(page: str):
+    """A dotted name is a module, or a name at the top level of a module (and of a class in it)."""
+    for name in re.findall(r"`(hpo(?:\.\w+)+)", (ROOT / page).read_text()):
+        assert exists(name), name
+
+
+def exists(name: str) -> bool:
+    """Return whether a dotted name is a package, a module, or a name that a module or class of it defines."""
+    parts = name.split(".")
+    for size in range(len(parts), 0, -1):
+        stem = ROOT.joinpath(*parts[:size])
+        path = next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()), None)
+        if path is not None:
+            break
+    else:
+        return False
+    body: list[ast.stmt] = ast.parse(path.read_text()).body
+    for part in parts[size:]:
+        node = next((node for node in body if part in defined(node)), None)
+        if node is None:
+            return False
+        body = getattr(node, "body", [])
+    return True
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement defines."""
+    match node:
+        case ast.FunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+        case ast.Assign():
+            return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
 
 
 def test_shell_lines_are_well_formed():
@@ -89,8 +151,8 @@ def test_shell_lines_are_well_formed():
             shlex.split(line)
 
 
-def test_the_guides_files_of_ones_own_work(tmp_path: Path):
-    text = (ROOT / "docs" / "guides.md").read_text()
+def test_the_files_of_the_guide_to_python_code_work(tmp_path: Path):
+    text = (ROOT / "docs" / "guides" / "python_code.md").read_text()
     blocks = re.findall(r"```(?:python|toml)\n(# (\w+\.\w+)\n.*?)```", text, flags=re.DOTALL)
     assert {name for _, name in blocks} == {"my_models.py", "my_network.toml", "my_space.py", "related.toml"}
     for content, name in blocks:
