@@ -20,5 +20,5 @@ def load(folder: str | Path, python: str | Path | None = None) -> "Classifier":
     from hpo.results import model_folder  # here, for it imports torch
 
     if python is not None:
-        user_code.allow(Path(python))
+        user_code.trust(Path(python))
     return model_folder.load_model_folder(folder)

@@ -1,14 +1,15 @@
-"""Python code of the user's own: networks and spaces as functions in a file.
+"""Python code of the user: networks and spaces as functions in a file.
 
-A study or model folder only says which code it needs: the file's name, the function's, and the SHA-256 of the
-source. It runs only if the user named that very source in this session: by a space document of theirs, by `--python`,
-or in the environment variable HPO_PYTHON. So nobody's store or folder can have code run.
+A study or model folder only says which code it needs: the file's name, the function's name, and the SHA-256 of the
+source. The code runs only if the user named that very source in this session: by a space document given on the command
+line or to the Python interface, by `--python`, or in the environment variable HPO_PYTHON. So nobody's store or folder
+can make code run. Reading a document grants nothing by itself: the caller says so (`trust`).
 """
 
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,52 @@ from hpo import files
 from hpo.errors import DocumentError, ModelError, UsageError
 
 NAMED = "HPO_PYTHON"
-"""Files that the user has named; worker processes inherit it."""
+"""Environment variable with the files that the user has named."""
 
 
-def allow(path: Path) -> str:
-    """Let the code of a file run; return its SHA-256. Raises: UsageError if it cannot be read."""
-    digest = digest_of(path)
-    named = [entry for entry in os.environ.get(NAMED, "").split(os.pathsep) if entry]
-    whole = str(path.absolute())
-    if whole not in named:
-        os.environ[NAMED] = os.pathsep.join([*named, whole])
-    return digest
+class TrustedCode:
+    """The files whose code may run, kept in an environment, so that processes started with it inherit them."""
+
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        self._environment = environment
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that the user has named, in their order."""
+        return [Path(entry) for entry in self._environment.get(NAMED, "").split(os.pathsep) if entry]
+
+    def trust(self, path: Path) -> str:
+        """Let the code of a file run; return its SHA-256. Raises: UsageError if it cannot be read."""
+        digest = digest_of(path)
+        absolute = path.absolute()
+        if absolute not in self.paths:
+            self._environment[NAMED] = os.pathsep.join(map(str, [*self.paths, absolute]))
+        return digest
+
+    def path_of(self, reference: str, digest: str) -> Path:
+        """Return the named file that has this source. Raises: UsageError if there is none."""
+        for path in self.paths:
+            if path.is_file() and digest_of(path) == digest:
+                return path
+        file = reference.rpartition(":")[0]
+        raise UsageError(
+            f"{reference}: is Python code (SHA-256 {digest[:16]}...) and runs only if you name it. "
+            f"Add --python {file}, the unchanged file."
+        )
+
+
+SESSION = TrustedCode(os.environ)
+"""What may run in this process and in the workers that it starts."""
+
+
+def trust(path: Path) -> str:
+    """Let the code of a file run in this session; return its SHA-256. Raises: UsageError if it cannot be read."""
+    return SESSION.trust(path)
+
+
+def path_of(reference: str, digest: str) -> Path:
+    """Return the file with this source that was named in this session. Raises: UsageError if there is none."""
+    return SESSION.path_of(reference, digest)
 
 
 def digest_of(path: Path) -> str:
@@ -38,10 +74,10 @@ def digest_of(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read: {error.strerror}. Name a Python file.") from error
 
 
-def named_in(reference: str, folder: Path, where: str) -> dict[str, str]:
-    """Return what a document's `file.py:function` becomes in a study: the name and the source's SHA-256.
+def resolve(reference: str, folder: Path, where: str) -> tuple[dict[str, str], Path]:
+    """Return what a document's `file.py:function` becomes in a study - name and SHA-256 - and the file itself.
 
-    The file is looked up beside the document, and allowed to run. Raises: DocumentError.
+    The file is looked up beside the document; it is not trusted by that. Raises: DocumentError.
     """
     file, _, function = reference.rpartition(":")
     if not file.endswith(".py") or not function.isidentifier():
@@ -49,45 +85,33 @@ def named_in(reference: str, folder: Path, where: str) -> dict[str, str]:
     path = folder / file
     if not path.is_file():
         raise DocumentError(f"{where}: python: {path}: no such file. Paths count from the document's folder.")
-    return {"python": f"{path.name}:{function}", "digest": allow(path)}
-
-
-def path_of(reference: str, digest: str) -> Path:
-    """Return the file of code that the user has named. Raises: UsageError if none of theirs is this source."""
-    for entry in os.environ.get(NAMED, "").split(os.pathsep):
-        if entry and Path(entry).is_file() and digest_of(Path(entry)) == digest:
-            return Path(entry)
-    file = reference.rpartition(":")[0]
-    raise UsageError(
-        f"{reference}: is Python code (SHA-256 {digest[:16]}...) and runs only if you name it. Add --python {file}, "
-        "the unchanged file."
-    )
+    return {"python": f"{path.name}:{function}", "digest": digest_of(path)}, path
 
 
 @cache
 def load_function(reference: str, digest: str) -> Callable[..., Any]:
     """Return the function that a study needs. Raises: UsageError if it was not named, ModelError if it fails."""
     path = path_of(reference, digest)
-    name, function = f"hpo_own_{digest[:16]}", reference.rpartition(":")[2]
+    name, function = f"hpo_user_code_{digest[:16]}", reference.rpartition(":")[2]
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        sys.path.insert(0, str(path.parent))  # for what it imports from beside it
+        sys.path.insert(0, str(path.parent))  # for what it imports from its own folder
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[name]
             if not isinstance(error, Exception):
                 raise
-            raise ModelError(f"{path}: cannot be imported: {one_line(error)}. Mend it.") from error
+            raise ModelError(f"{path}: cannot be imported: {one_line(error)}. Fix it.") from error
         finally:
             sys.path.remove(str(path.parent))
-    found = getattr(sys.modules[name], function, None)
-    if not callable(found):
-        raise ModelError(f"{path}: must have a function {function}, got none. Mend the name in the space.")
-    result: Callable[..., Any] = found
+    loaded = getattr(sys.modules[name], function, None)
+    if not callable(loaded):
+        raise ModelError(f"{path}: must have a function {function}, got none. Correct the name in the space.")
+    result: Callable[..., Any] = loaded
     return result
 
 

@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_function_of_ones_own_is_searched(folder: Path):
-    space = load_space(str(folder / "mine.toml"))
+    space = load_space(str(folder / "mine.toml"), trust_code=True)
     config = space.draw(RandomSuggester(3), seed=3)
     assert isinstance(config.model, PythonNetwork) and config.model.digest == user_code.digest_of(
         folder / "my_models.py"
@@ -92,21 +92,48 @@ def test_a_function_of_ones_own_is_searched(folder: Path):
 
 
 def test_a_space_of_ones_own_relates_what_ranges_cannot(folder: Path):
-    space = load_space(str(folder / "related.toml"))
+    space = load_space(str(folder / "related.toml"), trust_code=True)
     for seed in range(50):
         config = space.draw(RandomSuggester(seed), seed)
         assert isinstance(config.model, MLP) and config.model.widths[1] <= config.model.widths[0]
         assert (config.data, config.epochs, config.seed) == ("digits", 3, seed)
 
 
-def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_reading_a_space_lets_no_code_run(folder: Path):
     network = load_space(str(folder / "mine.toml")).draw(RandomSuggester(0), 0).model
+    with pytest.raises(UsageError, match="runs only if you name it"):
+        build_model(network, (1, 8, 8), 10)
+    with pytest.raises(UsageError, match="runs only if you name it"):
+        load_space(str(folder / "related.toml")).draw(RandomSuggester(0), 0)
+    assert os.environ[user_code.NAMED] == "" and user_code.SESSION.paths == []
+    load_space(str(folder / "mine.toml"), trust_code=True)
+    assert user_code.SESSION.paths == [folder / "my_models.py"], "the workers inherit it"
+    build_model(network, (1, 8, 8), 10)
+
+
+def test_trust_is_kept_in_the_environment_that_it_is_given(tmp_path: Path):
+    path = tmp_path / "a.py"
+    path.write_text("x = 1")
+    environment: dict[str, str] = {}
+    trusted = user_code.TrustedCode(environment)
+    digest = trusted.trust(path)
+    assert trusted.trust(path) == digest and environment == {"HPO_PYTHON": str(path)}
+    assert user_code.TrustedCode(environment).path_of("a.py:f", digest) == path
+    path.write_text("x = 2")
+    with pytest.raises(UsageError, match="the unchanged file"):
+        trusted.path_of("a.py:f", digest)
+    with pytest.raises(UsageError, match="cannot be read"):
+        trusted.trust(tmp_path / "none.py")
+
+
+def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    network = load_space(str(folder / "mine.toml"), trust_code=True).draw(RandomSuggester(0), 0).model
     monkeypatch.setenv(user_code.NAMED, "")  # as in another session, with the study from a store
     user_code.load_function.cache_clear()
     with pytest.raises(UsageError, match=r"my_models.py:build: is Python code .* Add --python my_models.py"):
         build_model(network, (1, 8, 8), 10)
     (folder / "my_models.py").write_text(NETWORK + "# changed\n")
-    user_code.allow(folder / "my_models.py")
+    user_code.trust(folder / "my_models.py")
     with pytest.raises(UsageError, match="the unchanged file"):
         build_model(network, (1, 8, 8), 10)
 
@@ -130,7 +157,7 @@ def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.M
 )
 def test_a_function_that_is_wrong_is_refused_in_one_line(folder: Path, source: str, message: str):
     (folder / "my_models.py").write_text(source)
-    network = load_space(str(folder / "mine.toml")).draw(RandomSuggester(0), 0).model
+    network = load_space(str(folder / "mine.toml"), trust_code=True).draw(RandomSuggester(0), 0).model
     with pytest.raises(ModelError, match=message) as caught:
         build_model(network, (1, 8, 8), 10)
     assert "\n" not in str(caught.value)
@@ -140,15 +167,15 @@ def test_references_are_checked(folder: Path):
     for wrong, message in (("my_models.build", "must be FILE.py:FUNCTION"), ("no.py:build", "no.py: no such file")):
         (folder / "mine.toml").write_text(NETWORK_SPACE.replace("my_models.py:build", wrong))
         with pytest.raises(DocumentError, match=message):
-            load_space(str(folder / "mine.toml"))
+            load_space(str(folder / "mine.toml"), trust_code=True)
     document = 'data = "digits"\nepochs = 3\npython = "my_space.py:space"\n'
     (folder / "related.toml").write_text(document + "[mlp]\ndepth = 1\nwidth = 8\n")
     with pytest.raises(DocumentError, match=r"exactly one of \[mlp\], .* is required, got mlp and python"):
-        load_space(str(folder / "related.toml"))
+        load_space(str(folder / "related.toml"), trust_code=True)
     (folder / "my_space.py").write_text("def space(suggester): return suggester.suggest_int('a', 1)")
     (folder / "related.toml").write_text(document)
     with pytest.raises(HpoError, match=r"my_space\.py:space: failed with TypeError"):
-        load_space(str(folder / "related.toml")).draw(RandomSuggester(0), 0)
+        load_space(str(folder / "related.toml"), trust_code=True).draw(RandomSuggester(0), 0)
 
 
 def hpo(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

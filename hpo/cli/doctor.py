@@ -36,7 +36,9 @@ def doctor(
         from hpo.space import load_space
         from hpo.training.devices import choose_device
 
-        findings = itertools.chain(findings, spaces_doctor.check_space(load_space(space), choose_device(device)))
+        findings = itertools.chain(
+            findings, spaces_doctor.check_space(load_space(space, trust_code=True), choose_device(device))
+        )
     found = []
     colors = {"ok": "green", "warning": "yellow", "failure": "red"}
     console = out()
@@ -68,7 +70,7 @@ def resume(
     from hpo.training.devices import choose_device
 
     where = choose_device(device)
-    found = load_space(space)
+    found = load_space(space, trust_code=True)
     fetch_with_progress(found.data)
     console = talk()
     proof = prove_resume(found, seed, str(where), lambda line: console.print(f"{line} ...", style="dim"))

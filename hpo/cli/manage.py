@@ -124,7 +124,7 @@ def set_space(
     from hpo.store.database.connect import open_store
     from hpo.store.database.url import configured
 
-    found = load_space(space)
+    found = load_space(space, trust_code=True)
     if found.data is not None:
         found.check_inputs(data.info(found.data).input_shape, space)
         check_baselines(found, space)

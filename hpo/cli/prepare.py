@@ -69,7 +69,7 @@ def prepare(
     `given` takes the place of fields of the recipe, `own` of the space's data. Nothing is made unless all is right.
     Raises: HpoError for whatever is wrong.
     """
-    space = load_space(space_name) if space_name is not None else None
+    space = load_space(space_name, trust_code=True) if space_name is not None else None
     if space is not None and own is not None:
         space = space.model_copy(update={"data": own})
     recipe = load_recipe(recipe_name) if recipe_name is not None else None

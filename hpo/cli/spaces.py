@@ -93,7 +93,7 @@ def check_space(name: Name) -> None:
     from hpo.grid import grid
     from hpo.ranges import RandomSuggester
 
-    found = space.load_space(name)
+    found = space.load_space(name, trust_code=True)
     if found.data is not None:
         found.check_inputs(data.info(found.data).input_shape, name)
     example = found.draw(RandomSuggester(seed=0), seed=0)

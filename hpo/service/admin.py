@@ -160,7 +160,7 @@ def set_space(store: Store, name: str, space: str) -> SpaceSet:
 
     Raises: UsageError, DocumentError for the space; StudyError if it cannot take the place of the study's.
     """
-    checked = load_space(space)
+    checked = load_space(space, trust_code=True)
     if checked.data is not None:
         checked.check_inputs(data.info(checked.data).input_shape, space)
         if checked.constraints.limits and checked.baselines:

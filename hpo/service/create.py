@@ -205,9 +205,9 @@ def _space(request: StudyRequest) -> tuple[SearchSpace | None, str, str]:
         case SearchSpace() as space:
             return space, "space", ""
         case Mapping() as content:
-            return read_space(dict(content), Path(), "space"), "space", ""
+            return read_space(dict(content), Path(), "space", trust_code=True), "space", ""
         case str() | Path() as named:
-            return load_space(str(named)), str(named), Path(str(named).removesuffix(".toml")).name
+            return load_space(str(named), trust_code=True), str(named), Path(str(named).removesuffix(".toml")).name
 
 
 def _recipe(recipe: StudyRecipe, request: StudyRequest) -> StudyRecipe:

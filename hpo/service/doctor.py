@@ -22,7 +22,9 @@ def examine(storage: str | None = None, *, space: str | None = None, device: str
     findings = machine_checks.check_machine(storage)
     if space is None:
         return findings
-    return itertools.chain(findings, space_checks.check_space(load_space(space), choose_device(device)))
+    return itertools.chain(
+        findings, space_checks.check_space(load_space(space, trust_code=True), choose_device(device))
+    )
 
 
 def prove_resume(
@@ -37,6 +39,6 @@ def prove_resume(
 
     Raises: UsageError, DocumentError, DataError; TrainingError if a worker fails or the trial is too short.
     """
-    chosen, checked = choose_device(device), load_space(space)
+    chosen, checked = choose_device(device), load_space(space, trust_code=True)
     fetch_data(checked.data, on_download=on_download)
     return prove(checked, seed, str(chosen), on_step), str(chosen)

@@ -103,7 +103,7 @@ def check_space(name: str) -> SpaceCheck:
 
     Raises: UsageError, DocumentError, DataError.
     """
-    space = load_space(name)
+    space = load_space(name, trust_code=True)
     if space.data is not None:
         space.check_inputs(data.info(space.data).input_shape, name)
     example = space.draw(RandomSuggester(seed=0), seed=0).summary()

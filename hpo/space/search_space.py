@@ -193,20 +193,31 @@ class SearchSpace(Section):
         return content
 
 
-def load_space(name: str) -> SearchSpace:
-    """Return the space of this name or path. Raises: UsageError, DocumentError."""
+def load_space(name: str, *, trust_code: bool = False) -> SearchSpace:
+    """Return the space of this name or path.
+
+    With `trust_code`, the Python files that the document names may run in this session and in its workers: for
+    documents that the user has named. Raises: UsageError, DocumentError.
+    """
     document = documents.find("space", name)
-    return read_space(document.content, Path(document.where).parent, document.where)
+    return read_space(document.content, Path(document.where).parent, document.where, trust_code=trust_code)
 
 
-def read_space(content: dict[str, Any], folder: Path, where: str) -> SearchSpace:
+def read_space(content: dict[str, Any], folder: Path, where: str, *, trust_code: bool = False) -> SearchSpace:
     """Return the space of a document's content; `where` names it in errors, Python files lie beside it in `folder`.
 
-    Raises: DocumentError.
+    `trust_code` is as in `load_space`. Raises: DocumentError.
     """
+    paths = []
     if isinstance(content.get("python"), str):
-        content = content | user_code.named_in(content["python"], folder, where)
+        code, path = user_code.resolve(content["python"], folder, where)
+        content, paths = content | code, [path]
     model = content.get("model")
     if isinstance(model, dict) and isinstance(model.get("python"), str):
-        content = content | {"model": model | user_code.named_in(model["python"], folder, f"{where}: model")}
-    return documents.check(SearchSpace, content, where)
+        code, path = user_code.resolve(model["python"], folder, f"{where}: model")
+        content, paths = content | {"model": model | code}, [*paths, path]
+    space = documents.check(SearchSpace, content, where)
+    if trust_code:
+        for path in paths:
+            user_code.trust(path)
+    return space
