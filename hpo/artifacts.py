@@ -1,6 +1,6 @@
-"""A study's files: `HPO_ARTIFACTS` (a folder or s3://BUCKET/PREFIX), else a folder beside the store.
+"""A study's files: below `HPO_ARTIFACTS` (a folder or s3://BUCKET/PREFIX), else in a folder beside the store.
 
-A study's files go by its uid, for names can change: `UID/checkpoints/ROOT.safetensors`.
+They are kept under the study's uid, for its name can change: `UID/checkpoints/ROOT.safetensors`.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ class Files(Protocol):
         ...
 
     def read(self, name: str) -> bytes | None:
-        """Return a file's content; None if there is none. Raises: OSError."""
+        """Return a file's content; None for a missing one. Raises: OSError."""
         ...
 
     def remove(self, name: str) -> None:
-        """Delete a file; does nothing if there is none. Raises: OSError."""
+        """Delete a file, if it exists. Raises: OSError."""
         ...
 
 
@@ -38,15 +38,18 @@ class FolderFiles:
         self.path = path
 
     def write(self, name: str, content: bytes) -> None:
+        """Put a file in place, whole or not at all. Raises: OSError."""
         files.write(self.path / name, content)
 
     def read(self, name: str) -> bytes | None:
+        """Return a file's content; None for a missing one. Raises: OSError."""
         try:
             return (self.path / name).read_bytes()
         except FileNotFoundError:
             return None
 
     def remove(self, name: str) -> None:
+        """Delete a file, if it exists. Raises: OSError."""
         (self.path / name).unlink(missing_ok=True)
 
 
@@ -63,10 +66,12 @@ class S3Files:
         self._prefix = prefix
 
     def write(self, name: str, content: bytes) -> None:
+        """Put a file in place, whole or not at all. Raises: OSError."""
         with _as_os_error():
             self._store.write(self._prefix + name, io.BytesIO(content))
 
     def read(self, name: str) -> bytes | None:
+        """Return a file's content; None for a missing one. Raises: OSError."""
         from optuna.artifacts.exceptions import ArtifactNotFound
 
         try:
@@ -76,6 +81,7 @@ class S3Files:
             return None
 
     def remove(self, name: str) -> None:
+        """Delete a file, if it exists. Raises: OSError."""
         with _as_os_error():
             self._store.remove(self._prefix + name)
 
@@ -91,7 +97,7 @@ def _as_os_error() -> Any:
 
 
 def configured_root(url: URL) -> str:
-    """Return where all studies' files are: a folder or an s3:// URL."""
+    """Return the root of all studies' files: a folder or an s3:// URL."""
     configured = os.environ.get("HPO_ARTIFACTS")
     if configured:
         return configured
@@ -113,12 +119,12 @@ def study_files(url: URL, uid: str) -> Files:
 
 
 def log_folder(url: URL, uid: str) -> Path:
-    """Return where the workers' logs of this machine go."""
+    """Return the folder of the workers' logs on this machine."""
     root = configured_root(url)
     return (Path("runs") / "artifacts" if "://" in root else Path(root)) / uid / "logs"
 
 
 def dashboard_folder(url: URL) -> Path:
-    """Return where the artifacts lie that Optuna's dashboard shows."""
+    """Return the folder of the artifacts that Optuna's dashboard shows."""
     root = configured_root(url)
     return (Path("runs") / "artifacts" if "://" in root else Path(root)) / "dashboard"

@@ -45,7 +45,7 @@ def dashboard(
 
     check_exposure(host, users)
     url = configured(storage)
-    app = make_app(url, dashboard_folder(url), users, read_only, [host, *(allow_host or ())])
+    app = make_app(url, dashboard_folder(url), users, read_only=read_only, hosts=[host, *(allow_host or ())])
 
     def ready(address: str) -> None:
         talk().print(f"{shown(url)} is shown at {address}/dashboard  (Ctrl-C ends)")

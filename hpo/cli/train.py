@@ -136,7 +136,7 @@ def _train_once(
             prefix = "" if which == "1 of 1" else f"seed {which}: "
             progress.update(task, advance=1, description=f"{prefix}{name} {score:.4f}")
 
-        return retrain(config, parts, device, output, with_validation, on_epoch)
+        return retrain(config, parts, device, output, with_validation=with_validation, on_epoch=on_epoch)
 
 
 def _say(metrics: dict[str, Any], output: Path, console: "Console") -> None:

@@ -26,7 +26,7 @@ def _scrypt(password: str, salt: bytes) -> bytes:
 
 
 class Credentials:
-    """Who may look; asked with each request."""
+    """The users who may see the dashboard; checked with each request."""
 
     def __init__(self, lines: list[str], where: str) -> None:
         """Take lines of an auth file, or USER:PASSWORD. Raises: UsageError naming `where`, never a password."""
@@ -41,13 +41,13 @@ class Credentials:
                 _, salt, digest = rest.split(":")
                 self._users[user] = bytes.fromhex(salt), bytes.fromhex(digest)
             except ValueError:
-                raise UsageError(f"{where}: the entry of {user} is damaged. Make it anew: --make-auth.") from None
+                raise UsageError(f"{where}: the entry of {user} is damaged. Make a new one: --make-auth.") from None
         self._key = secrets.token_bytes(32)
         self._known: set[bytes] = set()
-        """Keyed digests of headers that were right: scrypt is slow on purpose, and asked many times a page."""
+        """Keyed digests of headers that were accepted: scrypt is slow on purpose, and a page makes many requests."""
 
     def allow(self, header: str) -> bool:
-        """Say whether an Authorization header is one of a known user."""
+        """Return whether an Authorization header belongs to a known user."""
         digest = hmac.digest(self._key, header.encode(), "sha256")
         if any(hmac.compare_digest(digest, known) for known in self._known):
             return True

@@ -1,7 +1,7 @@
-"""What stands before the dashboard: optuna-dashboard itself asks nobody who they are.
+"""The checks in front of the dashboard: optuna-dashboard itself authenticates nobody.
 
-Its deleting and telling endpoints are open, it answers to any Host header (so a web page could reach it on
-localhost by a name of its own), and it serves uploaded HTML and SVG as pages of its own origin.
+Its endpoints that delete and write are open, it answers to any Host header (so a web page could reach it on localhost
+by a name that points there), and it serves uploaded HTML and SVG as pages of its own origin.
 """
 
 import ipaddress
@@ -24,7 +24,7 @@ _ARTIFACT_POLICY = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsa
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine's own and nobody else's."""
+    """Return whether a host is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -38,14 +38,16 @@ class Guard:
         self,
         inner: Application,
         credentials: Credentials | None = None,
+        *,
         read_only: bool = False,
         hosts: Iterable[str] = (),
     ) -> None:
-        """`hosts` are names that the dashboard answers to, besides this machine's own and plain addresses."""
+        """`hosts` are names that the dashboard answers to, besides this machine's name and plain addresses."""
         self.inner, self.credentials, self.read_only = inner, credentials, read_only
         self.hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request, or refuse it."""
         refusal = self._refusal(environ)
         if refusal is not None:
             status, reason, headers = refusal
@@ -57,7 +59,7 @@ class Guard:
         artifact = environ.get("PATH_INFO", "").startswith("/artifacts/")
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            return start_response(status, _harden(headers, artifact), *rest)
+            return start_response(status, _harden(headers, artifact=artifact), *rest)
 
         return self.inner(environ, start)
 
@@ -67,14 +69,14 @@ class Guard:
             return "403 Forbidden", f"unknown host {host!r}: start the dashboard with --allow-host {host}", []
         if self.credentials is not None and not self.credentials.allow(environ.get("HTTP_AUTHORIZATION", "")):
             challenge = ("WWW-Authenticate", 'Basic realm="hpo dashboard", charset="UTF-8"')
-            return "401 Unauthorized", "user and password, please", [challenge]
+            return "401 Unauthorized", "a user and a password are required", [challenge]
         if environ["REQUEST_METHOD"] in READING:
             return None
         if self.read_only:
-            return "403 Forbidden", "this dashboard only shows: it was started with --read-only", []
+            return "403 Forbidden", "this dashboard is read-only: it was started with --read-only", []
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and origin.partition("://")[2] != environ.get("HTTP_HOST"):
-            return "403 Forbidden", f"a page of {origin} may not change anything here", []
+            return "403 Forbidden", f"a page of {origin} may not change this store", []
         return None
 
     def _answers_to(self, host: str) -> bool:
@@ -82,19 +84,19 @@ class Guard:
             ipaddress.ip_address(host)
         except ValueError:
             return host.lower() in self.hosts
-        return True  # an address is no name that somebody else could point here
+        return True  # an address cannot be redirected by a name server
 
 
 def _host_of(header: str) -> str:
-    """Return the host of a Host header, without its port; empty for what is none."""
+    """Return the host of a Host header, without its port; empty for an invalid header."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return ""
 
 
-def _harden(headers: list[tuple[str, str]], artifact: bool) -> list[tuple[str, str]]:
-    """Return response headers that keep a browser from taking data for a page."""
+def _harden(headers: list[tuple[str, str]], *, artifact: bool) -> list[tuple[str, str]]:
+    """Return response headers that stop a browser from treating data as a page."""
     extra = [("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer")]
     if not artifact:
         return [*headers, *extra]

@@ -19,20 +19,21 @@ def make_app(
     url: URL,
     artifacts: Path,
     credentials: Credentials | None = None,
+    *,
     read_only: bool = False,
     hosts: Iterable[str] = (),
 ) -> Application:
     """Return the guarded dashboard of a store as a WSGI application. Raises: StoreError."""
     import optuna_dashboard
 
-    storage = dashboard_storage(url, read_only, THREADS)
+    storage = dashboard_storage(url, read_only=read_only, threads=THREADS)
     artifacts.mkdir(parents=True, exist_ok=True)
     inner = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
-    return Guard(inner, credentials, read_only, hosts)
+    return Guard(inner, credentials, read_only=read_only, hosts=hosts)
 
 
 def check_exposure(host: str, credentials: Credentials | None) -> None:
-    """Refuse to show a store to a network without asking who looks. Raises: UsageError."""
+    """Refuse to serve a store to a network without authentication. Raises: UsageError."""
     if credentials is None and not is_loopback(host):
         raise UsageError(
             f"dashboard: --host {host} needs a user and a password, got none. Set HPO_DASHBOARD_AUTH=USER:PASSWORD, "
@@ -41,10 +42,12 @@ def check_exposure(host: str, credentials: Credentials | None) -> None:
 
 
 def serve(app: Application, host: str, port: int, ready: Callable[[str], None] = lambda address: None) -> None:
-    """Serve until interrupted; `ready` is told the address. Raises: HpoError if the port cannot be had."""
+    """Serve until interrupted; `ready` is called with the address. Raises: HpoError if the port is not available."""
     try:
         server = waitress.create_server(app, host=host, port=port, threads=THREADS, ident="hpo")
     except OSError as error:
-        raise HpoError(f"dashboard: {host}:{port} cannot be had: {error.strerror}. Choose another --port.") from error
+        raise HpoError(
+            f"dashboard: {host}:{port} is not available: {error.strerror}. Choose another --port."
+        ) from error
     ready(f"http://{host if host != '0.0.0.0' else 'localhost'}:{server.effective_port}")
     server.run()

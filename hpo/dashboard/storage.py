@@ -1,4 +1,4 @@
-"""The storage that the dashboard reads: Optuna's, with our bulk loading and, if wanted, without any writing."""
+"""The storage that the dashboard reads: Optuna's, with hpo's bulk loading and, on request, read-only."""
 
 from collections.abc import Container
 
@@ -29,12 +29,12 @@ class FastStorage(RDBStorage):
             sa.or_(columns.trial_id > trial_id_greater_than, columns.trial_id.in_(older)),
         )
         with self.engine.connect() as connection:
-            found = trial_rows.load_where(connection, wanted, user_attrs=True)
-        return [t for t in found if states is None or t.state in states]
+            trials = trial_rows.load_where(connection, wanted, user_attrs=True)
+        return [t for t in trials if states is None or t.state in states]
 
 
-def dashboard_storage(url: URL, read_only: bool, threads: int) -> BaseStorage:
-    """Open a store for a dashboard of so many threads; what it has loaded it keeps. Raises: StoreError."""
+def dashboard_storage(url: URL, *, read_only: bool, threads: int) -> BaseStorage:
+    """Open a store for a dashboard with `threads` threads; loaded trials are cached. Raises: StoreError."""
     check_store(url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     arguments = engine_arguments(url, read_only)

@@ -94,7 +94,7 @@ def decode_file(path: Path, inputs: InputFormat, *, resize: bool = False) -> NDA
         raise UsageError(f"{path}: no such file.")
     suffix = path.suffix.lower()
     if suffix in decoding.IMAGE_SUFFIXES:
-        return _image(path, inputs, resize)
+        return _image(path, inputs, resize=resize)
     if suffix in decoding.ARRAY_SUFFIXES:
         return _array(_only_array(path), str(path), inputs)
     if suffix in decoding.TABLE_SUFFIXES:
@@ -130,7 +130,7 @@ def decode_rows(x: Any, inputs: InputFormat, where: str = "X") -> NDArray[np.flo
     return _array(array, where, inputs)
 
 
-def _image(path: Path, inputs: InputFormat, resize: bool) -> NDArray[np.float32]:
+def _image(path: Path, inputs: InputFormat, *, resize: bool) -> NDArray[np.float32]:
     from PIL import Image
 
     if inputs.kind != "images":

@@ -107,7 +107,7 @@ def _digest(data: DataInfo, everything: Inputs | Rows, validation_rows: NDArray[
             digest.update(checksum(data, file).encode())
     else:
         for test in (False, True):
-            part = _bundled(data, test)
+            part = _bundled(data, test=test)
             digest.update(np.ascontiguousarray(part.x).tobytes())
             digest.update(part.y.tobytes())
     digest.update(np.sort(validation_rows).tobytes())
@@ -129,13 +129,13 @@ def _cut(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np
     return np.sort(train_rows), np.sort(validation_rows)
 
 
-def _read(data: DataInfo, test: bool) -> Inputs | Rows:
+def _read(data: DataInfo, *, test: bool) -> Inputs | Rows:
     if data.own is not None:
         content = own.read(data.own)
         rows = content.test if test else content.train
         return rows if data.own.kind == "csv" else Inputs(rows.x, rows.y)
     if not data.files:
-        return _bundled(data, test)
+        return _bundled(data, test=test)
     images, labels = data.files[2:] if test else data.files[:2]
     try:
         verify(data, (images, labels))
@@ -153,7 +153,7 @@ def _idx(data: DataInfo, file: DataFile) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _bundled(data: DataInfo, test: bool) -> Inputs:
+def _bundled(data: DataInfo, *, test: bool) -> Inputs:
     """Read a data set of scikit-learn's; every fifth row of a class, by a fixed seed, is test."""
     from sklearn import datasets
     from sklearn.model_selection import train_test_split

@@ -1,4 +1,4 @@
-"""Train a config once more, from the config alone, and read the test split: once, at the end."""
+"""Train a config again, from the config alone."""
 
 import dataclasses
 import time
@@ -22,7 +22,7 @@ from hpo.training.run import Run
 
 OnEpoch = Callable[[EpochResult], None]
 SAVE_SECONDS = 10.0
-"""How much of a training a kill may cost at most, if an epoch is shorter."""
+"""Most seconds of a training that a kill can cost, if an epoch is shorter."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Trained:
     run: Run
     parts: Parts
     with_validation: bool
-    """Whether it was trained on the validation rows too: then its validation scores say nothing."""
+    """Whether it was trained on the validation rows too: then its validation scores mean nothing."""
 
 
 def further_seed(seed: int, number: int) -> int:
@@ -41,7 +41,7 @@ def further_seed(seed: int, number: int) -> int:
 
 
 def load_data(config: TrialConfig, fingerprint: str | None) -> Parts:
-    """Return a config's data. Raises: DataError if it is missing, damaged or not the one of `fingerprint`."""
+    """Return a config's data. Raises: DataError if it is missing, damaged, or has another fingerprint."""
     info = data.info(config.data)
     data.fetch(info)
     parts = data.load_parts(info, config.split)
@@ -58,18 +58,19 @@ def retrain(
     parts: Parts,
     device: torch.device,
     folder: Path,
+    *,
     with_validation: bool = False,
     on_epoch: OnEpoch = lambda result: None,
 ) -> Trained:
-    """Train to the end; a training that was killed goes on from what it left in the folder.
+    """Train to the end; a training that was killed resumes from its file in the folder.
 
-    With the validation rows trained on, nothing can be judged by them: all epochs are trained, the last weights kept.
+    `with_validation` trains on the validation rows too: then all epochs are trained, and the last weights are kept.
 
     Raises: TrainingError if the training diverges or the folder cannot be written.
     """
     if with_validation:
         config = dataclasses.replace(config, patience=None, best_weights=False)
-    files, name = FolderFiles(folder), unfinished_name(config, with_validation)
+    files, name = FolderFiles(folder), unfinished_name(config, with_validation=with_validation)
     try:
         content = files.read(name)
         checkpoint = None if content is None else checkpoints.from_bytes(content, str(folder / name))
@@ -98,8 +99,8 @@ def _saved(run: Run) -> bytes:
     return checkpoints.to_bytes(checkpoint)
 
 
-def unfinished_name(config: TrialConfig, with_validation: bool) -> str:
-    """Return the file that a training in progress keeps its state in."""
+def unfinished_name(config: TrialConfig, *, with_validation: bool) -> str:
+    """Return the name of the file that holds the state of a training in progress."""
     return f".unfinished-{config.seed}{'-all' if with_validation else ''}.safetensors"
 
 

@@ -46,5 +46,5 @@ def serve_dashboard(request: DashboardRequest, *, on_ready: Callable[[str, str],
     check_exposure(request.host, users)
     url = configured(request.storage)
     hosts = [request.host, *request.allowed_hosts]
-    app = make_app(url, dashboard_folder(url), users, request.read_only, hosts)
+    app = make_app(url, dashboard_folder(url), users, read_only=request.read_only, hosts=hosts)
     serve(app, request.host, request.port, lambda address: on_ready(shown(url), address))

@@ -125,7 +125,14 @@ def train_model(
         seed = plan.config.seed if number == 0 else retrain.further_seed(plan.config.seed, number)
         report = _reporter(plan, number + 1, on_epoch)
         trained.append(
-            retrain.retrain(plan.config.with_seed(seed), parts, plan.device, folder, with_validation, report)
+            retrain.retrain(
+                plan.config.with_seed(seed),
+                parts,
+                plan.device,
+                folder,
+                with_validation=with_validation,
+                on_epoch=report,
+            )
         )
     return _keep_best(plan, folder, trained)
 
