@@ -1,7 +1,7 @@
-"""TOML documents: found by name, read, and checked against a model; errors as *file: field: rule, got value*.
+"""TOML documents: looked up by name, read, and checked against a model; errors as *file: field: rule, got value*.
 
-A name is looked up in `./search_spaces` (`./studies`) of the working directory, then in the copy that came
-with the package. A value that ends in `.toml` is a path.
+A name is looked up in `./search_spaces` (`./studies`) of the working directory, then in the package's
+copy. A value that ends in `.toml` is a path.
 """
 
 import json
@@ -33,7 +33,7 @@ class Document:
 
 
 def folders(kind: Kind) -> Iterator[Path]:
-    """Yield the folders that hold documents of a kind, the user's own first."""
+    """Yield the folders that hold documents of a kind, the user's first."""
     yield Path(FOLDERS[kind])
     package = Path(__file__).resolve().parent
     for root in (package / "documents_copy", package.parent):
@@ -42,12 +42,12 @@ def folders(kind: Kind) -> Iterator[Path]:
 
 
 def known(kind: Kind) -> dict[str, Path]:
-    """Return every document of a kind by name; the user's own hide the package's."""
-    found: dict[str, Path] = {}
+    """Return every document of a kind by name; the user's take precedence over the package's."""
+    paths: dict[str, Path] = {}
     for folder in folders(kind):
         for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return found
+            paths.setdefault(path.stem, path)
+    return paths
 
 
 def find(kind: Kind, name: str) -> Document:
@@ -105,7 +105,7 @@ def dump(value: Any) -> dict[str, Any]:
 
 
 def differences(name: str, before: Any, now: Any, where: tuple[str, str] = ("in the study", "now")) -> list[str]:
-    """Return one line for each field in which two dumped documents differ; `where` says what each value is of."""
+    """Return one line for each field in which two dumped documents differ; `where` labels the two values."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(key for key in now if key not in before)]
         return [line for k in keys for line in differences(f"{name}.{k}", before.get(k), now.get(k), where)]

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class HpoError(Exception):
-    """Something a user can mend; the command line prints its text as it is and exits with `exit_code`."""
+    """An error that a user can fix; the command line prints its text as it is and exits with `exit_code`."""
 
     exit_code = 1
 
@@ -21,7 +21,7 @@ class DocumentError(HpoError):
 
 
 class DataError(HpoError):
-    """A data set is missing, damaged or unlike the one that the study was made with."""
+    """A data set is missing, damaged or not the one that the study was created with."""
 
 
 class ModelError(HpoError):
@@ -41,7 +41,7 @@ class TrainingError(HpoError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return 'Did you mean X? Known: A, B.' for an unknown name; no question where nothing is near."""
+    """Return 'Did you mean X? Known: A, B.' for an unknown name; no question where no known name is similar."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     question = f"Did you mean {near[0]}? " if near else ""

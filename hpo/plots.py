@@ -1,7 +1,7 @@
 """Pictures of a training: learning curves, confusion matrix, the most confidently wrong images.
 
-As a program (`python -m hpo.plots`) it draws what it is told on standard input, one JSON object per line -
-{"draw": NAME, "to": FILE, "arguments": {...}} - at the lowest priority, until the input ends: training goes first.
+As a program (`python -m hpo.plots`) it reads requests from standard input, one JSON object per line -
+{"draw": NAME, "to": FILE, "arguments": {...}} - and draws them at the lowest priority: training comes first.
 """
 
 import io
@@ -20,15 +20,15 @@ from hpo import files
 
 
 def learning_curve(curves: dict[str, Sequence[float]]) -> bytes:
-    """Return training and validation accuracy and loss by epoch as PNG; what is missing is left out."""
+    """Return training and validation accuracy and loss by epoch as PNG; missing curves are left out."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, what in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for part, style in (("train", "--"), ("validation", "-")):
-            values = curves.get(f"{part}_{what}", ())
+            values = curves.get(f"{part}_{quantity}", ())
             if len(values):
                 axes.plot(range(1, len(values) + 1), values, style, label=part, linewidth=1.8)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(what)
+        axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
         axes.legend()
     return _png(figure)
@@ -82,7 +82,7 @@ DRAWINGS: dict[str, Callable[..., bytes]] = {
 
 
 def main() -> None:
-    """Draw what standard input asks for."""
+    """Draw the pictures that standard input asks for, until it ends."""
     if hasattr(os, "nice"):
         os.nice(19)
     for line in sys.stdin:

@@ -16,7 +16,8 @@ from PIL import Image
 import hpo
 from hpo import data
 from hpo.config import CNN, MLP, Adam, OwnData, Split, TrialConfig
-from hpo.data import InputFormat, decode_file, decode_rows, own
+from hpo.data import InputFormat, decode_file, decode_rows, user_data
+from hpo.data.images import read_folder
 from hpo.errors import DataError, HpoError, UsageError
 from hpo.results import model_folder, retrain, test_evaluation
 from hpo.results.export import Export
@@ -38,7 +39,7 @@ def training_rows(source: OwnData) -> tuple[Rows, InputFormat]:
     """
     info = data.info(source)
     parts = data.load_parts(info, Split(0.25))
-    rows = own.read(source).train.x
+    rows = user_data.read(source).train.x
     x = rows if parts.encoding is None else parts.encoding.apply(rows)
     kept = InputFormat.of(info, parts.encoding)
     content = {"kind": kept.kind, "shape": list(kept.shape), "scale": kept.scale, **kept.to_dict()}
@@ -106,7 +107,7 @@ def test_image_folders(suffix: str, grey: bool, grey_files: bool, tmp_path: Path
     root = tmp_path / "pictures"
     paths = {name: [picture(root, name, i, suffix, grey_files) for i in range(8)] for name in ("a", "b")}
     source = OwnData(image_folder=str(root), size=12, grey=grey)
-    x, names, _ = own._folder(root, source)
+    x, names, _ = read_folder(root, 12, grey=grey, skip_broken=False)
     _, inputs = training_rows(source)
     assert inputs.shape == ((1 if grey else 3), 12, 12)
     in_order = [path for name in ("a", "b") for path in sorted(paths[name])]
@@ -304,7 +305,7 @@ def test_classes_that_differ_by_orientation_alone(tmp_path: Path):
     assert model.predict(paths).tolist() == labels
     assert [p.label for p in predict(model, paths)] == labels, "no --resize is needed: training scaled them itself"
     # Arrays by the same network: channels last or first, as training's rows.
-    x, names, _ = own._folder(again, OwnData(image_folder=str(again), size=16))
+    x, names, _ = read_folder(again, 16, grey=False, skip_broken=False)
     assert model.predict(x).tolist() == model.predict(x.transpose(0, 2, 3, 1)).tolist() == names
     probabilities = model.predict_proba(paths)
     assert probabilities.dtype == np.float64 and probabilities.shape == (40, 2)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hpo import data
 from hpo.config import OwnData, Split
-from hpo.data import loading, own
+from hpo.data import loading, user_data
 from hpo.errors import DataError, HpoError, UsageError
 
 Frame = pd.DataFrame
@@ -62,8 +62,8 @@ def test_what_fills_the_gaps_is_learned_from_training_rows_alone(table: Path):
     before = parts_of(source)
     assert before.encoding is not None
     [age] = [column for column in before.encoding.columns if column.name == "age"]
-    whole = own.read(source).train
-    train, validation = loading._cut(whole.y, Split(0.2), "people")
+    whole = user_data.read(source).train
+    train, validation = loading.split_rows(whole.y, Split(0.2), "people")
     assert age.median == np.nanmedian(whole.x.iloc[train]["age"])
     assert age.median != np.nanmedian(whole.x["age"]), "else the test would prove nothing"
     missing = np.flatnonzero(whole.x.iloc[validation]["age"].isna())

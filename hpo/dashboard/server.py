@@ -46,8 +46,6 @@ def serve(app: Application, host: str, port: int, ready: Callable[[str], None] =
     try:
         server = waitress.create_server(app, host=host, port=port, threads=THREADS, ident="hpo")
     except OSError as error:
-        raise HpoError(
-            f"dashboard: {host}:{port} is not available: {error.strerror}. Choose another --port."
-        ) from error
+        raise HpoError(f"dashboard: {host}:{port} cannot be used: {error.strerror}. Choose another --port.") from error
     ready(f"http://{host if host != '0.0.0.0' else 'localhost'}:{server.effective_port}")
     server.run()

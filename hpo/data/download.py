@@ -1,7 +1,7 @@
 """Have torchvision download a data set and leave it as IDX files: `python -m hpo.data.download CLASS FOLDER`.
 
-torchvision checks what it downloads against its own MD5 sums. Run as a child, so that it can be given up, and so
-that what torchvision unpickles there (CIFAR-10's batches, after that check) stays out of the program.
+torchvision checks its downloads against MD5 sums. It runs as a child process, so that it can be stopped, and so that
+what torchvision unpickles (CIFAR-10's batches, after that check) stays out of the main program.
 """
 
 import struct
@@ -19,13 +19,13 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     path.write_bytes(header + np.ascontiguousarray(array).tobytes())
 
 
-def convert(found: Any, folder: Path, part: str) -> None:
+def convert(data_set: Any, folder: Path, part: str) -> None:
     """Write the images and labels of a torchvision data set: [N, H, W] grey or [N, C, H, W] coloured."""
-    images = np.asarray(found.data, dtype=np.uint8)
+    images = np.asarray(data_set.data, dtype=np.uint8)
     if images.ndim == 4:
         images = images.transpose(0, 3, 1, 2)
     write_idx(folder / f"{part}-images-idx{images.ndim}-ubyte", images)
-    write_idx(folder / f"{part}-labels-idx1-ubyte", np.asarray(found.targets, dtype=np.uint8))
+    write_idx(folder / f"{part}-labels-idx1-ubyte", np.asarray(data_set.targets, dtype=np.uint8))
 
 
 def main(name: str, folder: Path) -> None:

@@ -50,7 +50,7 @@ def read_folder(root: Path, size: int, *, grey: bool, skip_broken: bool) -> tupl
             np.savez(temporary, x=x, names=np.array(names))
     except OSError as error:
         raise DataError(
-            f"{cached}: cannot be written: {error.strerror or error}. Set HPO_DATA to a folder of your own."
+            f"{cached}: cannot be written: {error.strerror or error}. Set HPO_DATA to another folder."
         ) from error
     return x, names, digest
 

@@ -1,4 +1,4 @@
-"""What a trained network must know of its inputs to read new files and arrays exactly as training read its own."""
+"""The format of a network's inputs: new files, arrays and tables are read exactly as training read its rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class InputFormat:
             scale=info.scale,
             encoding=encoding,
             feature_names=info.columns,
-            **_defaults(info.own),
+            **_defaults(info.user_data),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,10 +77,10 @@ class InputFormat:
         )
 
 
-def _defaults(own: OwnData | None) -> dict[str, Any]:
+def _defaults(source: OwnData | None) -> dict[str, Any]:
     return {
-        "image_fit": "crop" if own is not None and own.kind == "image_folder" else "exact",
-        "reshape": own is not None and own.shape is not None,
+        "image_fit": "crop" if source is not None and source.kind == "image_folder" else "exact",
+        "reshape": source is not None and source.shape is not None,
     }
 
 

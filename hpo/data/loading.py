@@ -1,4 +1,4 @@
-"""Read data sets into arrays, cut validation off training, and say by a fingerprint what was read.
+"""Read data sets into arrays, split validation from training, and identify the content by a fingerprint.
 
 The test part has its own function: the search never calls it.
 """
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.config import OwnData, Split
-from hpo.data import own
+from hpo.data import user_data
 from hpo.data.cache import checksum, path_of, verify
 from hpo.data.encoding import Encoding
-from hpo.data.own import Rows
 from hpo.data.registry import DataFile, DataInfo, known_info
+from hpo.data.user_data import Rows
 from hpo.errors import DataError
 
 Array = NDArray[np.generic]
@@ -30,32 +30,32 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Parts:
-    """The training split, cut into what is trained on and what is validated on, and how to standardize both."""
+    """The training split, divided into training and validation rows, and the numbers that standardize both."""
 
     info: DataInfo
     train: Inputs
     validation: Inputs
     mean: NDArray[np.float32]
-    """Of `x / scale` over the training rows: one number per channel of images, per column of tables."""
+    """Mean of `x / scale` over the training rows: one number per channel of images, per column of tables."""
     std: NDArray[np.float32]
-    """The same, with 1 where a column never changes."""
+    """Standard deviation of the same, with 1 where a column never changes."""
     fingerprint: str
     encoding: Encoding | None = None
-    """How the columns of a table of the user's own became numbers."""
+    """How the columns of the user's table became numbers; None for other data."""
 
 
 def info(source: str | OwnData | None) -> DataInfo:
-    """Return what is known of a data set, the user's own included.
+    """Return the description of a data set, known by name or the user's.
 
     Raises: UsageError for an unknown name or a missing file, DataError for what is wrong in a file.
     """
-    return own.describe(source) if isinstance(source, OwnData) else known_info(source)
+    return user_data.describe(source) if isinstance(source, OwnData) else known_info(source)
 
 
 def load_parts(data: DataInfo, split: Split) -> Parts:
     """Read the training split and cut it. Raises: DataError for missing or damaged files."""
     everything, encoding = _read(data, test=False), None
-    train_rows, validation_rows = _cut(everything.y, split, data.name)
+    train_rows, validation_rows = split_rows(everything.y, split, data.name)
     if isinstance(everything, Rows):
         encoding = Encoding.fit(everything.x.iloc[train_rows], everything.x)
         everything = Inputs(encoding.apply(everything.x, data.name), everything.y)
@@ -87,9 +87,9 @@ def load_test(data: DataInfo, encoding: Encoding | None = None) -> Inputs:
 
 
 def fingerprint(data: DataInfo, split: Split) -> str:
-    """Return what identifies a data set's content and its validation rows."""
+    """Return the hexadecimal digest that identifies a data set's content and its validation rows."""
     everything = _read(data, test=False)
-    return _digest(data, everything, _cut(everything.y, split, data.name)[1])
+    return _digest(data, everything, split_rows(everything.y, split, data.name)[1])
 
 
 def class_counts(data: DataInfo) -> dict[str, int]:
@@ -100,8 +100,8 @@ def class_counts(data: DataInfo) -> dict[str, int]:
 
 def _digest(data: DataInfo, everything: Inputs | Rows, validation_rows: NDArray[np.int64]) -> str:
     digest = hashlib.sha256()
-    if data.own is not None:
-        digest.update(own.read(data.own).digest.encode())
+    if data.user_data is not None:
+        digest.update(user_data.read(data.user_data).digest.encode())
     elif data.files:  # whose checksums were verified on reading; those of the test files count too
         for file in data.files:
             digest.update(checksum(data, file).encode())
@@ -114,7 +114,7 @@ def _digest(data: DataInfo, everything: Inputs | Rows, validation_rows: NDArray[
     return digest.hexdigest()
 
 
-def _cut(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_rows(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return training and validation rows: stratified, the same for the same seed."""
     from sklearn.model_selection import train_test_split
 
@@ -130,10 +130,10 @@ def _cut(labels: NDArray[np.int64], split: Split, name: str) -> tuple[NDArray[np
 
 
 def _read(data: DataInfo, *, test: bool) -> Inputs | Rows:
-    if data.own is not None:
-        content = own.read(data.own)
+    if data.user_data is not None:
+        content = user_data.read(data.user_data)
         rows = content.test if test else content.train
-        return rows if data.own.kind == "csv" else Inputs(rows.x, rows.y)
+        return rows if data.user_data.kind == "csv" else Inputs(rows.x, rows.y)
     if not data.files:
         return _bundled(data, test=test)
     images, labels = data.files[2:] if test else data.files[:2]

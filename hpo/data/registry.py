@@ -1,4 +1,4 @@
-"""Which data sets there are: shapes, classes, files with their checksums, and where to get them."""
+"""The data sets known by name: shapes, classes, files with their checksums, and their sources."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,17 +9,17 @@ from hpo.errors import UsageError, suggestion
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of a data set, as it lies in the cache: not compressed."""
+    """One file of a data set, as it is in the cache: not compressed."""
 
     name: str
     size: int
     sha256: str = ""
-    """Empty where torchvision alone knows the data's sums: it checks its download, and what came is noted then."""
+    """Empty where only torchvision knows the sums: it checks its download, and hpo notes the sum then."""
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What is known of a data set before it is read."""
+    """The description of a data set."""
 
     name: str
     title: str
@@ -30,22 +30,22 @@ class DataInfo:
     rows: tuple[int, int]
     """Training and test rows."""
     scale: float = 1.0
-    """What the numbers are divided by before they are standardized."""
+    """Divisor of the numbers before they are standardized."""
     files: tuple[DataFile, ...] = ()
-    """None for a data set that comes with scikit-learn."""
+    """Empty for a data set that comes with scikit-learn."""
     torchvision: str = ""
-    """Its class in `torchvision.datasets`, which can download it."""
+    """Name of the class in `torchvision.datasets` that can download it."""
     system_folder: str = ""
-    """Where a system package installs it."""
+    """Folder where a system package installs it."""
     debian_package: str = ""
-    own: OwnData | None = None
-    """Where the user's own data is."""
+    user_data: OwnData | None = None
+    """Source of the data, where it is the user's."""
     columns: tuple[str, ...] = ()
     """Names of the numbers of a row, where an npz file gives them."""
 
 
 def _mnist_files(sums: tuple[str, str, str, str] = ("", "", "", "")) -> tuple[DataFile, ...]:
-    """Return the four files that MNIST and its likes consist of, with the SHA-256 sums of their content."""
+    """Return the four files that data sets in MNIST's format consist of, with the SHA-256 sums of their content."""
     parts = (
         ("train-images-idx3-ubyte", 47040016),
         ("train-labels-idx1-ubyte", 60008),
@@ -180,7 +180,7 @@ def known() -> list[str]:
 
 
 def known_info(name: str | None) -> DataInfo:
-    """Return what is known of a data set. Raises: UsageError for an unknown name, or for none."""
+    """Return the description of a data set. Raises: UsageError for an unknown name, or for none."""
     if not name:
         raise UsageError("data: is required by this space. Give your own: --data FILE_OR_FOLDER [--target COLUMN].")
     if name not in DATA_SETS:

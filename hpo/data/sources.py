@@ -1,8 +1,8 @@
-"""Where a data set's files come from when the cache lacks them.
+"""Sources of a data set's files, for those that the cache lacks.
 
-A source is a function that leaves the files, compressed or not, somewhere below a folder. Programs that
-reach for the network run as children and are ended after ten silent seconds, whatever it is they wait for:
-a name server, a connection or the next byte.
+A source is a function that puts the files, compressed or not, somewhere below a folder. Programs that use the network
+run as child processes and are stopped after ten seconds without progress, whatever they wait for: a name server, a
+connection or the next byte.
 """
 
 import os
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from hpo.data.registry import DataInfo
 
-PATIENCE = 10.0
-"""Seconds without a new byte after which a source is given up."""
+TIMEOUT = 10.0
+"""Seconds without a new byte after which a source is stopped."""
 START_UP = 120.0
 """Seconds that a child may take to import torch before it says that it is ready."""
 
 ReportBytes = Callable[[int], None]
-"""Told how many bytes have arrived so far."""
+"""Called with the number of bytes that have arrived."""
 
 
 class SourceError(Exception):
-    """A source that did not give the data; its text says why, to be read after the source's name."""
+    """A source failed; the text gives the reason, to be read after the source's name."""
 
 
 def sources(data: DataInfo) -> Iterator[tuple[str, Callable[[Path, ReportBytes], Path]]]:
-    """Yield the sources of a data set, in the order to try them: name, and what brings the files."""
+    """Yield the sources of a data set in the order to try them: name, and the function that gets the files."""
     if data.system_folder:
         yield data.system_folder, lambda folder, progress: _system(data)
     if data.torchvision:
@@ -41,43 +41,43 @@ def sources(data: DataInfo) -> Iterator[tuple[str, Callable[[Path, ReportBytes],
 def _system(data: DataInfo) -> Path:
     folder = Path(data.system_folder)
     if not folder.is_dir():
-        raise SourceError("not there")
+        raise SourceError("no such folder")
     return folder
 
 
 def _torchvision(data: DataInfo, folder: Path, progress: ReportBytes) -> Path:
     command = [sys.executable, "-m", "hpo.data.download", data.torchvision, str(folder)]
-    _watched(command, folder, progress, ready="ready")
+    run_child(command, folder, progress, ready="ready")
     return folder
 
 
 def _debian(data: DataInfo, folder: Path, progress: ReportBytes) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise SourceError("no apt here")
+        raise SourceError("apt is not installed")
     try:
-        _watched(["apt-get", "download", data.debian_package], folder, progress)
-    except _Refused:
-        # apt's lists are missing or stale: lists of our own need no root.
+        run_child(["apt-get", "download", data.debian_package], folder, progress)
+    except _Failed:
+        # apt's lists are missing or out of date: private lists need no root.
         for part in ("lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True)
         private = [f"-oDir::State::Lists={folder}/lists", f"-oDir::Cache={folder}/cache"]
-        _watched(["apt-get", *private, "update"], folder, lambda size: None)
-        _watched(["apt-get", *private, "download", data.debian_package], folder, progress)
+        run_child(["apt-get", *private, "update"], folder, lambda size: None)
+        run_child(["apt-get", *private, "download", data.debian_package], folder, progress)
     packages = list(folder.glob("*.deb"))
     if not packages:
         raise SourceError(f"no package {data.debian_package}")
-    _watched(["dpkg-deb", "-x", str(packages[0]), str(folder / "unpacked")], folder, lambda size: None)
+    run_child(["dpkg-deb", "-x", str(packages[0]), str(folder / "unpacked")], folder, lambda size: None)
     return folder / "unpacked"
 
 
-class _Refused(SourceError):
-    """The child ended with an error of its own: another way to ask may do better."""
+class _Failed(SourceError):
+    """The child process ended with an error: another command may succeed."""
 
 
-def _watched(command: list[str], folder: Path, progress: ReportBytes, ready: str = "") -> None:
-    """Run a child in a folder; whatever makes the folder grow, its own output too, is a sign of life.
+def run_child(command: list[str], folder: Path, progress: ReportBytes, ready: str = "") -> None:
+    """Run a child process in a folder; whatever makes the folder grow, its output too, counts as progress.
 
-    Raises: SourceError after `PATIENCE` silent seconds, _Refused if the child fails.
+    Raises: SourceError after `TIMEOUT` seconds without progress, _Failed if the child fails.
     """
     log = folder / "log.txt"
     with log.open("wb") as output:
@@ -90,21 +90,21 @@ def _watched(command: list[str], folder: Path, progress: ReportBytes, ready: str
             env={**os.environ, "PYTHONUNBUFFERED": "1", "LC_ALL": "C"},
         )
         try:
-            size, last_life, waiting_for_start = -1, time.monotonic(), bool(ready)
+            size, last_progress, waiting_for_start = -1, time.monotonic(), bool(ready)
             while child.poll() is None:
                 time.sleep(0.1)
                 now_size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
                 if now_size != size:
-                    size, last_life = now_size, time.monotonic()
+                    size, last_progress = now_size, time.monotonic()
                     progress(size)
                 if waiting_for_start and ready in log.read_text(errors="replace"):
-                    waiting_for_start, last_life = False, time.monotonic()
-                if time.monotonic() - last_life > (START_UP if waiting_for_start else PATIENCE):
-                    raise SourceError(f"silent for {PATIENCE:.0f} s")
+                    waiting_for_start, last_progress = False, time.monotonic()
+                if time.monotonic() - last_progress > (START_UP if waiting_for_start else TIMEOUT):
+                    raise SourceError(f"no progress for {TIMEOUT:.0f} s")
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
     if child.returncode != 0:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise _Refused(lines[-1][:200] if lines else f"exit code {child.returncode}")
+        raise _Failed(lines[-1][:200] if lines else f"exit code {child.returncode}")

@@ -1,1 +1,1 @@
-"""Proofs and checks on the user's own machine."""
+"""Proofs and checks on the user's machine."""

@@ -1,4 +1,4 @@
-"""What a check says: ok, warning or failure, and the remedy."""
+"""The result of a check: ok, warning or failure, and the remedy."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,24 +21,24 @@ class Finding:
 
 
 def ok(check: str, text: str) -> Finding:
-    """Return that all is well."""
+    """Return the finding that all is well."""
     return Finding(check, "ok", text)
 
 
 def warning(check: str, text: str, remedy: str) -> Finding:
-    """Return what will do, but could be better."""
+    """Return the finding that something works, but could be better."""
     return Finding(check, "warning", text, remedy)
 
 
 def failure(check: str, text: str, remedy: str) -> Finding:
-    """Return what will not do."""
+    """Return the finding that something does not work."""
     return Finding(check, "failure", text, remedy)
 
 
-def guarded(check: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Return what a check finds; what it raises is a failure of its own, not the end of the examination."""
+def guarded(check: str, examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield the findings of a check; an error in it becomes a failure, and does not stop the other checks."""
     try:
-        yield from look()
+        yield from examine()
     except HpoError as error:
         rule, _, remedy = str(error).partition(". ")
         yield failure(check, rule, remedy)
@@ -47,7 +47,7 @@ def guarded(check: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
 
 
 def milliseconds(action: Callable[[], object], repeats: int = 5) -> float:
-    """Return the fastest of some runs."""
+    """Return the milliseconds that the fastest of some runs took."""
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()

@@ -18,23 +18,25 @@ from hpo.store.database.url import configured, shown
 from hpo.store.leases import claims
 
 SLOW_MS = 50.0
-"""A store that takes longer for one question is far away, or busy."""
+"""Milliseconds for one query above which a store is too far away, or busy."""
 LITTLE_GB = 2.0
+"""Free gigabytes below which a disk is reported."""
 
 
 def check_machine(storage: str | None) -> Iterator[Finding]:
-    """Look at everything that does not depend on a space."""
-    for check, look in (
-        ("versions", _versions),
-        ("device", _devices),
-        ("store", lambda: _store(storage)),
-        ("data", _data),
-        ("disk", lambda: _disk(storage)),
+    """Check everything that does not depend on a space: versions, devices, store, data, disk."""
+    for check, examine in (
+        ("versions", check_versions),
+        ("device", check_devices),
+        ("store", lambda: check_store(storage)),
+        ("data", check_data_sets),
+        ("disk", lambda: check_disk(storage)),
     ):
-        yield from guarded(check, look)
+        yield from guarded(check, examine)
 
 
-def _versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[Finding]:
+    """Check that torch and torchvision fit each other."""
     import torch
     import torchvision
 
@@ -49,34 +51,36 @@ def _versions() -> Iterator[Finding]:
         yield failure("versions", both, "Install both together: pip install --force-reinstall torch torchvision")
 
 
-def _devices() -> Iterator[Finding]:
+def check_devices() -> Iterator[Finding]:
+    """Check the devices for training, their free memory, and the load of the machine."""
     import torch
 
     from hpo.training.devices import choose_device
 
-    found = choose_device("auto")
-    if found.type == "cuda":
+    device = choose_device("auto")
+    if device.type == "cuda":
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)
             text = f"cuda:{i} {torch.cuda.get_device_name(i)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
             if free < 0.2 * total:
-                yield warning("device", text, "Something else uses it: see nvidia-smi.")
+                yield warning("device", text, "Another program uses it: see nvidia-smi.")
             else:
                 yield ok("device", text)
     else:
-        yield ok("device", f"{found}, {os.cpu_count()} cores; one worker per core, one thread each")
+        yield ok("device", f"{device}, {os.cpu_count()} cores; one worker per core, one thread each")
     if shutil.which("nvidia-smi") and not torch.cuda.is_available():
-        yield warning("device", "an NVIDIA driver is here, but torch cannot use it", "Install a torch built for CUDA.")
+        yield warning("device", "torch cannot use the NVIDIA driver of this machine", "Install a torch built for CUDA.")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     cores = os.cpu_count() or 1
     if load > 0.5 * cores:
         yield warning("device", f"the machine is busy: load {load:.1f} on {cores} cores", "Trials will take longer.")
 
 
-def _store(storage: str | None) -> Iterator[Finding]:
+def check_store(storage: str | None) -> Iterator[Finding]:
+    """Check how fast the store answers, and that every running trial has a living worker."""
     url = configured(storage)
     if not exists(url):
-        yield warning("store", f"{shown(url)} does not exist yet", "hpo run and hpo init make it.")
+        yield warning("store", f"{shown(url)} does not exist yet", "hpo run and hpo init create it.")
         return
     store = open_store(url)
 
@@ -91,7 +95,7 @@ def _store(storage: str | None) -> Iterator[Finding]:
     reading, writing = milliseconds(ask), milliseconds(lock)
     text = f"{shown(url)} answers in {reading:.1f} ms, a write transaction takes {writing:.1f} ms"
     if max(reading, writing) > SLOW_MS:
-        yield warning("store", text, "Move it nearer, or look who else is busy there.")
+        yield warning("store", text, "Move it to a nearer machine, or check what else runs on its machine.")
     else:
         yield ok("store", text)
     trials, leases, workers = schema.trials.c, schema.hpo_leases.c, schema.hpo_workers.c
@@ -103,34 +107,36 @@ def _store(storage: str | None) -> Iterator[Finding]:
     dead = [worker for worker in known if claims.died_here(worker)]
     if zombies:
         yield warning(
-            "store", f"{zombies} trials are RUNNING without a worker of hpo's", "Were they made by another tool?"
+            "store", f"{zombies} trials are RUNNING without a worker of hpo", "Were they created by another tool?"
         )
     elif dead:
-        remedy = "Their trials go on as soon as a worker of the study runs."
+        remedy = "Their trials are resumed as soon as a worker of the study runs."
         yield warning("store", f"{len(dead)} of {len(known)} workers are dead", remedy)
     else:
-        yield ok("store", f"no zombies; {len(known)} workers at work")
+        yield ok("store", f"no trial without a worker; {len(known)} workers are running")
 
 
-def _data() -> Iterator[Finding]:
+def check_data_sets() -> Iterator[Finding]:
+    """Check which data sets are in the cache, complete and intact."""
     for name in data.known():
         state = data.state(data.info(name))
         if state == "ready":
-            yield ok("data", f"{name} is here and intact")
+            yield ok("data", f"{name} is complete and intact")
         else:
             yield warning("data", f"{name}: {state}", f"hpo data fetch {name}")
 
 
-def _disk(storage: str | None) -> Iterator[Finding]:
+def check_disk(storage: str | None) -> Iterator[Finding]:
+    """Check the free space and the permissions of the folders for data and artifacts."""
     root = configured_root(configured(storage))
     places = {"data": data.cache_folder()} | ({} if "://" in root else {"artifacts": Path(root)})
     for what, path in places.items():
-        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-        free = shutil.disk_usage(there).free / 1e9
+        existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        free = shutil.disk_usage(existing).free / 1e9
         text = f"{free:.1f} GB free for {what} ({path})"
-        if not os.access(there, os.W_OK):
-            yield failure("disk", f"{there} cannot be written", "Set HPO_DATA and HPO_ARTIFACTS to folders of yours.")
+        if not os.access(existing, os.W_OK):
+            yield failure("disk", f"{existing} cannot be written", "Set HPO_DATA and HPO_ARTIFACTS to other folders.")
         elif free < LITTLE_GB:
-            yield warning("disk", text, "Checkpoints need room: free some, or lower checkpoints.max_megabytes.")
+            yield warning("disk", text, "Checkpoints need space: free some, or lower checkpoints.max_megabytes.")
         else:
             yield ok("disk", text)

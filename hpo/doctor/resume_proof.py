@@ -1,7 +1,7 @@
-"""Proof that a killed trial goes on as if nothing had happened: one is killed and resumed, one is left alone.
+"""Proof that a killed trial resumes exactly: one trial is killed and resumed, the same trial runs without interruption.
 
-Both are trained by real workers in processes of their own, on stores in a temporary folder. What is compared
-is all that training leaves: the weights, the optimizer's and the batch statistics' state, and the curve.
+Both are trained by real worker processes, on stores in a temporary folder. Everything that training leaves is
+compared: the weights, the state of the optimizer and of the batch statistics, and the curve.
 """
 
 import os
@@ -27,59 +27,60 @@ from hpo.training.engine import Checkpoint
 
 NAME = "doctor"
 FIGURES = ("epoch", "validation_accuracy", "validation_loss", "train_accuracy", "train_loss")
-"""What of an epoch's result must agree; its seconds cannot."""
+"""Fields of an epoch's result that must agree; its seconds cannot."""
 
 
 @dataclass(frozen=True)
 class ResumeProof:
-    """What became of a trial that was killed, beside the same trial left alone."""
+    """A trial that was killed and resumed, compared with the same trial without interruption."""
 
     summary: str
-    """Of the config."""
+    """The config in one line."""
     epochs: int
     killed_after: int
-    """Epochs that its last checkpoint held when it was killed."""
+    """Epochs in its last checkpoint when it was killed."""
     tensors: int
-    """So many were compared."""
+    """Number of tensors that were compared."""
     differing: tuple[str, ...]
-    """What is not the same bit for bit; empty if all is."""
+    """Names of what differs in any bit; empty if nothing does."""
 
 
-def prove_resume(space: SearchSpace, seed: int, device: str, say: Callable[[str], None]) -> ResumeProof:
+def prove_resume(space: SearchSpace, seed: int, device: str, progress: Callable[[str], None]) -> ResumeProof:
     """Train a space's first trial twice, killing it once, and compare.
 
-    Raises: TrainingError if a worker fails or if the trial is too short to be killed; HpoError for bad data.
+    `progress` is called with what is done next. Raises: TrainingError if a worker fails or the trial is too short to be
+    killed; HpoError for wrong data.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        say("training without interruption")
+        progress("training without interruption")
         whole = _Trial(Path(temporary) / "whole", space, seed, device)
         whole.finish()
         expected = whole.state()
         epochs = expected.config.epochs
-        say(f"training once more, to be killed after about {(epochs + 1) // 2} of {epochs} epochs")
+        progress(f"training again, to be killed after about {(epochs + 1) // 2} of {epochs} epochs")
         killed = _Trial(Path(temporary) / "killed", space, seed, device)
         after = killed.kill((epochs + 1) // 2)
-        say(f"killed after epoch {after}; another worker goes on")
+        progress(f"killed after epoch {after}; another worker resumes it")
         killed.finish()
-        found = killed.state()
-    return ResumeProof(expected.config.summary(), epochs, after, len(expected.tensors), _differences(expected, found))
+        resumed = killed.state()
+    return ResumeProof(expected.config.summary(), epochs, after, len(expected.tensors), _differences(expected, resumed))
 
 
-def _differences(expected: Checkpoint, found: Checkpoint) -> tuple[str, ...]:
-    differing = [] if expected.config == found.config else ["config"]
-    names = sorted(expected.tensors.keys() | found.tensors.keys())
+def _differences(expected: Checkpoint, resumed: Checkpoint) -> tuple[str, ...]:
+    differing = [] if expected.config == resumed.config else ["config"]
+    names = sorted(expected.tensors.keys() | resumed.tensors.keys())
     for name in names:
-        one, other = expected.tensors.get(name), found.tensors.get(name)
+        one, other = expected.tensors.get(name), resumed.tensors.get(name)
         if one is None or other is None or one.dtype != other.dtype or one.tobytes() != other.tobytes():
             differing.append(name)
     for figure in FIGURES:
-        if [getattr(r, figure) for r in expected.history] != [getattr(r, figure) for r in found.history]:
+        if [getattr(r, figure) for r in expected.history] != [getattr(r, figure) for r in resumed.history]:
             differing.append(f"curve of {figure}")
     return tuple(differing)
 
 
 class _Trial:
-    """One trial's study, store and files in a folder of its own."""
+    """A study of one trial, with its store and files in a separate folder."""
 
     def __init__(self, folder: Path, space: SearchSpace, seed: int, device: str) -> None:
         folder.mkdir()
@@ -87,7 +88,7 @@ class _Trial:
         self._environment = os.environ | {"HPO_STORAGE": self._url, "HPO_ARTIFACTS": str(folder)}
         recipe = StudyRecipe(
             seed=seed,
-            engine="solo",  # what is packed agrees up to rounding, not to the bit
+            engine="solo",  # the packed engine agrees up to rounding only
             budget=Budget(trials=1, max_failures=1),
             sampler=Sampler(name="random"),
             pruner=Pruner(name="none"),
@@ -104,13 +105,14 @@ class _Trial:
         return subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> None:
-        """Have a worker train the trial to its end."""
-        _, said = (worker := self._start()).communicate()
+        """Run a worker that trains the trial to its end."""
+        worker = self._start()
+        _, errors = worker.communicate()
         if worker.returncode != 0:
-            raise TrainingError(f"the worker ended with exit code {worker.returncode}: {said.strip()}")
+            raise TrainingError(f"the worker ended with exit code {worker.returncode}: {errors.strip()}")
 
     def kill(self, after: int) -> int:
-        """Kill a worker (SIGKILL) when its checkpoint holds so many epochs; return how many it holds."""
+        """Kill a worker (SIGKILL) when its checkpoint has `after` epochs or more; return how many it has."""
         worker = self._start()
         while worker.poll() is None:
             state = self._saved()
@@ -119,9 +121,9 @@ class _Trial:
                 worker.wait()
                 return len(self.state().history)
             time.sleep(0.002)
-        _, said = worker.communicate()
+        _, errors = worker.communicate()
         if worker.returncode != 0:
-            raise TrainingError(f"the worker ended with exit code {worker.returncode}: {said.strip()}")
+            raise TrainingError(f"the worker ended with exit code {worker.returncode}: {errors.strip()}")
         raise TrainingError("the trial ended before it could be killed: it is too short. Choose a larger --space.")
 
     def _saved(self) -> Checkpoint | None:

@@ -1,4 +1,4 @@
-"""From a study's winner to a file that is enough to train it again."""
+"""Export: a study's winner as a file that is enough to train it again."""
 
 import hashlib
 import json
@@ -32,12 +32,12 @@ A complete training run. Train it: hpo train THIS_FILE -o FOLDER
 
 @dataclass(frozen=True)
 class Export:
-    """A config to keep, where it comes from, and how it was chosen."""
+    """A config, its provenance, and how it was chosen."""
 
     config: TrialConfig
     provenance: dict[str, Any]
     chosen: str
-    """In words: the confirmed winner, or only the best trial."""
+    """How it was chosen, in words: the confirmed winner, or only the best trial."""
 
 
 def winner(store: Store, study: StudyRecord, number: int | None = None) -> Export:
@@ -51,7 +51,7 @@ def winner(store: Store, study: StudyRecord, number: int | None = None) -> Expor
     if not best:
         raise StudyError(
             f'Study "{study.name}" has no complete trial ({state.finished} finished, all pruned). '
-            f"Go on with it: hpo run --study {study.name}"
+            f"Continue it: hpo run --study {study.name}"
         )
     [trial] = best
     if number is not None:
@@ -68,7 +68,7 @@ def winner(store: Store, study: StudyRecord, number: int | None = None) -> Expor
         "validation_score": trial.value,
         "chosen_by_hand": True if number is not None else None,
         "searched_at": study.recipe.fidelity.fields() or None,
-        **_confirmed(confirmed),
+        **_confirmation_fields(confirmed),
         "finished_trials": state.finished,
         "space": study.space_name,
         "space_digest": hashlib.sha256(json.dumps(study.space.identity(), sort_keys=True).encode()).hexdigest(),
@@ -114,19 +114,19 @@ def describe(provenance: dict[str, Any]) -> str:
     return "a configuration without provenance"
 
 
-def _confirmed(result: Confirmation | None) -> dict[str, Any]:
+def _confirmation_fields(result: Confirmation | None) -> dict[str, Any]:
     if result is None:
         return {"confirmed": False}
-    found: Candidate = result.winner
-    promise = found.promise
+    winner: Candidate = result.winner
+    promise = winner.promise
     return {
         "confirmed": True,
         "verdict": result.verdict,
         "better_than_baseline": result.certain,
-        "fresh_seeds": len(found.values),
-        "fresh_values": [round(value, 6) for value in found.values],
-        "fresh_mean": round(found.mean, 6),
-        "fresh_mean_interval": [round(found.interval.low, 6), round(found.interval.high, 6)],
+        "fresh_seeds": len(winner.values),
+        "fresh_values": [round(value, 6) for value in winner.values],
+        "fresh_mean": round(winner.mean, 6),
+        "fresh_mean_interval": [round(winner.interval.low, 6), round(winner.interval.high, 6)],
         "promised_test_accuracy": promise and [round(promise.low, 6), round(promise.high, 6)],
         "confidence": LEVEL,
     }

@@ -15,7 +15,7 @@ from hpo.results.model_folder import Classifier
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
 TOLERANCE = 1e-4
-"""How far a logit may differ, for libraries add up in another order."""
+"""Largest difference of a logit: libraries sum in another order."""
 
 
 def check_model_format(name: str) -> str:
@@ -76,7 +76,7 @@ def _onnx(classifier: Classifier, examples: Tensor) -> tuple[bytes, Answer]:
         _program(classifier, examples), input_names=["x"], output_names=["logits"], dynamo=True, verbose=False
     )
     if program is None:
-        raise TrainingError("onnx: torch.onnx gave nothing.")
+        raise TrainingError("onnx: torch.onnx returned no program.")
     content: bytes = program.model_proto.SerializeToString()
     onnx.checker.check_model(onnx.load_from_string(content))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -1,6 +1,6 @@
 """Intervals of scores: what a mean is worth, what a gap is worth, where a retraining should land.
 
-Three sources of chance are told apart. Training itself (initial weights, data order, dropout) is seen in the
+Three sources of chance are distinguished. Training itself (initial weights, data order, dropout) is seen in the
 spread between seeds. The rows on which a score is taken are a sample too. And the best of many noisy scores
 is high by luck: fresh seeds remove that, no formula does.
 """
@@ -50,9 +50,9 @@ def dunnett_intervals(samples: Sequence[Sequence[float]], control: Sequence[floa
     """
     with warnings.catch_warnings():  # of samples without any spread, whose interval is a point
         warnings.simplefilter("ignore")
-        # A fixed generator, for the quantile is found by random integration.
-        found = stats.dunnett(*samples, control=control, rng=0).confidence_interval(LEVEL)
-    return [Interval(float(low), float(high)) for low, high in zip(found.low, found.high, strict=True)]
+        # A fixed generator, for the quantile is computed by random integration.
+        bounds = stats.dunnett(*samples, control=control, rng=0).confidence_interval(LEVEL)
+    return [Interval(float(low), float(high)) for low, high in zip(bounds.low, bounds.high, strict=True)]
 
 
 def anova_differs(samples: Sequence[Sequence[float]]) -> bool:
@@ -65,8 +65,8 @@ def anova_differs(samples: Sequence[Sequence[float]]) -> bool:
 def proportion_interval(accuracy: float, rows: float) -> Interval:
     """Return Wilson's interval of an accuracy that was taken on so many rows (E. B. Wilson, 1927)."""
     count = max(1, round(rows))
-    found = stats.binomtest(round(accuracy * count), count).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    bounds = stats.binomtest(round(accuracy * count), count).proportion_ci(LEVEL, method="wilson")
+    return Interval(float(bounds.low), float(bounds.high))
 
 
 def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int) -> Interval:

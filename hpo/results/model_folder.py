@@ -1,4 +1,4 @@
-"""The model folder: weights, config, metrics, pictures and a card, enough to use the network and to judge it."""
+"""The model folder: weights, config, metrics, pictures and a card, enough to use and to evaluate the network."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         """Take what a model folder's table [inputs] holds. Raises: KeyError, TypeError, ValueError for less."""
         super().__init__()
         self.image_size = image_size
-        """Width and height that images are scaled to before the network; None for their own."""
+        """Width and height that images are scaled to before the network; None for no scaling."""
         self.network = network
         self.inputs = inputs
         """How files, arrays and tables become the network's input rows."""
@@ -63,7 +63,7 @@ class Classifier(nn.Module):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities, float64 [N, classes]; columns are in the order of `classes`, rows sum to 1.
 
-        X holds raw inputs, decoded as training decoded its own: a path or paths of images, .npz, .csv or .parquet
+        X holds raw inputs, decoded as training decoded its rows: a path or paths of images, .npz, .csv or .parquet
         files; a DataFrame with the table's columns; or an array [N, F], [N, H, W], [N, C, H, W] or [N, H, W, C].
         Raises: UsageError for missing files, DataError for what does not fit the network and for NaN in arrays.
         """
@@ -97,7 +97,7 @@ def write_model_folder(folder: Path, export: Export, trained: Trained, metrics: 
         files.write(WEIGHTS, safetensors.torch.save(weights))
         files.write(CONFIG, (to_toml(export) + _inputs(parts)).encode())
         network = export.config.model
-        if isinstance(network, PythonNetwork):  # beside the weights, which are nothing without it
+        if isinstance(network, PythonNetwork):  # beside the weights, which are useless without it
             source = user_code.path_of(network.python, network.digest)
             files.write(source.name, source.read_bytes())
         files.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())

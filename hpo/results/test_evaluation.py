@@ -1,4 +1,4 @@
-"""The one reading of the test split, at the very end."""
+"""The only reading of the test split, at the very end."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hpo.results.test_scores import test_scores
 
 
 def evaluate_on_test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, dict[str, Any]]:
-    """Test trainings of one config on different seeds; return the one to keep, and all that is known of it.
+    """Test trainings of one config on different seeds; return the one to keep, and its metrics as JSON types.
 
     Kept is the one with the highest validation score or, where validation was trained on, the first.
     `promise` is the interval that its test accuracy should lie in.
@@ -18,16 +18,16 @@ def evaluate_on_test(trained: list[Trained], promise: list[float] | None) -> tup
     kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.final.score(t.run.config.metric))
     info = kept.parts.info
     rows = data.load_test(info, kept.parts.encoding)
-    found = [test_scores(probabilities(t, rows), rows.y, info.classes) for t in trained]
+    scores = [test_scores(probabilities(t, rows), rows.y, info.classes) for t in trained]
     run = kept.run
-    metrics: dict[str, Any] = found[trained.index(kept)]
+    metrics: dict[str, Any] = scores[trained.index(kept)]
     if promise is not None:
         metrics |= {
             "promised_test_accuracy": promise,
             "as_promised": metrics["test_accuracy"] in Interval(promise[0], promise[1]),
         }
     if len(trained) > 1:
-        accuracies = [one["test_accuracy"] for one in found]
+        accuracies = [one["test_accuracy"] for one in scores]
         interval = mean_interval(accuracies)
         metrics["seeds"] = {
             "seeds": [t.run.config.seed for t in trained],

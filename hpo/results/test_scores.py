@@ -1,4 +1,4 @@
-"""What a trained network is worth on the test split: accuracy with its interval, per-class scores, confusions."""
+"""Scores on the test split: accuracy with its interval, per-class scores, confusion matrix."""
 
 from typing import Any
 

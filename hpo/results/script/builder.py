@@ -20,7 +20,7 @@ from hpo.training import augmentation, metrics
 def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
     """Return a script that builds, trains and evaluates the network of a config, in the same way."""
     info = data.info(config.data)
-    if info.own is not None:
+    if info.user_data is not None:
         raise UsageError("--as script: is for the known data sets, got data of your own. Use hpo train and hpo.load.")
     if isinstance(config.model, PythonNetwork):
         raise UsageError("--as script: is for networks of hpo's, got one of your own. Use hpo train and hpo.load.")

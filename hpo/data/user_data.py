@@ -1,4 +1,4 @@
-"""The user's own data: tables (CSV, Parquet), arrays (npz), folders of images. Checked before any trial is spent."""
+"""The user's data: tables (CSV, Parquet), arrays (npz), folders of images. Checked before any trial is run."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Content:
 
 
 def describe(source: OwnData) -> DataInfo:
-    """Return what is to be known of a source. Raises: UsageError if it is not there, DataError for what is wrong."""
+    """Return the description of a source. Raises: UsageError for a missing one, DataError for a wrong content."""
     content = read(source)
     table = source.csv is not None
     shape = (feature_count(content.train.x),) if table else tuple(int(n) for n in content.train.x.shape[1:])
@@ -56,7 +56,7 @@ def describe(source: OwnData) -> DataInfo:
         classes=content.classes,
         rows=(len(content.train.y), len(content.test.y)),
         scale=content.scale,
-        own=source,
+        user_data=source,
         columns=content.columns,
     )
 
@@ -85,7 +85,7 @@ def _table(source: OwnData) -> Content:
     y = np.array([classes.index(name) for name in names], dtype=np.int64)
     digest = files.sha256(Path(path))
     if source.test is None:
-        train, test = _cut(y, source)
+        train, test = _split(y, source)
         return Content(Rows(frame.iloc[train], y[train]), Rows(frame.iloc[test], y[test]), classes, 1.0, digest)
     test_frame, test_names = _frame(source, source.test)
     missing = [column for column in frame.columns if column not in test_frame.columns]
@@ -133,7 +133,7 @@ def _arrays(source: OwnData) -> Content:
     x, y = _pair(path, arrays, ("x", "train_x", "x_train"), ("y", "train_y", "y_train"), source)
     test_path = source.test or path
     test_arrays = arrays if source.test is None else decoding.read_arrays(Path(source.test))
-    first = 1 if source.test is None else 0  # in a file of its own, test rows may be named x too
+    first = 1 if source.test is None else 0  # in a separate file, test rows may be named x too
     test_names = (("x", "x_test", "test_x")[first:], ("y", "y_test", "test_y")[first:])
     scale = 255.0 if x.dtype == np.uint8 else 1.0
     classes = _names(path, arrays, "classes") or tuple(str(i) for i in range(int(y.max()) + 1))
@@ -149,7 +149,7 @@ def _arrays(source: OwnData) -> Content:
             raise DataError(f"{test_path}: test rows must be shaped and labelled as the training rows.")
         train, test = Rows(x, y), Rows(test_x, test_y)
     else:
-        train_rows, test_rows = _cut(y, source)
+        train_rows, test_rows = _split(y, source)
         train, test = Rows(x[train_rows], y[train_rows]), Rows(x[test_rows], y[test_rows])
     digest = files.sha256(Path(path)) + ("" if source.test is None else files.sha256(Path(source.test)))
     return Content(train, test, classes, scale, digest, columns)
@@ -202,7 +202,7 @@ def _images(source: OwnData) -> Content:
     _check_classes(str(root), names, classes)
     y = np.array([classes.index(name) for name in names], dtype=np.int64)
     if test_root is None:
-        train, test = _cut(y, source)
+        train, test = _split(y, source)
         return Content(Rows(x[train], y[train]), Rows(x[test], y[test]), classes, 255.0, digest)
     test_x, test_names, test_digest = _folder(test_root, source)
     unknown = sorted(set(test_names) - set(classes))
@@ -231,7 +231,7 @@ def _check_classes(path: str, names: list[str], classes: tuple[str, ...]) -> Non
         )
 
 
-def _cut(y: NDArray[np.int64], source: OwnData) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _split(y: NDArray[np.int64], source: OwnData) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return training and test rows: stratified, by a fixed seed."""
     from sklearn.model_selection import train_test_split
 
