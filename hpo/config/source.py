@@ -36,7 +36,10 @@ class OwnData:
     csv: str | None = None
     """A CSV file with a header line, or a Parquet file; texts are categories, missing numbers become the median."""
     npz: str | None = None
-    """Arrays x [N, F], [N, H, W] or [N, C, H, W] and y [N], whole numbers from 0; x_test and y_test if there are."""
+    """Arrays x [N, F], [N, H, W], [N, C, H, W] or [N, H, W, C] and y [N], whole numbers from 0.
+
+    Optional: x_test and y_test; classes and columns, texts that name the labels and the numbers of a row.
+    """
     image_folder: str | None = None
     """A folder with one folder of images per class, or with two of those, train and test."""
     target: str | None = None
