@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from hpo.config import MLP, PythonNetwork, TrialConfig
 from hpo.training.dataset import ResidentData
@@ -16,6 +14,7 @@ from hpo.training.packed import lane as lanes
 from hpo.training.packed.cuda_graph import GraphedProgram
 from hpo.training.packed.lane import Lane
 from hpo.training.run import Run
+from hpo.training.torch_compat import TorchDispatchMode, tree_leaves
 from tests.helpers.packing import (
     CPU,
     FEATURES,

@@ -19,6 +19,7 @@ from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData, resident, scaled, standardized
 from hpo.training.engine import Checkpoint, EpochResult, Fault
 from hpo.training.run import Run
+from hpo.training.torch_compat import set_up_torch
 
 OnEpoch = Callable[[EpochResult], None]
 SAVE_SECONDS = 10.0
@@ -68,6 +69,7 @@ def retrain(
 
     Raises: TrainingError if the training diverges or the folder cannot be written.
     """
+    set_up_torch()
     if with_validation:
         config = dataclasses.replace(config, patience=None, best_weights=False)
     files, name = FolderFiles(folder), unfinished_name(config, with_validation=with_validation)

@@ -7,9 +7,6 @@ import torch
 from torch import Tensor
 
 from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
-from hpo.training.torch_compat import have_optimizers_spare_the_compiler
-
-have_optimizers_spare_the_compiler()
 
 
 def build_optimizer(

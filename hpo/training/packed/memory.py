@@ -1,12 +1,8 @@
 """How many trials fit in a device's memory: from what a slot of a lane takes and what is free."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from hpo.config import TrialConfig
 from hpo.models import build_model
@@ -15,6 +11,7 @@ from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cuda_graph import program_kind
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
+from hpo.training.torch_compat import StorageLedger
 
 SHARE = 0.4
 """Part of the free memory that lanes are planned for: kernels' workspaces, what autograd keeps, evaluation and
@@ -53,25 +50,7 @@ def _bytes_of(config: TrialConfig, bucket: Bucket, data: ResidentData, device: t
         model = build_model(config.model, data.input_shape, data.classes)
     rows = inputs_of(config, torch.empty(data.train_x.shape, dtype=data.train_x.dtype, device=meta))
     members = [member_of(key, config, model, None, meta) for key in range(slots)]
-    with _Ledger() as ledger:
+    ledger = StorageLedger()
+    with ledger:
         program_kind(device)(members, data, rows, bucket)
-    return sum(tensor.untyped_storage().nbytes() for tensor in ledger.made.values())
-
-
-class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Holds one tensor of each memory that comes into being."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.made: dict[int, Tensor] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler, to tell it to leave this alone
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for value in tree_leaves(found):
-            if isinstance(value, Tensor):
-                self.made.setdefault(value.untyped_storage()._cdata, value)
-        return found
+    return ledger.total_bytes

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.training.packed.blocks import Blocks
+from hpo.training.torch_compat import fused_adam, fused_sgd, rmsprop
 
 COEFFICIENTS = (
     "shrink",  # p <- shrink p: decoupled weight decay
@@ -191,42 +192,23 @@ class FusedStep:
             moments.steps[slot] += 1
             p, g, m, v = self._pieces[slot]
             match config:
-                case SGD() | SGDMomentum():
-                    mass = config.momentum if isinstance(config, SGDMomentum) else 0.0
-                    torch._fused_sgd_(
-                        p,
-                        g,
-                        m if mass else [],
-                        weight_decay=config.weight_decay,
-                        momentum=mass,
-                        lr=lr,
-                        dampening=0.0,
-                        nesterov=isinstance(config, SGDMomentum) and config.nesterov,
-                        maximize=False,
-                        is_first_step=False,
-                    )
+                case SGD():
+                    fused_sgd(p, g, m, lr=lr, momentum=0.0, nesterov=False, weight_decay=config.weight_decay)
+                case SGDMomentum(momentum=momentum, nesterov=nesterov):
+                    decay = config.weight_decay
+                    fused_sgd(p, g, m, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay)
                 case Adam() | AdamW():
-                    kernel = torch._fused_adamw_ if isinstance(config, AdamW) else torch._fused_adam_
-                    kernel(
+                    fused_adam(
                         p,
                         g,
                         m,
                         v,
-                        [],
-                        [self._counts[slot].fill_(moments.steps[slot])] * len(p),
+                        self._counts[slot].fill_(moments.steps[slot]),
                         lr=lr,
-                        beta1=config.beta1,
-                        beta2=config.beta2,
-                        weight_decay=config.weight_decay,
+                        betas=(config.beta1, config.beta2),
                         eps=config.eps,
-                        amsgrad=False,
-                        maximize=False,
+                        weight_decay=config.weight_decay,
+                        decoupled=isinstance(config, AdamW),
                     )
-                case RMSprop():
-                    if config.weight_decay:
-                        torch._foreach_add_(g, p, alpha=config.weight_decay)
-                    torch._foreach_mul_(v, config.alpha)
-                    torch._foreach_addcmul_(v, g, g, 1 - config.alpha)
-                    roots = torch._foreach_sqrt(v)
-                    torch._foreach_add_(roots, config.eps)
-                    torch._foreach_addcdiv_(p, g, roots, -lr)
+                case RMSprop(alpha=alpha, eps=eps):
+                    rmsprop(p, g, v, lr=lr, alpha=alpha, eps=eps, weight_decay=config.weight_decay)
