@@ -55,7 +55,7 @@ def main() -> None:
     for repeat in range(options.repeats + 1):
         for name, run in runs.items():
             start = time.perf_counter()
-            run.learn(repeat)
+            run.train_only(repeat)
             if repeat > 0:  # the first one warms up
                 seconds[name].append(time.perf_counter() - start)
     added = {}

@@ -13,15 +13,12 @@ none is pruned, though it is asked each time. So they all end together: the wors
 import argparse
 import json
 import platform
-import sys
 import tempfile
 import time
 from datetime import date
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hpo import data, recipe, space
 from hpo.artifacts import FolderFiles
@@ -73,7 +70,7 @@ def main() -> None:
             plan = plan.model_copy(update={"pruner": Pruner(name="threshold", threshold=0.0)})
         studies.create(store, name, options.space, found, plan, data.fingerprint(info, found.split))
         study = studies.load_study(store, name)
-        engine = SimulatedEngine(options.slots, 0.2, waits=True) if options.slots else make_engine("solo", "cpu")
+        engine = SimulatedEngine(options.slots, 0.2, is_async=True) if options.slots else make_engine("solo", "cpu")
         with Session(store, study, {"device": "cpu"}) as session:
             rows = data.load_parts(info, found.split).validation
             pictures = TrialPlotter(Path(folder) / "p", study.uid, lambda: Validation(rows.x, rows.y, info.classes))

@@ -64,7 +64,7 @@ def main() -> None:
             for turn in range(options.repeats + 1):
                 for precision, run in runs.items():
                     start = time.perf_counter()
-                    run.learn(turn)
+                    run.train_only(turn)
                     if turn:
                         times[precision].append(time.perf_counter() - start)
             ratio = statistics.median(times["fp32"]) / statistics.median(times["bf16"])

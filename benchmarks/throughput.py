@@ -101,7 +101,7 @@ def sides(config: TrialConfig, rows: int, device: torch.device, folder: Path) ->
         "tutorial": by_hand(config, device, None, lambda: iter(tutorial)),
         "loader": by_hand(config, device, None, lambda: iter(loader)),
         "bare": by_hand(config, device, True, bare),
-        "engine": lambda: run.learn(next(epochs)),
+        "engine": lambda: run.train_only(next(epochs)),
     }
 
 

@@ -27,7 +27,7 @@ from hpo.training.engine import EpochResult, Fault
 from hpo.training.metrics import Metrics
 from hpo.training.packed import masks
 from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.bucket import bucket_of, why_alone
+from hpo.training.packed.bucket import bucket_of, why_not_packed
 from hpo.training.packed.cuda_graph import GraphedProgram
 from hpo.training.packed.mlp_layout import MLPLayout
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
@@ -87,9 +87,9 @@ def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropo
     configs = with_layer_norm(mixed_mlps(dropout)) if norm == "layer" else mixed_mlps(dropout)
     lane = lane_of(configs, doubles)
     first = {key: curve[0] for key, curve in train(lane, 1).items()}
-    program = lane._program
+    program = lane.program
     curves = train(lane, EPOCHS - 1)
-    assert program is not None and lane._program is program
+    assert program is not None and lane.program is program
     for key, config in enumerate(configs):
         run = alone(config, doubles)
         assert_same_curve([first[key], *curves[key]], run.history)
@@ -110,7 +110,7 @@ def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: Resid
         program.train_epoch()
         program.join()
         for member in members:
-            member.course.take((0.5, 1.0), Metrics(0.5, 0.5, 0.5, 1.0), 0.0)
+            member.history.add_epoch((0.5, 1.0), Metrics(0.5, 0.5, 0.5, 1.0), 0.0)
     return program, {m.key: program.tensors(slot) for slot, m in program.held()}, program.training_scores()
 
 
@@ -268,15 +268,15 @@ PLAIN = TrialConfig("digits", MLP((64,), (0.0,)), SGD(0.1), 32, 5)
     [
         ({"model": CNN((8,), (0.0,), residual=True)}, "residual"),
         ({"model": CNN((8,), (0.0,), norm="layer")}, "layer norm"),
-        ({"model": PythonNetwork("net.py:make", "0" * 64, {})}, "user's own"),
+        ({"model": PythonNetwork("net.py:make", "0" * 64, {})}, "Python code"),
         ({"model": MLP((), ())}, "without hidden layers"),
         ({"model": MLP((2048,), (0.0,))}, "wider than 1024"),
         ({"model": MLP((64,), (0.0,), residual=True)}, "residual"),
         ({"augment": Augment(flip=0.5)}, "augmented"),
-        ({"accumulation": 2}, "in parts"),
+        ({"accumulation": 2}, "accumulation"),
         ({"batch_size": 1}, "one row"),
     ],
 )
 def test_what_is_not_packed_says_why(change: dict[str, object], reason: str):
-    assert why_alone(PLAIN) is None
-    assert reason in str(why_alone(dataclasses.replace(PLAIN, **change)))  # type: ignore[arg-type]
+    assert why_not_packed(PLAIN) is None
+    assert reason in str(why_not_packed(dataclasses.replace(PLAIN, **change)))  # type: ignore[arg-type]

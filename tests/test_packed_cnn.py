@@ -10,7 +10,7 @@ from hpo.config import CNN
 from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
-from hpo.training.packed.bucket import bucket_of, why_alone
+from hpo.training.packed.bucket import bucket_of, why_not_packed
 from hpo.training.packed.cnn import ConvImpl
 from tests.helpers.packing import (
     CNN_EPOCHS,
@@ -37,18 +37,20 @@ def doubles() -> Iterator[ResidentData]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("way", "dropout"), [("grouped", True), ("grouped", False), ("unfolded", True)])
-def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, form: str, way: ConvImpl, dropout: bool):
+@pytest.mark.parametrize(("conv_impl", "dropout"), [("grouped", True), ("grouped", False), ("unfolded", True)])
+def test_packed_trials_are_those_of_the_solo_engine(
+    doubles: ResidentData, form: str, conv_impl: ConvImpl, dropout: bool
+):
     """30 steps in fp64 of trials that differ in channels, dense width, activation, norm, dropout and optimizer."""
     configs = mixed_cnns(form, dropout, 8)
     assert {bucket_of(config, doubles) for config in configs} == {bucket_of(configs[0], doubles)}
-    lane = lane_of(configs, doubles, way)
+    lane = lane_of(configs, doubles, conv_impl)
     first = {key: curve[0] for key, curve in train(lane, 1).items()}
-    program = lane._program
+    program = lane.program
     curves = train(lane, CNN_EPOCHS - 1)
     assert program is not None
     for key, config in enumerate(configs):
-        assert why_alone(config) is None
+        assert why_not_packed(config) is None
         run = alone(config, doubles)
         assert_same_curve([first[key], *curves[key]], run.history)
         assert_same_state(lane.checkpoint(key), run.checkpoint())
@@ -83,4 +85,4 @@ def test_networks_of_one_lane_have_one_form(doubles: ResidentData):
         assert bucket_of(other, doubles) != bucket_of(base, doubles)
     fewer = dataclasses.replace(base.model, channels=(1, 16), head_width=2000)
     assert bucket_of(dataclasses.replace(base, model=fewer), doubles) == bucket_of(base, doubles)
-    assert bucket_of(base, doubles, "bf16") != bucket_of(base, doubles) and why_alone(base, "bf16") is None
+    assert bucket_of(base, doubles, "bf16") != bucket_of(base, doubles) and why_not_packed(base, "bf16") is None

@@ -24,7 +24,7 @@ from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault, TrialFault
 from hpo.training.packed import autotune, memory
-from hpo.training.packed.autotune import ALONE, Chooser, Plan
+from hpo.training.packed.autotune import UNPACKED, Chooser, Plan
 from hpo.training.packed.bucket import Bucket, bucket_of
 from hpo.training.packed.engine import PackedEngine
 from hpo.training.packed.lane import Lane
@@ -63,7 +63,7 @@ def results(engine: PackedEngine) -> dict[int, EpochResult]:
 
 
 def sizes(engine: PackedEngine) -> list[int]:
-    return sorted(len(unit.trials()) for unit in engine._units)
+    return sorted(len(unit.trials()) for unit in engine.units)
 
 
 def test_lanes_train_what_the_solo_engine_trains():
@@ -71,14 +71,14 @@ def test_lanes_train_what_the_solo_engine_trains():
     engine, configs = PackedEngine(CPU), [config(n, batch_size=16 if n % 3 else 32) for n in range(6)]
     for key, wanted in enumerate(configs):
         facts = engine.admit(key, wanted)
-        assert facts == Run(wanted, engine._data.of(wanted), CPU).facts
+        assert facts == Run(wanted, engine.data(wanted), CPU).facts
     assert sizes(engine) == [2, 4]
     curves: dict[int, list[EpochResult]] = {key: [] for key in range(6)}
     while any(len(curve) < 6 for curve in curves.values()):
         for key, result in results(engine).items():
             curves[key].append(result)
     for key, wanted in enumerate(configs):
-        run = Run(wanted, engine._data.of(wanted), CPU)
+        run = Run(wanted, engine.data(wanted), CPU)
         while not run.finished:
             run.train_epoch()
         assert [r.epoch for r in curves[key]] == list(range(1, 7)) and curves[key][-1].last
@@ -99,7 +99,7 @@ def test_best_weights_are_those_of_the_best_epoch():
     while not curve or not curve[-1].last:
         curve.append(results(engine)[1])
     final = engine.snapshot(1)
-    resumed = Run(wild, engine._data.of(wild), CPU, final)
+    resumed = Run(wild, engine.data(wild), CPU, final)
     accuracy = resumed.evaluate(resumed.data.validation_x, resumed.data.validation_y).accuracy
     assert accuracy == max(r.validation_accuracy for r in curve) > curve[-1].validation_accuracy
 
@@ -159,7 +159,7 @@ def test_trials_side_by_side_are_those_of_the_solo_engine_bit_for_bit():
     while any(len(engine.snapshot(key).history) < 3 for key in range(4)):
         results(engine)
     for key, wanted in enumerate(configs):
-        run = Run(dataclasses.replace(wanted, epochs=3), engine._data.of(wanted), CPU)
+        run = Run(dataclasses.replace(wanted, epochs=3), engine.data(wanted), CPU)
         while not run.finished:
             run.train_epoch()
         mine, theirs = engine.snapshot(key), run.checkpoint()
@@ -169,10 +169,10 @@ def test_trials_side_by_side_are_those_of_the_solo_engine_bit_for_bit():
 def test_what_does_not_pack_takes_turns_with_the_lanes():
     engine = PackedEngine(CPU)
     fill(engine, 3)
-    assert engine.admit(100, CONVOLUTIONAL) == Run(CONVOLUTIONAL, engine._data.of(CONVOLUTIONAL), CPU).facts
+    assert engine.admit(100, CONVOLUTIONAL) == Run(CONVOLUTIONAL, engine.data(CONVOLUTIONAL), CPU).facts
     turns = [set(results(engine)) for _ in range(4)]
     assert turns == [{0, 1, 2}, {100}, {0, 1, 2}, {100}]
-    alone = Run(CONVOLUTIONAL, engine._data.of(CONVOLUTIONAL), CPU)
+    alone = Run(CONVOLUTIONAL, engine.data(CONVOLUTIONAL), CPU)
     alone.train_epoch(), alone.train_epoch()
     mine = engine.snapshot(100)
     assert all((mine.tensors[n] == value).all() for n, value in alone.checkpoint().tensors.items())
@@ -181,7 +181,7 @@ def test_what_does_not_pack_takes_turns_with_the_lanes():
 def test_lower_precision_is_trained_alone():
     engine = PackedEngine(CPU)
     assert engine.admit(1, config(1, precision="bf16")).precision == "bf16"
-    assert not any(isinstance(unit, Lane) for unit in engine._units)
+    assert not any(isinstance(unit, Lane) for unit in engine.units)
 
 
 def test_a_trial_that_cannot_start_is_refused_with_its_fault():
@@ -205,15 +205,15 @@ def test_a_diverged_trial_takes_no_further_part():
 
 def scarce_memory(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
     """Have a lane of more than so many trials run out of memory in the midst of an epoch."""
-    plain: Callable[..., torch.Tensor] = MLPs.learn
+    plain: Callable[..., torch.Tensor] = MLPs.compute_gradients
     calls = iter(range(10**9))
 
-    def learn(self: MLPs, data: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def compute_gradients(self: MLPs, data: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.layout.slots > fits and next(calls) % 7 == 6:
             raise torch.OutOfMemoryError("no memory left")
         return plain(self, data, rows, labels)
 
-    monkeypatch.setattr(MLPs, "learn", learn)
+    monkeypatch.setattr(MLPs, "compute_gradients", compute_gradients)
 
 
 def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.MonkeyPatch):
@@ -237,7 +237,7 @@ def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.Mo
 
 def test_a_lane_is_planned_for_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch):
     engine, wanted = PackedEngine(CPU), config(0)
-    data = engine._data.of(wanted)
+    data = engine.data(wanted)
     bucket = bucket_of(wanted, data)
     one = memory.slot_bytes(wanted, bucket, data, CPU)
     padded = sum(width * inputs + width for width, inputs in [(16, 64), (10, 16)])
@@ -261,14 +261,14 @@ def two_lanes(engine: PackedEngine, apart: float, together: float) -> tuple[dict
     configs[3] = config(0, seed=3, epochs=12)
     for key, wanted in configs.items():
         engine.admit(key, wanted)
-    wide, narrow = (unit for unit in engine._units if isinstance(unit, Lane))
+    wide, narrow = (unit for unit in engine.units if isinstance(unit, Lane))
 
     def seconds(lanes: Sequence[Lane]) -> float | None:
         if None in [lane.seconds for lane in lanes]:
             return None
         return apart if len(lanes) == 2 else together
 
-    engine._merging = Merging(seconds)
+    engine.merging = Merging(seconds)
     return configs, wide, narrow
 
 
@@ -279,14 +279,14 @@ def test_a_nearly_empty_lane_moves_where_its_trial_goes_faster():
     while min(map(len, curves.values())) < 8:
         for key, result in results(engine).items():
             curves[key].append(result.train_loss)
-    assert engine._units == [wide] and sizes(engine) == [4]
+    assert list(engine.units) == [wide] and sizes(engine) == [4]
     for key, wanted in configs.items():
-        run = Run(wanted, engine._data.of(wanted), CPU)
+        run = Run(wanted, engine.data(wanted), CPU)
         while len(run.history) < len(curves[key]):
             run.train_epoch()
         assert curves[key] == pytest.approx([r.train_loss for r in run.history], rel=1e-3)
     engine.admit(4, config(4))  # what was learned of the bucket holds for the next of it
-    assert engine._units == [wide] and sizes(engine) == [5]
+    assert list(engine.units) == [wide] and sizes(engine) == [5]
 
 
 def test_lanes_are_parted_again_where_together_they_are_slower():
@@ -297,9 +297,9 @@ def test_lanes_are_parted_again_where_together_they_are_slower():
         assert results(engine)
         seen.append(sizes(engine))
     assert seen.count([4]) == 1 and seen[-1] == [1, 3]  # parted after the second turn: the first made a new program
-    assert {unit.bucket for unit in engine._lanes()} == {wide.bucket, narrow.bucket}
-    assert not engine._merging.begin(engine._lanes())
-    assert sorted(key for unit in engine._units for key in unit.live()) == list(configs)
+    assert {unit.bucket for unit in engine.units.lanes()} == {wide.bucket, narrow.bucket}
+    assert not engine.merging.try_merge(engine.units.lanes())
+    assert sorted(key for unit in engine.units for key in unit.live()) == list(configs)
 
 
 def test_a_trial_too_large_for_memory_alone_is_a_fault(monkeypatch: pytest.MonkeyPatch):
@@ -337,13 +337,13 @@ def test_auto_packs_nothing_that_measures_slower(monkeypatch: pytest.MonkeyPatch
     engine.planner = Chooser(CPU, engine.slots)
     for key, wanted in enumerate([config(0), config(1), config(0, batch_size=64)]):
         engine.admit(key, wanted)
-        assert not any(isinstance(unit, Lane) for unit in engine._units) and engine.room() == 0
+        assert not any(isinstance(unit, Lane) for unit in engine.units) and engine.room() == 0
         engine.evict(key)
-    assert set(measured) == {32, 64} and set(engine.planner.known.values()) == {ALONE}
+    assert set(measured) == {32, 64} and set(engine.planner.known.values()) == {UNPACKED}
 
 
 def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
-    plain = Run.learn
+    plain = Run.train_only
 
     def slow(self: Run, epoch: int) -> tuple[float, float]:
         end = time.thread_time() + 0.05
@@ -351,9 +351,9 @@ def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
             pass
         return plain(self, epoch)
 
-    monkeypatch.setattr(Run, "learn", slow)
+    monkeypatch.setattr(Run, "train_only", slow)
     data = SoloEngine(CPU).data(BASE)
-    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, True).slots > 0
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, packable=True).slots > 0
 
 
 def test_auto_packs_nothing_that_computes_something_else(
@@ -363,7 +363,7 @@ def test_auto_packs_nothing_that_computes_something_else(
     monkeypatch.setattr(MLPs, "evaluate", lambda self, x: plain(self, x).flip(2))
     monkeypatch.setattr(autotune, "MARGIN", 1e9)  # however slow the plain engine is
     data = SoloEngine(CPU).data(BASE)
-    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, True) == ALONE
+    assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, packable=True) == UNPACKED
     assert "trials are trained one by one: packed networks differ from plain ones by" in caplog.text
 
 

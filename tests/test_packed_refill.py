@@ -78,7 +78,7 @@ def test_newcomers_train_in_the_places_of_others_as_they_would_alone(graphed: No
     data, configs = some(family)
     lane = lane_of(configs, data)
     before = train(lane, 1)
-    program = lane._program
+    program = lane.program
     for key in (0, 3, 4, 8):
         lane.evict(key)
     for key in (3, 4):
@@ -87,7 +87,7 @@ def test_newcomers_train_in_the_places_of_others_as_they_would_alone(graphed: No
     admit(lane, 18, narrower(configs[8], 8))  # into a place that was empty for an epoch
     for key, curve in train(lane, EPOCHS - 2).items():
         curves.setdefault(key, []).extend(curve)
-    assert lane._program is program
+    assert lane.program is program
     for key in (1, 2, 5, 6, 7, 9, 13, 14, 18):
         run = Run(configs[key] if key < 10 else narrower(configs[key - 10], key - 10), data, CPU)
         curve = [*before.get(key, []), *curves[key]]
@@ -138,8 +138,8 @@ def recorded(program: GraphedProgram) -> list[tuple[str, list[object]]]:
 
 
 def held(lane: Lane) -> GraphedProgram:
-    assert isinstance(lane._program, GraphedProgram)
-    return lane._program
+    assert isinstance(lane.program, GraphedProgram)
+    return lane.program
 
 
 @pytest.mark.parametrize("family", FAMILIES)

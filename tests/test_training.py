@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_is_a_fault(digits: ResidentData):
     run = Run(dataclasses.replace(MLP_RUN, optimizer=SGD(1e30), model=MLP((8,), (0.0,))), digits, CPU)
     outcome = run.train_epoch()
     assert isinstance(outcome, Fault) and outcome.kind == "diverged"
-    assert run.history == []
+    assert not run.history
 
 
 def test_a_trial_that_cannot_start_is_refused_with_its_fault():

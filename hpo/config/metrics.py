@@ -1,4 +1,7 @@
-"""What a configuration is judged by on the validation rows; every metric is better when higher."""
+"""Names of the metrics that a study can maximize on the validation rows; for all of them, higher is better.
+
+This module names metrics; their values are computed by `hpo.training.metrics`.
+"""
 
 from typing import Literal
 
@@ -11,19 +14,22 @@ LABELS: dict[Metric, str] = {
     "macro_f1": "macro F1",
     "neg_log_loss": "negative log loss",
 }
-"""What people are shown."""
+"""Names of the metrics to display."""
 
 WORST: dict[Metric, float] = {"accuracy": 0.0, "balanced_accuracy": 0.0, "macro_f1": 0.0, "neg_log_loss": -100.0}
-"""What a training that diverged counts: finite, so that a sampler learns from it. A log loss is never
-taken for worse than that."""
+"""Value of a training that diverged: finite, so that a sampler learns from it. Lower values of the negative log loss
+count as this one."""
 
 
 def metric_label(metric: Metric) -> str:
-    """Return what the values of a study are, in words: "validation accuracy"."""
+    """Return the name to display for the values of a study, such as "validation accuracy"."""
     return f"validation {LABELS[metric]}"
 
 
 def format_difference(measured: str, value: float) -> str:
-    """Return a difference of values in words: hundredths ("points") of shares, any other as it is."""
+    """Return a difference between values to display: of shares in points (hundredths), of others as a number.
+
+    `measured` is the name of the values, from `metric_label`.
+    """
     shares = {metric_label(metric) for metric, worst in WORST.items() if worst == 0}
     return f"{100 * value:+.2f} points" if measured in shares else f"{value:+.4f}"

@@ -1,4 +1,4 @@
-"""Training: engines that advance trials epoch by epoch. Knows configs and data, never the search.
+"""Training: engines that train trials epoch by epoch. It knows configs and data, not the search.
 
-Importing this package does not import torch; `hpo.training.solo` and its neighbours do.
+Importing this package does not import torch; its modules do.
 """

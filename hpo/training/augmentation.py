@@ -1,6 +1,7 @@
-"""Augmentation of a whole epoch's images at once, on the device, as a function of (seed, epoch) alone.
+"""Augmentation of all images of an epoch at once, on the device, as a function of (seed, epoch) alone.
 
-Images are standardized already: black lies at `black` per channel. Shapes: N images, C channels, H height, W width.
+Images are already standardized: `black` is the value of a black pixel in each channel. Shapes: N images, C channels,
+H height, W width.
 """
 
 import math
@@ -13,15 +14,15 @@ from hpo.config import Augment
 from hpo.training.randomness import generator
 
 CHUNK = 1000
-"""Images per batch of operations: few enough to stay in the cache."""
+"""Images that are processed together: few enough to stay in the cache."""
 _DRAWS = 11
-"""Random numbers per image."""
+"""Number of random numbers per image."""
 ERASE_AREA, ERASE_ASPECT = (0.02, 0.33), (0.3, 3.3)
-"""Part of the image that is erased, and width over height: the defaults of torchvision's RandomErasing."""
+"""Ranges of the erased share of the image and of its width / height: the defaults of torchvision's RandomErasing."""
 
 
 def augmented(x_NCHW: Tensor, augment: Augment, black_C: Tensor, seed: int, epoch: int, out: Tensor) -> None:
-    """Write the images as an epoch sees them into `out`, in the same order; `x_NCHW` stays as it is."""
+    """Write the augmented images of an epoch to `out`, in the same order; `x_NCHW` is not changed."""
     source = generator(x_NCHW.device, "augment", seed, epoch)
     chance = torch.rand(len(x_NCHW), _DRAWS, generator=source, device=x_NCHW.device)
     black = black_C.to(x_NCHW.dtype).view(1, -1, 1, 1)
@@ -30,7 +31,7 @@ def augmented(x_NCHW: Tensor, augment: Augment, black_C: Tensor, seed: int, epoc
 
 
 def _changed(x: Tensor, augment: Augment, black: Tensor, chance: Tensor) -> Tensor:
-    """Return images changed by uniform draws [N, 11], each kind by columns of its own."""
+    """Return augmented images; `chance` are uniform random numbers [N, 11], and each kind uses its own columns."""
     if augment.jitter:
         x = _jittered(x, augment.jitter, black, chance[:, 0:3])
     if augment.rotate:
@@ -43,7 +44,7 @@ def _changed(x: Tensor, augment: Augment, black: Tensor, chance: Tensor) -> Tens
 
 
 def _moved(x: Tensor, pad: int, flip: float, black: Tensor, chance: Tensor) -> Tensor:
-    """Shift and flip: each row and column of the result is one of the padded image."""
+    """Shift and flip: each row and column of the result is a row and column of the padded image."""
     n, _, height, width = x.shape
     moved = (F.pad(x - black, (pad, pad, pad, pad)) + black) if pad else x
     offsets = (chance[:, :2] * (2 * pad + 1)).long()
@@ -52,9 +53,9 @@ def _moved(x: Tensor, pad: int, flip: float, black: Tensor, chance: Tensor) -> T
     mirrored = chance[:, 2:] < flip
     columns = torch.where(mirrored, width - 1 - columns, columns) + offsets[:, 1:2]
     images = torch.arange(n, device=x.device).view(n, 1, 1)
-    # Indexed with the channels last, as the images lie in memory.
-    found = moved.permute(0, 2, 3, 1)[images, rows.view(n, height, 1), columns.view(n, 1, width)]
-    return found.permute(0, 3, 1, 2)
+    # Indexed with the channels last, which is the order of the images in memory.
+    result = moved.permute(0, 2, 3, 1)[images, rows.view(n, height, 1), columns.view(n, 1, width)]
+    return result.permute(0, 3, 1, 2)
 
 
 def _rotated(x: Tensor, degrees: float, black: Tensor, chance: Tensor) -> Tensor:
@@ -69,11 +70,11 @@ def _rotated(x: Tensor, degrees: float, black: Tensor, chance: Tensor) -> Tensor
 
 
 def _erased(x: Tensor, probability: float, chance: Tensor) -> Tensor:
-    """Return which pixels are erased: bool [N, 1, H, W]."""
+    """Return the mask of erased pixels: bool [N, 1, H, W]."""
     _, _, height, width = x.shape
     area = (ERASE_AREA[0] + (ERASE_AREA[1] - ERASE_AREA[0]) * chance[:, 0]) * height * width
     low, high = (math.log(aspect) for aspect in ERASE_ASPECT)
-    # The probability is decided by the same draw that, stretched, then chooses the aspect.
+    # One random number decides whether the image is erased and, scaled, the aspect ratio.
     aspect = (low + (high - low) * (chance[:, 1] / max(probability, 1e-9)).clamp(max=1)).exp()
     tall = (area / aspect).sqrt().round().clamp(1, height)
     wide = (area * aspect).sqrt().round().clamp(1, width)
@@ -86,7 +87,7 @@ def _erased(x: Tensor, probability: float, chance: Tensor) -> Tensor:
 
 
 def _jittered(x: Tensor, strength: float, black: Tensor, chance: Tensor) -> Tensor:
-    """Change brightness, contrast and saturation; nothing is cut off at black or white, unlike torchvision."""
+    """Change brightness, contrast and saturation; unlike torchvision, without clipping at black or white."""
     factors = (1 + (2 * chance - 1) * strength).to(x.dtype).view(-1, 3, 1, 1, 1).unbind(1)
     brightness, contrast, saturation = factors
     x = (x - black) * brightness

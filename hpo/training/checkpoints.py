@@ -1,4 +1,4 @@
-"""Checkpoints as bytes: safetensors, with config and history as JSON in its header. Nothing is pickled."""
+"""Checkpoints as bytes: the safetensors format, with config and history as JSON in its header. Nothing is pickled."""
 
 import dataclasses
 import json
@@ -12,25 +12,25 @@ from hpo.training.engine import Checkpoint, EpochResult
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
-    """Return a checkpoint as the content of a file."""
-    about = {
+    """Return a checkpoint as the content of a safetensors file."""
+    metadata = {
         "config": json.dumps(checkpoint.config.to_dict()),
         "history": json.dumps([dataclasses.asdict(result) for result in checkpoint.history]),
         "precision": checkpoint.precision,
     }
-    return bytes(safetensors.numpy.save(dict(checkpoint.tensors), metadata=about))
+    return bytes(safetensors.numpy.save(dict(checkpoint.tensors), metadata=metadata))
 
 
 def from_bytes(content: bytes, where: str) -> Checkpoint:
-    """Return the checkpoint that `to_bytes` gave. Raises: TrainingError, naming `where`, for a damaged one."""
+    """Return the checkpoint in what `to_bytes` returned. Raises: TrainingError, which names `where`, if damaged."""
     try:
         tensors = safetensors.numpy.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        about = header["__metadata__"]
-        history = tuple(EpochResult(**result) for result in json.loads(about["history"]))
-        config = TrialConfig.from_dict(json.loads(about["config"]), where)
-        return Checkpoint(config, tensors, history, about["precision"])
+        metadata = header["__metadata__"]
+        history = tuple(EpochResult(**result) for result in json.loads(metadata["history"]))
+        config = TrialConfig.from_dict(json.loads(metadata["config"]), where)
+        return Checkpoint(config, tensors, history, metadata["precision"])
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"{where}: must be a checkpoint of hpo's, got a damaged file ({error}). Delete it."
+            f"{where}: must be a checkpoint written by hpo, got a damaged file ({error}). Delete it."
         ) from error

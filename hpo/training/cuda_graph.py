@@ -1,9 +1,8 @@
 """A run whose whole training step is one CUDA graph.
 
-A small network's step is dozens of kernels of a few microseconds each: launching them costs more than running
-them. Recorded once and replayed as a graph, a step costs one launch. Everything that changes from step to
-step - which rows, the learning rate, the dropout masks - is therefore read on the device, by a step counter
-that the graph itself advances.
+The step of a small network is dozens of kernels of a few microseconds each: launching them takes longer than running
+them. Recorded once and replayed as a graph, a step is one launch. Everything that changes from step to step - the rows,
+the learning rate, the dropout masks - is therefore read on the device, at a step counter that the graph advances.
 """
 
 import logging
@@ -19,12 +18,13 @@ from hpo.training.optimizers import build_optimizer
 from hpo.training.run import Run
 
 WARM_UP_STEPS = 3
-"""Steps taken one by one before the capture, so that every lazy allocation is behind (PyTorch's own number)."""
+"""Steps taken one by one before the capture, so that lazy allocations are done (the number that PyTorch uses)."""
 
 
 class GraphedRun(Run):
-    """A run that replays its step; on a device without graphs, or if the capture fails, it takes the same
-    step kernel by kernel.
+    """A run that replays its step as a graph.
+
+    On a device without graphs, or if the capture fails, it calls the kernels of the same step one by one.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class GraphedRun(Run):
         self.lr = torch.tensor(config.optimizer.lr, dtype=torch.float32, device=device)
         super().__init__(config, data, device, checkpoint)
         self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-        """The step within the epoch."""
+        """Number of the step within the epoch."""
         for dropout in self.dropouts:
             dropout.counter = self.counter
         self.order = torch.zeros(self.steps, self.batch_size, dtype=torch.int64, device=device)
@@ -47,11 +47,13 @@ class GraphedRun(Run):
         self.capturable = device.type == "cuda"
 
     def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer of the config, with the learning rate in the tensor that the graph reads."""
         return build_optimizer(self.config.optimizer, self.model.parameters(), self.device, self.lr)
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
+        """Take a step for each row of `order`, int64 [steps, batch]; return all logits, [steps * batch, classes]."""
         self.order.copy_(order)
-        self.lrs.copy_(torch.tensor(self.course.lrs(self.steps)))
+        self.lrs.copy_(torch.tensor(self.history.lrs(self.steps)))
         self.counter.zero_()
         done = 0
         if self.capturable and self.graph is None:
@@ -73,7 +75,7 @@ class GraphedRun(Run):
         self.counter.add_(1)
 
     def _warm_up_and_record(self) -> int:
-        """Take the first steps on a side stream, then record one; return how many were taken."""
+        """Take the first steps on a side stream, then record a graph; return how many steps were taken."""
         steps = min(WARM_UP_STEPS, self.steps)
         side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
@@ -88,12 +90,12 @@ class GraphedRun(Run):
 
 
 def record(step: Callable[[], None], stream: torch.cuda.Stream | None = None) -> torch.cuda.CUDAGraph | None:
-    """Return a graph of a step, which is recorded, not taken; None, with a warning, where that fails."""
+    """Record a step as a graph, without taking it, and return the graph; None, with a warning, where that fails."""
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, stream=stream):
             step()
     except RuntimeError as error:
-        logging.getLogger(__name__).warning("step by step, without a CUDA graph: %s", error)
+        logging.getLogger(__name__).warning("trained without a CUDA graph, kernel by kernel: %s", error)
         return None
     return graph

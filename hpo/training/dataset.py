@@ -1,4 +1,4 @@
-"""A data set on the device: standardized once, resident, sliced by index."""
+"""A data set on the device: standardized once, kept there, and indexed for each batch."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from hpo.config import OwnData, Split, TrialConfig
 from hpo.data import Inputs, Parts, info, load_parts
 
 DataKey = tuple[str | OwnData, Split, float, int | None]
-"""What a data set on a device goes by: rows, split, part of the rows, size of the images."""
+"""Identity of a data set on a device: data, split, fraction of the rows, size of the images."""
 
 
 def data_key(config: TrialConfig) -> DataKey:
-    """Return what a config's data goes by."""
+    """Return the identity of a config's data set on a device."""
     return config.data, config.split, config.data_fraction, config.image_size
 
 
@@ -32,13 +32,13 @@ class ResidentData:
     validation_x: Tensor
     validation_y: Tensor
     black: Tensor
-    """What 0 became, per channel or column."""
+    """Standardized value of 0 (black), per channel or column."""
     classes: int
     input_shape: tuple[int, ...]
 
 
 def resident(parts: Parts, config: TrialConfig, device: torch.device) -> ResidentData:
-    """Standardize what a config trains and validates on, and put it on a device."""
+    """Return the rows that a config trains and validates on, standardized, on a device."""
     train = parts.train
     if config.data_fraction < 1:
         kept = fraction(train.y, config.data_fraction, config.split.seed)
@@ -55,34 +55,39 @@ def resident(parts: Parts, config: TrialConfig, device: torch.device) -> Residen
     )
 
 
-def fraction(labels: NDArray[np.int64], part: float, seed: int) -> NDArray[np.int64]:
-    """Return the rows that make up a part of all, by class; each class keeps a row at least."""
-    chance = np.random.default_rng(seed)
-    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    kept = [chance.permutation(of_class)[: max(1, round(part * len(of_class)))] for of_class in rows]
-    return np.sort(np.concatenate(kept))
+def fraction(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
+    """Return the sorted indices of a stratified random subset with this share of the rows.
+
+    Each class keeps at least one row, and the subset of a smaller share is contained in that of a larger one. Not
+    scikit-learn's `train_test_split`: that selects other rows for the same seed, so that stored configs would train on
+    other rows than before; its subsets are not contained in one another; and it refuses classes with a single row.
+    """
+    rng = np.random.default_rng(seed)
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    subset = [rng.permutation(rows)[: max(1, round(share * len(rows)))] for rows in classes]
+    return np.sort(np.concatenate(subset))
 
 
 def scaled(x: Tensor, config: TrialConfig) -> Tensor:
-    """Return images of the size that a config wants, others as they are."""
+    """Return images scaled to the size in a config; unchanged if it has none, or for tables."""
     if config.image_size is None or x.dim() != 4:
         return x
     return resized(x, config.image_size).contiguous(memory_format=torch.channels_last)
 
 
 def resized(x: Tensor, size: int) -> Tensor:
-    """Return images [N, C, H, W] scaled to size x size, bilinear, without aliasing."""
+    """Return images [N, C, H, W] scaled to size x size, bilinear with antialiasing."""
     return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
 def balanced_weights(data: ResidentData) -> Tensor:
-    """Return the weight of each class in the loss: rows / (classes * rows of the class), as scikit-learn has it."""
+    """Return each class's weight in the loss, [classes]: rows / (classes * rows of the class), as in scikit-learn."""
     counts = torch.bincount(data.train_y, minlength=data.classes)
     return len(data.train_y) / (data.classes * counts.clamp(min=1).to(data.train_x.dtype))
 
 
 def standardized(inputs: Inputs, parts: Parts, device: torch.device) -> Tensor:
-    """Return the rows divided by the scale, less the mean, over the standard deviation; channels last."""
+    """Return rows as float32: divided by the data's scale, minus the mean, divided by the standard deviation."""
     x = torch.from_numpy(inputs.x.astype(np.float32)).to(device).div_(parts.info.scale)
     shape = (1, -1, 1, 1) if parts.info.kind == "images" else (1, -1)
     mean, std = (torch.from_numpy(v).to(device).view(shape) for v in (parts.mean, parts.std))
@@ -91,7 +96,7 @@ def standardized(inputs: Inputs, parts: Parts, device: torch.device) -> Tensor:
 
 
 class DataSets:
-    """The data sets that trials have asked for, which stay on the device."""
+    """The data sets of the trials so far, kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,8 +1,8 @@
-"""The contract between whoever runs a study and whatever trains its trials.
+"""The interface between the loop that runs a study and the engines that train its trials.
 
-An engine holds some trials at once, each under a key that the caller chooses. It knows configs, data and
-nothing of studies. Training is a function of (config, data, epoch): a trial's curve does not depend on what
-the engine trained before, what it trains beside it, or how often it was checkpointed and resumed.
+An engine holds one or several trials, each under a key that the caller chooses. It knows configs and data, but not
+studies. Training is a function of (config, data, epoch): the curve of a trial does not depend on what the engine
+trained before, which other trials it trains, or how often the trial was checkpointed and resumed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,24 +20,29 @@ FaultKind = Literal["diverged", "oom", "error"]
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave. Training figures are means over the epoch's batches, dropout at work."""
+    """The result of one epoch."""
 
     epoch: int
-    """Epochs completed, this one included."""
+    """Number of completed epochs, this one included."""
     validation_accuracy: float
+    """Share of the validation rows that are classified correctly, 0 to 1."""
     validation_balanced_accuracy: float
-    """Mean over the classes of the share of a class's rows that is right."""
+    """Recall on the validation rows, averaged over the classes, 0 to 1."""
     validation_macro_f1: float
-    """Mean over the classes of F1, 0 for a class never predicted."""
+    """F1 on the validation rows, averaged over the classes, 0 to 1; 0 for a class that is never predicted."""
     validation_loss: float
+    """Mean cross-entropy on the validation rows, >= 0."""
     train_accuracy: float
+    """Accuracy on the batches of the epoch, while they were trained on, with dropout; 0 to 1."""
     train_loss: float
+    """Mean cross-entropy on the batches of the epoch, while they were trained on, with dropout."""
     seconds: float
+    """Duration of the epoch, validation included; in a lane, divided by the number of trials."""
     last: bool = False
     """Whether the training ends with this epoch."""
 
     def score(self, metric: Metric) -> float:
-        """Return what a metric says of the network after this epoch; higher is better."""
+        """Return the value of a metric after this epoch; higher is better."""
         match metric:
             case "accuracy":
                 return self.validation_accuracy
@@ -50,20 +55,22 @@ class EpochResult:
 
 
 def final(config: TrialConfig, history: Sequence[EpochResult]) -> EpochResult:
-    """Return the epoch whose weights a training ends with: the last one or, if the config wants it, the best."""
+    """Return the epoch whose weights a training ends with: the last one, or the best if the config says so."""
     return max(history, key=lambda result: result.score(config.metric)) if config.best_weights else history[-1]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a trial cannot go on: `diverged` (loss not finite), `oom` (out of memory) or `error`."""
+    """The reason why a trial's training failed."""
 
     kind: FaultKind
+    """`diverged` (the loss is not finite), `oom` (out of memory) or `error`."""
     message: str
+    """Description in one line."""
 
 
 class TrialFault(Exception):
-    """Raised by `Engine.admit` for a trial that cannot even start."""
+    """Raised by an engine for a trial that cannot be started or measured; `fault` says why."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
@@ -72,48 +79,55 @@ class TrialFault(Exception):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a trial once it is admitted."""
+    """Properties of a trial that are known once it is admitted."""
 
     parameters: int
-    """Trainable."""
+    """Number of trainable parameters."""
     device: str
+    """Device that trains it, such as `cpu` or `cuda:0`."""
     precision: str
+    """`fp32` or `bf16`."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """A closer look at a network, without dropout, once its training ends."""
+    """Metrics of a trained network on training rows, in evaluation mode (without dropout)."""
 
     train_accuracy: float
+    """Share of the rows that are classified correctly, 0 to 1."""
     train_loss: float
+    """Mean cross-entropy on the rows."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trial between two epochs: everything that its training needs to go on as if never stopped."""
+    """The complete state of a trial between two epochs: a training resumed from it gives the same curve."""
 
     config: TrialConfig
     tensors: Mapping[str, NDArray[Any]]
-    """Weights, buffers and optimizer state, by name."""
+    """Weights and buffers as `model.NAME`, of the best epoch as `best.NAME`, and optimizer state as
+    `optimizer.INDEX.NAME`."""
     history: tuple[EpochResult, ...]
+    """Results of the completed epochs."""
     precision: str
+    """`fp32` or `bf16`."""
 
     @property
     def epoch(self) -> int:
-        """Epochs completed."""
+        """Number of completed epochs."""
         return len(self.history)
 
 
 class Engine(Protocol):
-    """Trains admitted trials side by side."""
+    """Trains the trials that it holds, epoch by epoch."""
 
     @property
     def is_async(self) -> bool:
-        """Say whether `step` only waits for a device that trains many: others may use the processor meanwhile."""
+        """Whether `step` only waits for a device that trains many trials, so that other work can use the CPU."""
         ...
 
     def room(self) -> int:
-        """Return how many more trials would be taken now."""
+        """Return how many further trials can be admitted now."""
         ...
 
     def admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> Facts:
@@ -121,32 +135,32 @@ class Engine(Protocol):
         ...
 
     def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
-        """Return what an untrained network costs here. Raises: TrialFault where that cannot be told."""
+        """Return the `wanted` costs of an untrained network on this device. Raises: TrialFault."""
         ...
 
     def step(self) -> dict[int, EpochResult | Fault]:
-        """Train until at least one trial has completed an epoch; return the outcome of each that has.
+        """Train until at least one trial has completed an epoch; return the outcome of each trial that has.
 
-        A trial that met a fault takes no further part and waits to be evicted.
+        A trial with a fault is not trained further, and should be evicted.
         """
         ...
 
     def snapshot(self, key: int) -> Checkpoint:
-        """Return a trial's state after its last completed epoch."""
+        """Return a trial's state after its latest completed epoch."""
         ...
 
     def examine(self, key: int) -> Examination:
-        """Look closer at a trial after its last completed epoch."""
+        """Evaluate a trial on training rows after its latest completed epoch."""
         ...
 
     def predict(self, key: int) -> NDArray[np.float32]:
-        """Return a trial's probabilities on the validation rows after its last epoch: [rows, classes]."""
+        """Return a trial's probabilities on the validation rows after its latest epoch: [rows, classes]."""
         ...
 
     def evict(self, key: int) -> None:
-        """Drop a trial and free what it held."""
+        """Remove a trial and free its memory."""
         ...
 
     def status(self) -> Mapping[str, float]:
-        """Return what people who watch may want to know: `lanes`, `occupancy`; empty if there is nothing to say."""
+        """Return figures to display: the number of `lanes` and their `occupancy`, 0 to 1; empty without lanes."""
         ...

@@ -1,8 +1,9 @@
-"""A trial's course: what its epochs gave, when it ends, which epoch was best. The same for every engine."""
+"""The history of a trial: the results of its epochs, when its training ends, and which epoch is best."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import overload
 
 from hpo.config import TrialConfig
 from hpo.training.engine import EpochResult, Fault, final
@@ -10,48 +11,64 @@ from hpo.training.metrics import Metrics
 from hpo.training.schedules import lr_factor
 
 
-class History:
-    """The epochs of one trial so far, and what follows from them."""
+class History(Sequence[EpochResult]):
+    """The results of a trial's completed epochs, in order, and what follows from them."""
 
-    def __init__(self, config: TrialConfig, history: Sequence[EpochResult] = ()) -> None:
+    def __init__(self, config: TrialConfig, results: Sequence[EpochResult] = ()) -> None:
+        """`results` are those of the epochs that were completed before."""
         self.config = config
-        self.history = list(history)
+        self._results = list(results)
+
+    @overload
+    def __getitem__(self, index: int) -> EpochResult: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[EpochResult]: ...
+
+    def __getitem__(self, index: int | slice) -> EpochResult | list[EpochResult]:
+        return self._results[index]
+
+    def __len__(self) -> int:
+        return len(self._results)
 
     @property
     def epoch(self) -> int:
-        """Epochs completed."""
-        return len(self.history)
+        """Number of completed epochs."""
+        return len(self._results)
 
     @property
     def finished(self) -> bool:
-        """Whether there is no further epoch."""
-        return bool(self.history) and self.history[-1].last
+        """Whether the training has ended: after the config's last epoch, or early by its patience."""
+        return bool(self._results) and self._results[-1].last
 
     @property
     def final(self) -> EpochResult:
         """The epoch whose weights the training ends with."""
-        return final(self.config, self.history)
+        return final(self.config, self._results)
 
     @property
     def improved(self) -> bool:
-        """Whether the latest epoch is better than all before it."""
-        values = [result.score(self.config.metric) for result in self.history]
+        """Whether the latest epoch is better than all epochs before it."""
+        values = self._scores()
         return all(value < values[-1] for value in values[:-1])
 
     def lrs(self, steps: int) -> list[float]:
-        """Return the learning rate at each step of the next epoch, `steps` to an epoch."""
+        """Return the learning rate at each step of the next epoch, which has `steps` steps."""
         return [self.lr_at(self.epoch * steps + step, steps) for step in range(steps)]
 
     def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate at a step, counted over all epochs of `steps` steps."""
-        losses = [result.validation_loss for result in self.history]
+        """Return the learning rate at a step, counted from 0 over all epochs of `steps` steps each."""
+        losses = [result.validation_loss for result in self._results]
         factor = lr_factor(self.config.schedule, step, self.config.epochs * steps, losses)
         return self.config.optimizer.lr * factor
 
-    def take(self, training: tuple[float, float], validation: Metrics | None, seconds: float) -> EpochResult | Fault:
-        """Add an epoch: accuracy and loss in training, and what it is worth; a loss that is not finite is a fault.
+    def add_epoch(
+        self, training: tuple[float, float], validation: Metrics | None, seconds: float
+    ) -> EpochResult | Fault:
+        """Add the next epoch and return its result, or the fault if a loss is not finite.
 
-        `validation` may be left out where the training loss is not finite.
+        `training` is the epoch's accuracy and mean loss on its training batches. `validation` may be None where the
+        training loss is not finite. `seconds` is the epoch's duration.
         """
         train_accuracy, train_loss = training
         if validation is None or not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
@@ -66,14 +83,17 @@ class History:
             train_loss=train_loss,
             seconds=seconds,
         )
-        if result.epoch >= self.config.epochs or self._waited_enough(result):
-            result = replace(result, last=True)
-        self.history.append(result)
+        self._results.append(result)
+        if result.epoch >= self.config.epochs or self._out_of_patience():
+            self._results[-1] = result = replace(result, last=True)
         return result
 
-    def _waited_enough(self, result: EpochResult) -> bool:
-        """Say whether the metric, the new epoch's included, has not improved for as long as the config waits."""
+    def _out_of_patience(self) -> bool:
+        """Return whether the metric has not improved for as many epochs as the config's patience."""
         if self.config.patience is None:
             return False
-        values = [epoch.score(self.config.metric) for epoch in (*self.history, result)]
+        values = self._scores()
         return len(values) - 1 - values.index(max(values)) >= self.config.patience
+
+    def _scores(self) -> list[float]:
+        return [result.score(self.config.metric) for result in self._results]

@@ -1,4 +1,7 @@
-"""What logits are worth: accuracy, balanced accuracy, macro F1 and loss, counted where the logits lie."""
+"""Metrics of logits: accuracy, balanced accuracy, macro F1 and loss, computed on the device of the logits.
+
+This module computes values; which of the metrics a study maximizes is named by `hpo.config.metrics.Metric`.
+"""
 
 from dataclasses import dataclass
 
@@ -9,25 +12,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Metrics:
-    """Of one pass over rows; as scikit-learn defines them."""
+    """Values of the metrics on some rows, by the definitions of scikit-learn."""
 
     accuracy: float
+    """Share of the rows that are classified correctly, 0 to 1."""
     balanced_accuracy: float
-    """Mean share of a class's rows that is right, over the classes that have rows."""
+    """Recall, averaged over the classes that have rows, 0 to 1."""
     macro_f1: float
-    """Mean F1 over the classes that have rows or were predicted."""
+    """F1, averaged over the classes that have rows or were predicted, 0 to 1."""
     loss: float
-    """Mean cross-entropy, not weighted."""
+    """Mean cross-entropy, without class weights."""
 
 
 def compute_metrics(logits: Tensor, y: Tensor) -> Metrics:
-    """Return what logits [rows, classes] are worth against labels [rows]; one exchange with the device."""
+    """Return the metrics of logits [rows, classes], given labels y [rows]; one transfer from the device."""
     classes = logits.shape[1]
     predicted = logits.argmax(1)
-    right = torch.bincount(y, weights=(predicted == y).float(), minlength=classes)
-    counts = torch.stack([right, torch.bincount(y, minlength=classes), torch.bincount(predicted, minlength=classes)])
+    correct = torch.bincount(y, weights=(predicted == y).float(), minlength=classes)
+    counts = torch.stack([correct, torch.bincount(y, minlength=classes), torch.bincount(predicted, minlength=classes)])
     *flat, loss = torch.cat([counts.flatten(), F.cross_entropy(logits, y).view(1)]).tolist()
-    hits, rows, guesses = flat[:classes], flat[classes : 2 * classes], flat[2 * classes :]
-    recalls = [hit / there for hit, there in zip(hits, rows, strict=True) if there]
-    f1s = [2 * h / (n + g) for h, n, g in zip(hits, rows, guesses, strict=True) if n + g]
+    hits, rows, predictions = flat[:classes], flat[classes : 2 * classes], flat[2 * classes :]
+    recalls = [hit / count for hit, count in zip(hits, rows, strict=True) if count]
+    f1s = [2 * h / (n + p) for h, n, p in zip(hits, rows, predictions, strict=True) if n + p]
     return Metrics(sum(hits) / len(y), sum(recalls) / len(recalls), sum(f1s) / len(f1s), loss)

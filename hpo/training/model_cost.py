@@ -1,4 +1,4 @@
-"""What a network costs before it is trained: parameters and memory by counting, latency by the clock."""
+"""Costs of an untrained network: parameters and memory by counting, latency by measurement."""
 
 import statistics
 import time
@@ -13,31 +13,31 @@ from hpo.models import InputShape, build_model, parameter_count
 
 WARM_UP, PASSES = 5, 30
 _BYTES = 4
-"""Of a number in float32; autocast keeps weights so, and its smaller activations are not counted on."""
+"""Bytes of a float32 number. Autocast keeps weights in float32; that its activations are smaller is ignored."""
 
 
 def measure(
     config: TrialConfig, input_shape: InputShape, classes: int, device: torch.device, wanted: Iterable[Cost]
 ) -> Costs:
     """Return the wanted costs of an untrained network. Raises: ModelError where the inputs do not fit it."""
-    found: Costs = {}
+    costs: Costs = {}
     for name in wanted:
         match name:
             case "parameters":
                 with torch.device("meta"):
-                    found[name] = parameter_count(build_model(config.model, input_shape, classes))
+                    costs[name] = parameter_count(build_model(config.model, input_shape, classes))
             case "memory_mb":
-                found[name] = memory_mb(config, input_shape, classes)
+                costs[name] = memory_mb(config, input_shape, classes)
             case "latency_ms":
-                found[name] = latency_ms(config, input_shape, classes, device)
-    return found
+                costs[name] = latency_ms(config, input_shape, classes, device)
+    return costs
 
 
 def memory_mb(config: TrialConfig, input_shape: InputShape, classes: int) -> float:
-    """Estimate the memory of training in MB, without the data: nothing is allocated for it.
+    """Return an estimate of the memory of training in MB, without the data; nothing is allocated.
 
-    Parameters, their gradients and the optimizer's state, and the output of every layer for one batch (for one part
-    of it, where it is trained in parts), as the backward pass wants them.
+    It is the sum of parameters, gradients, optimizer state, and the output of every layer for one batch (for one part
+    of it with gradient accumulation), which the backward pass needs.
     """
     rows = -(-config.batch_size // config.accumulation)
     numbers = 0
@@ -59,18 +59,18 @@ def memory_mb(config: TrialConfig, input_shape: InputShape, classes: int) -> flo
 
 @torch.inference_mode()
 def latency_ms(config: TrialConfig, input_shape: InputShape, classes: int, device: torch.device) -> float:
-    """Return the median milliseconds that an untrained network takes for one row, on this device, in float32."""
+    """Return the median milliseconds of a forward pass of one row on this device, in float32, in evaluation mode."""
     model = build_model(config.model, input_shape, classes, seed=0).to(device).eval()
     row = torch.zeros(1, *input_shape, device=device)
-    taken = []
+    milliseconds = []
     for i in range(WARM_UP + PASSES):
         _wait_for(device)
         start = time.perf_counter()
         model(row)
         _wait_for(device)
         if i >= WARM_UP:
-            taken.append(1000 * (time.perf_counter() - start))
-    return statistics.median(taken)
+            milliseconds.append(1000 * (time.perf_counter() - start))
+    return statistics.median(milliseconds)
 
 
 def _wait_for(device: torch.device) -> None:

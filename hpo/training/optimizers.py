@@ -12,7 +12,7 @@ from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 def build_optimizer(
     config: Optimizer, parameters: Iterable[Tensor], device: torch.device, lr: Tensor | float | None = None
 ) -> torch.optim.Optimizer:
-    """Return the optimizer; with `lr` as a tensor it can be captured in a CUDA graph and steered through it."""
+    """Return a config's optimizer. With `lr` as a tensor, a CUDA graph of its step reads the rate from the tensor."""
     captured = isinstance(lr, Tensor) and device.type == "cuda"
     common: dict[str, Any] = {"lr": config.lr if lr is None else lr, "weight_decay": config.weight_decay}
     fused: dict[str, Any] = {"fused": device.type in ("cpu", "cuda")}
@@ -41,17 +41,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; hyperparameters stay the very objects they are."""
+    """Restore the state that `optimizer_tensors` returned; hyperparameters remain the same objects."""
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, value in tensors.items():
         _, index, name = key.split(".", 2)
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
-            # Fused kernels walk state and parameter in step: both must lie in memory alike.
+            # Fused kernels iterate over state and parameter together, so both need the same memory layout.
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[name] = value
     rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for group, lr in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = lr  # load_state_dict leaves a copy, which a graph would not see change
+        group["lr"] = lr  # load_state_dict sets a copy, whose changes a graph would not read

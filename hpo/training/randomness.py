@@ -1,8 +1,8 @@
-"""Chance without state: data order and dropout are functions of (seed, epoch, layer), and of nothing else.
+"""Random numbers without state: data order and dropout are functions of (seed, epoch, layer) alone.
 
-So a trial gives the same curve alone, resumed after a kill, or beside others. Each stream has a generator of
-its own, seeded by a hash of its name; dropout takes one random byte per unit, which costs a sixth of
-`nn.Dropout` on a CPU and rounds its rate to the nearest 1/256.
+Therefore a trial gives the same curve when it is trained by itself, together with others, or resumed after a crash.
+Each stream of random numbers has its own generator, seeded by a hash of the stream's name. Dropout uses one random
+byte per unit, which takes a sixth of the time of `nn.Dropout` on a CPU and rounds its rate to the nearest 1/256.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 _CHUNK = 2**20
-"""Random bytes drawn in one call: enough to make the call's own cost vanish, few enough to stay in the cache."""
+"""Random bytes drawn in one call: enough to make the call's overhead small, few enough to stay in the cache."""
 
 
 def generator(device: torch.device | str, stream: str, *numbers: int) -> torch.Generator:
-    """Return a generator that this stream's name and numbers determine."""
+    """Return a generator whose seed is determined by the stream's name and numbers."""
     name = stream.encode() + struct.pack(f"<{len(numbers)}q", *numbers)
     seed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=False) >> 1
     return torch.Generator(device=device).manual_seed(seed)
@@ -34,35 +34,36 @@ def random_bytes(count: int, source: torch.Generator) -> Tensor:
 
 
 def steps_per_draw(units: int) -> int:
-    """Return for how many steps `dropout_bytes` draws at once, for a batch of so many units."""
+    """Return the number of steps for which `dropout_bytes` draws at once, if a batch has so many units."""
     return max(1, _CHUNK // units)
 
 
 def dropout_bytes(seed: int, epoch: int, layer: int, first: int, units: int, device: torch.device) -> Tensor:
-    """Draw a layer's bytes of `steps_per_draw(units)` steps, one byte per unit: uint8 [steps * units].
+    """Draw a layer's bytes for `steps_per_draw(units)` steps from `first` on: uint8 [steps * units].
 
-    The first of these steps, a multiple of their number, is part of the stream's name.
+    `first`, which must be a multiple of the number of steps, is part of the stream's name.
     """
     source = generator(device, "dropout", seed, epoch, layer, first)
     return random_bytes(steps_per_draw(units) * units, source)
 
 
 def drop_threshold(rate: float) -> tuple[int, float]:
-    """Return the byte from which on a unit is kept, and what a kept unit is multiplied by."""
+    """Return the smallest byte at which a unit is kept, and the factor of a kept unit."""
     threshold = round(rate * 256)
     return threshold, 256 / (256 - threshold) if threshold < 256 else 0.0
 
 
 class StatelessDropout(nn.Module):
-    """Dropout whose masks are a function of (seed, epoch, layer, step); takes the place of `nn.Dropout` and
-    `nn.Dropout2d` while a network is trained. It has no parameters: state dicts stay as they are.
+    """Dropout whose masks are a function of (seed, epoch, layer, step).
 
-    With a step counter on the device (`counter`), the bytes of a whole epoch lie in one tensor, and the
-    forward pass picks the step's by the counter: nothing in it then depends on Python, so a CUDA graph of it
-    can be replayed. Both ways take the same bytes.
+    It replaces `nn.Dropout` and `nn.Dropout2d` while a network is trained, and has no parameters, so that state dicts
+    stay the same. With a step counter on the device (`counter`), the bytes of a whole epoch are in one tensor, and the
+    forward pass selects those of the step by the counter: then it does not depend on Python values, and a CUDA graph
+    of it can be replayed. Both variants use the same bytes.
     """
 
-    def __init__(self, rate: float, layer: int, whole_channels: bool) -> None:
+    def __init__(self, rate: float, layer: int, *, whole_channels: bool) -> None:
+        """`layer` is the number of the dropout in the network; `whole_channels` drops channels instead of pixels."""
         super().__init__()
         self.layer = layer
         self.whole_channels = whole_channels
@@ -70,14 +71,14 @@ class StatelessDropout(nn.Module):
         self.counter: Tensor | None = None
         self._seed = self._epoch = self._steps = self._batch = 0
         self._step = self._offset = 0
-        """Where in the epoch the next forward pass begins: the step, and the row of its batch."""
+        """Position of the next forward pass in the epoch: the step, and the row of its batch."""
         self._first = 0
         self._masks: Tensor | None = None
         """Of the steps from `_first` on: [steps, batch, ...]."""
         self._epoch_bytes: Tensor | None = None
 
     def start_epoch(self, seed: int, epoch: int, steps: int, batch: int) -> None:
-        """Begin the masks of an epoch; the forward passes in training mode then take its rows in turn."""
+        """Start the masks of an epoch; each forward pass in training mode then uses the next rows."""
         self._seed, self._epoch, self._steps, self._batch = seed, epoch, steps, batch
         self._step = self._offset = 0
         self._masks = None
@@ -85,6 +86,7 @@ class StatelessDropout(nn.Module):
             self._fill(self._epoch_bytes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Multiply x by the mask of the step in training mode; return it unchanged in evaluation mode."""
         if not self.training or self.threshold == 0:
             return x
         shape = (self._batch, x.shape[1], 1, 1) if self.whole_channels else (self._batch, *x.shape[1:])
@@ -124,12 +126,12 @@ class StatelessDropout(nn.Module):
 
 
 def make_dropout_stateless(model: nn.Module) -> list[StatelessDropout]:
-    """Put `StatelessDropout` in the place of every dropout of a model; return them in order."""
+    """Replace every dropout of a model by `StatelessDropout`; return them in order."""
     replaced: list[StatelessDropout] = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout | nn.Dropout2d):
-                new = StatelessDropout(child.p, len(replaced), isinstance(child, nn.Dropout2d))
+                new = StatelessDropout(child.p, len(replaced), whole_channels=isinstance(child, nn.Dropout2d))
                 setattr(parent, name, new)
                 replaced.append(new)
     return replaced

@@ -1,8 +1,9 @@
-"""One network in training: a config, its data, and everything that changes from epoch to epoch."""
+"""One network in training: its config, its data, and the state that changes from epoch to epoch."""
 
 import math
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,17 +25,25 @@ from hpo.training.randomness import data_order, generator, make_dropout_stateles
 from hpo.training.torch_compat import plain_step
 
 EVALUATION_ROWS = 1000
-"""Rows per batch where nothing is learned."""
+"""Rows per batch in evaluation."""
 LOSS_CHECK_STEPS = 50
-"""On a CPU a loss that is not finite ends the epoch after at most this many steps."""
+"""On a CPU, a loss that is not finite is noticed after at most this many steps, and ends the epoch."""
 
 
-Begun = tuple[Tensor, Tensor | None]
-"""The rows of each step, int64 [steps, batch], and the logits; None if the loss was seen not to be finite."""
+class EpochSteps(NamedTuple):
+    """The training steps of one epoch."""
+
+    order: Tensor
+    """Training rows of each step: int64 [steps, batch]."""
+    logits: Tensor | None
+    """Logits of every batch: [steps * batch, classes]. None if the loss was seen not to be finite."""
 
 
 class Run:
-    """A network, its optimizer and its history; `train_epoch` is a function of config, data and epoch."""
+    """A network, its optimizer and its history.
+
+    The result of `train_epoch` is a function of config, data and epoch alone.
+    """
 
     def __init__(
         self,
@@ -44,9 +53,9 @@ class Run:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config, self.data, self.device = config, data, device
-        self.course = History(config, checkpoint.history if checkpoint is not None else ())
+        self.history = History(config, checkpoint.history if checkpoint is not None else ())
         self.best: dict[str, Tensor] = {}
-        """Weights of the best epoch, if the config wants them."""
+        """Copy of the best epoch's weights, if the config asks for best weights."""
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         self.dropouts = make_dropout_stateless(model)
         self.model = model.to(device)
@@ -54,13 +63,13 @@ class Run:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.batch_size = min(config.batch_size, len(data.train_y))
         self.steps = len(data.train_y) // self.batch_size
-        """Steps per epoch; the rows of a last, short batch wait for another epoch's order."""
+        """Steps per epoch. An incomplete last batch is left out; each epoch has another order of rows."""
         self.inputs = data.train_x
-        """What an epoch trains on: the training rows, or what augmentation makes of them."""
+        """The rows that an epoch trains on: the training rows, augmented if the config says so."""
         if config.augment and data.train_x.dim() != 4:
             raise ModelError("augment: inputs must be images, got a table. Remove [augment].")
         self.class_weights = balanced_weights(data) if config.class_weight == "balanced" else None
-        self._begun: Begun | None = None
+        self._current: EpochSteps | None = None
         self._started = 0.0
         self.optimizer = self.build_optimizer()
         self._plain_step = plain_step(self.optimizer)
@@ -71,22 +80,18 @@ class Run:
         self.facts = Facts(parameter_count(model), str(device), precision)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer of the config for the model's parameters."""
         return build_optimizer(self.config.optimizer, self.model.parameters(), self.device)
 
     @property
-    def history(self) -> list[EpochResult]:
-        """What the epochs so far gave."""
-        return self.course.history
-
-    @property
     def finished(self) -> bool:
-        """Whether there is no further epoch."""
-        return self.course.finished
+        """Whether the training has ended."""
+        return self.history.finished
 
     @property
     def final(self) -> EpochResult:
         """The epoch whose weights the training ends with."""
-        return self.course.final
+        return self.history.final
 
     def train_epoch(self) -> EpochResult | Fault:
         """Train one epoch and validate; a loss that is not finite is a fault."""
@@ -94,34 +99,37 @@ class Run:
         return self.collect()
 
     def launch(self) -> None:
-        """Begin an epoch; a GPU works on it while others are begun."""
+        """Start the next epoch; a GPU computes it asynchronously, while other runs can be launched."""
         self._started = time.perf_counter()
-        self._begun = self.begin(self.course.epoch)
+        self._current = self.start_epoch(self.history.epoch)
 
     def collect(self) -> EpochResult | Fault:
-        """End the epoch that was begun."""
-        assert self._begun is not None
-        trained, validated = self.figures(self._begun), None
-        if math.isfinite(trained[1]):
-            validated = self.evaluate(self.data.validation_x, self.data.validation_y)
-        result = self.course.take(trained, validated, time.perf_counter() - self._started)
+        """Finish the epoch that was launched: wait for it, validate, and add it to the history."""
+        assert self._current is not None
+        training, validation = self.training_scores(self._current), None
+        if math.isfinite(training[1]):
+            validation = self.evaluate(self.data.validation_x, self.data.validation_y)
+        result = self.history.add_epoch(training, validation, time.perf_counter() - self._started)
         if isinstance(result, EpochResult) and self.config.best_weights:
-            self._keep_best(result.last)
+            self._keep_best(result)
         return result
 
-    def _keep_best(self, last: bool) -> None:
-        """Remember the weights of the best epoch; after the last one, take them."""
-        if self.course.improved:
+    def _keep_best(self, result: EpochResult) -> None:
+        """Copy the weights if the latest epoch is the best; after the last epoch, load those of the best one."""
+        if self.history.improved:
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        if last:
+        if result.last:
             self.model.load_state_dict(self.best)
 
-    def learn(self, epoch: int) -> tuple[float, float]:
-        """Train one epoch (from 0); return training accuracy and loss, not finite if it diverged."""
-        return self.figures(self.begin(epoch))
+    def train_only(self, epoch: int) -> tuple[float, float]:
+        """Train one epoch (counted from 0) without validating; return training accuracy and loss.
 
-    def begin(self, epoch: int) -> Begun:
-        """Take the steps of an epoch (from 0); nothing waits for a GPU."""
+        The history stays as it is. The loss is not finite if the training diverged.
+        """
+        return self.training_scores(self.start_epoch(epoch))
+
+    def start_epoch(self, epoch: int) -> EpochSteps:
+        """Launch the training steps of an epoch (counted from 0), without waiting for a GPU."""
         self.model.train()
         for dropout in self.dropouts:
             dropout.start_epoch(self.config.seed, epoch, self.steps, self.batch_size)
@@ -134,20 +142,19 @@ class Run:
             augmented(x, self.config.augment, black, self.config.seed, epoch, out=self.inputs)
         order = data_order(self.config.seed, epoch, len(self.data.train_y), self.device)
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
-        return order, self.train_steps(order, epoch * self.steps)
+        return EpochSteps(order, self.train_steps(order, epoch * self.steps))
 
-    def figures(self, begun: Begun) -> tuple[float, float]:
-        """Return the training accuracy and loss of the steps taken, not finite if they diverged."""
-        order, logits = begun
-        if logits is None:
+    def training_scores(self, steps: EpochSteps) -> tuple[float, float]:
+        """Return the training accuracy and mean loss of an epoch's steps; NaN if they diverged."""
+        if steps.logits is None:
             return math.nan, math.nan
-        found = compute_metrics(logits, self.data.train_y[order.flatten()])
-        return found.accuracy, found.loss
+        metrics = compute_metrics(steps.logits, self.data.train_y[steps.order.flatten()])
+        return metrics.accuracy, metrics.loss
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
-        """Take a step for each row of `order`, int64 [steps, batch].
+        """Take a training step for each row of `order`, int64 [steps, batch]; `first_step` counts over all epochs.
 
-        Returns the logits of every batch, [steps * batch, classes]: accuracy and loss of the epoch are then
+        Returns the logits of every batch, [steps * batch, classes], so that the accuracy and loss of the epoch take
         one call instead of one per step. None if the loss was seen not to be finite.
         """
         logits = []
@@ -162,7 +169,7 @@ class Run:
         return torch.cat(logits)
 
     def forward_backward(self, rows: Tensor) -> Tensor:
-        """Add the gradient of a batch's mean loss to the parameters; return its logits, detached."""
+        """Add the gradient of a batch's mean loss to the parameters' gradients; return the batch's logits, detached."""
         outputs = []
         for part in rows.chunk(self.config.accumulation):
             x, y = self.inputs.index_select(0, part), self.data.train_y.index_select(0, part)
@@ -177,54 +184,55 @@ class Run:
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def _share(self, part: Tensor, rows: Tensor) -> Tensor | float:
-        """Return what a part's mean loss weighs in the mean of its batch."""
+        """Return the weight of a part's mean loss in the mean loss of its batch."""
         if self.class_weights is None:
             return len(part) / len(rows)
         of_part, of_all = (self.class_weights[self.data.train_y[some]].sum() for some in (part, rows))
         return of_part / of_all
 
     def update(self) -> None:
-        """Take the optimizer's step on the gradient, clipped if the config says so."""
+        """Take the optimizer's step on the gradients, clipped first if the config says so."""
         if self.config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         with torch.no_grad():
             self._plain_step(self.optimizer)
 
     def set_lr(self, step: int) -> None:
-        lr = self.course.lr_at(step, self.steps)
+        """Set the optimizer's learning rate to that of a step, counted over all epochs."""
+        lr = self.history.lr_at(step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
     def autocast(self) -> torch.autocast:
-        # Without autocast's cache of cast weights, which must not outlive the capture of a graph.
+        """Return the context of a forward pass in the run's precision."""
+        # On CUDA without autocast's cache of cast weights, which must not outlive the capture of a graph.
         enabled, cache = self.facts.precision == "bf16", self.device.type != "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
 
     @torch.inference_mode()
     def evaluate(self, x: Tensor, y: Tensor) -> Metrics:
-        """Return what the network is worth on rows, without dropout, on running batch statistics."""
-        self.model.eval()
-        with self.autocast():
-            logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
-        return compute_metrics(logits, y)
+        """Return the network's metrics on rows x [rows, ...] with labels y [rows], in evaluation mode."""
+        return compute_metrics(self._logits(x), y)
 
     @torch.inference_mode()
     def probabilities(self, x: Tensor) -> NDArray[np.float32]:
-        """Return the network's probabilities: [rows, classes]."""
+        """Return the network's class probabilities for rows x [rows, ...], in evaluation mode: [rows, classes]."""
+        probabilities: NDArray[np.float32] = self._logits(x).softmax(1).cpu().numpy()
+        return probabilities
+
+    def _logits(self, x: Tensor) -> Tensor:
         self.model.eval()
         with self.autocast():
-            logits = torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
-        found: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
-        return found
+            return torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
 
     def examine(self) -> Examination:
-        """Evaluate on as many training rows as there are validation rows, the first ones."""
+        """Evaluate on the first training rows, as many as there are validation rows."""
         rows = len(self.data.validation_y)
-        found = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
-        return Examination(found.accuracy, found.loss)
+        metrics = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
+        return Examination(metrics.accuracy, metrics.loss)
 
     def checkpoint(self) -> Checkpoint:
-        """Return the state after the last epoch."""
+        """Return the state after the latest completed epoch."""
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         best = {f"best.{name}": value for name, value in self.best.items()}
         tensors = weights | best | optimizer_tensors(self.optimizer)
@@ -243,5 +251,5 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tenso
 
 
 def _full(logits: Tensor) -> Tensor:
-    """Return what autocast gave in the precision that losses are taken in."""
+    """Return logits in float32 where autocast computed them in bf16: losses are computed in full precision."""
     return logits.float() if logits.dtype == torch.bfloat16 else logits

@@ -1,4 +1,4 @@
-"""The solo engine: one trial at a time, each as fast as one network alone can be trained."""
+"""The solo engine: trains one trial at a time, as fast as a single network can be trained."""
 
 import gc
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from hpo.training.run import Run
 
 
 class SoloEngine:
-    """Holds one trial. Data sets stay resident on the device from one trial to the next."""
+    """An `hpo.training.engine.Engine` that holds one trial. Data sets stay on the device between trials."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -28,12 +28,15 @@ class SoloEngine:
 
     @property
     def is_async(self) -> bool:
-        return False  # a draw learns from the one trial before it
+        """False: every draw is made with the result of the trial before it."""
+        return False
 
     def room(self) -> int:
+        """Return 1 if it holds no trial, else 0."""
         return 1 if self._run is None else 0
 
     def admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> Facts:
+        """Take a trial, from its start or from a checkpoint. Raises: TrialFault; then it was not taken."""
         assert self._run is None
         try:
             self._run = self._start(config, checkpoint)
@@ -51,9 +54,11 @@ class SoloEngine:
         return self._data.of(config)
 
     def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
-        return measured(config, wanted, self._data)
+        """Return the costs of an untrained network. Raises: TrialFault where they cannot be measured."""
+        return measure_costs(config, wanted, self._data)
 
     def step(self) -> dict[int, EpochResult | Fault]:
+        """Train an epoch of the trial; return its outcome by key, empty if there is no trial."""
         if self._run is None or self._key is None:
             return {}
         try:
@@ -62,20 +67,25 @@ class SoloEngine:
             return {self._key: fault_of(error)}
 
     def snapshot(self, key: int) -> Checkpoint:
+        """Return the trial's state after its latest completed epoch."""
         return self._of(key).checkpoint()
 
     def examine(self, key: int) -> Examination:
+        """Evaluate the trial on training rows after its latest completed epoch."""
         return self._of(key).examine()
 
     def predict(self, key: int) -> NDArray[np.float32]:
+        """Return the trial's probabilities on the validation rows: [rows, classes]."""
         run = self._of(key)
         return run.probabilities(run.data.validation_x)
 
     def evict(self, key: int) -> None:
+        """Remove the trial and free its memory."""
         assert key == self._key
         self._free()
 
     def status(self) -> dict[str, float]:
+        """Return nothing: there are no lanes."""
         return {}
 
     def _of(self, key: int) -> Run:
@@ -89,8 +99,8 @@ class SoloEngine:
             torch.cuda.empty_cache()
 
 
-def measured(config: TrialConfig, wanted: Sequence[Cost], data_sets: DataSets) -> Costs:
-    """Return what an untrained network costs. Raises: TrialFault where that cannot be told."""
+def measure_costs(config: TrialConfig, wanted: Sequence[Cost], data_sets: DataSets) -> Costs:
+    """Return the costs of an untrained network. Raises: TrialFault where they cannot be measured."""
     try:
         data = data_sets.of(config)
         return measure(config, data.input_shape, data.classes, data_sets.device, wanted)
@@ -99,11 +109,11 @@ def measured(config: TrialConfig, wanted: Sequence[Cost], data_sets: DataSets) -
 
 
 def run_kind(device: torch.device) -> type[Run]:
-    """Return the kind of run that is fastest on a device."""
+    """Return the class of run that is fastest on a device."""
     return GraphedRun if device.type == "cuda" else Run
 
 
 def fault_of(error: Exception) -> Fault:
-    """Return what an exception in training means for its trial."""
+    """Return the fault of a trial whose training raised an exception."""
     kind = "oom" if isinstance(error, torch.OutOfMemoryError | MemoryError) else "error"
     return Fault(kind, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")  # type: ignore[arg-type]

@@ -69,9 +69,9 @@ def admit(lane: Lane, key: int, config: TrialConfig, checkpoint: Checkpoint | No
     lane.admit(member_of(key, config, model, checkpoint, CPU))
 
 
-def lane_of(configs: Sequence[TrialConfig], data: ResidentData, way: ConvImpl = "grouped") -> Lane:
+def lane_of(configs: Sequence[TrialConfig], data: ResidentData, conv_impl: ConvImpl = "grouped") -> Lane:
     rows = (inputs_of(configs[0], x) for x in (data.train_x, data.validation_x))
-    lane = Lane(bucket_of(configs[0], data), 64, data, *rows, way)
+    lane = Lane(bucket_of(configs[0], data), 64, data, *rows, conv_impl=conv_impl)
     for key, config in enumerate(configs):
         admit(lane, key, config)
     return lane

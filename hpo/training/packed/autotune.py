@@ -1,4 +1,4 @@
-"""Where packing pays: a short trial of strength between the solo engine's step and a lane's, on this device."""
+"""Whether packing is faster: the step of the solo engine and that of lanes, measured on this device."""
 
 import logging
 import time
@@ -24,15 +24,17 @@ from hpo.training.packed.unit import SingleRun
 from hpo.training.solo import run_kind
 
 STEPS = 6
-"""Steps of one round."""
+"""Training steps of one timed round."""
 ROUNDS = 4
+"""Timed rounds of each candidate after the first."""
 LONG_ROUND = 0.02
-"""Seconds; longer rounds are not repeated, for what disturbs them is a small part, and not tried in larger lanes."""
+"""Seconds from which on a round is not repeated, as disturbances are a small part of it, and only the smallest lanes
+are measured."""
 MARGIN = 0.9
-"""A lane must take less than this part of the solo engine's time per trial: less could be chance."""
+"""A lane must take less than this share of the solo engine's time per trial: less could be chance."""
 TOLERANCE = 0.01
-"""What probabilities may differ by, on average, after a round: what computes something else is not used."""
-JUDGED_ROWS = 256
+"""Largest mean difference of probabilities after a round; a lane that computes something else is not used."""
+COMPARED_ROWS = 256
 
 _log = logging.getLogger(__name__)
 
@@ -41,102 +43,107 @@ class Plan(NamedTuple):
     """How the trials of a bucket are trained."""
 
     slots: int
-    """Of a lane; 0 where trials are faster one by one."""
-    way: ConvImpl = "grouped"
-    """Of convolutions."""
+    """Slots of a lane; 0 where trials are faster one by one."""
+    conv_impl: ConvImpl = "grouped"
+    """Implementation of the convolutions."""
     streams: bool = False
-    """Whether there is no lane, but each trial by itself on a stream of a GPU."""
+    """Whether each trial is trained by itself, on its own stream of a GPU, instead of in a lane."""
 
 
-ALONE = Plan(0)
+UNPACKED = Plan(0)
+"""Trials are trained one by one."""
 
 
 class Chooser:
-    """Says how the trials of a bucket shall be trained, by a measurement that is made once for each bucket."""
+    """A planner that measures, once for each bucket, how its trials are trained fastest."""
 
     def __init__(self, device: torch.device, slots: int) -> None:
+        """`slots` is the largest size of a lane."""
         self.device, self.slots = device, slots
         self.known: dict[tuple[Bucket, bool], Plan] = {}
-        # Wide networks fall out of a CPU's cache when several take turns in it; so both ends are tried.
+        # Several wide networks do not fit in a CPU's cache together, so both a small and a large lane are measured.
         self.sizes = (1, max(2, slots // 2)) if device.type == "cpu" else (max(2, slots // 4),)
 
-    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData, packable: bool) -> Plan:
-        """Return the plan for a bucket, of which a config is the first."""
+    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData, *, packable: bool) -> Plan:
+        """Return the plan for a bucket, of which `config` is one trial; `packable` if they can share a program."""
         key = bucket, packable
         if key not in self.known:
             try:
-                self.known[key] = self._measure(config, bucket, data, packable)
+                self.known[key] = self._measure(config, bucket, data, packable=packable)
             except (RuntimeError, ValueError) as error:
                 _log.warning("trials are trained one by one: %s", error)
-                self.known[key] = ALONE
+                self.known[key] = UNPACKED
         return self.known[key]
 
-    def _plans(self, config: TrialConfig, packable: bool, long: bool) -> list[Plan]:
-        """Return what to measure beside the solo engine."""
-        ways: tuple[ConvImpl, ...] = ("grouped", "unfolded") if isinstance(config.model, CNN) else ("grouped",)
+    def _candidates(self, config: TrialConfig, *, packable: bool, long: bool) -> list[Plan]:
+        """Return the plans to compare with training one by one."""
+        impls: tuple[ConvImpl, ...] = ("grouped", "unfolded") if isinstance(config.model, CNN) else ("grouped",)
         sizes = self.sizes[:1] if long else self.sizes
-        plans = [Plan(size, way) for size in sizes for way in ways if size > 1 or way == "grouped"] if packable else []
-        return plans + ([Plan(self.sizes[-1], streams=True)] if self.device.type == "cuda" else [])
+        lanes = [Plan(size, impl) for size in sizes for impl in impls if size > 1 or impl == "grouped"]
+        streams = [Plan(self.sizes[-1], streams=True)] if self.device.type == "cuda" else []
+        return [*(lanes if packable else []), *streams]
 
-    def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData, packable: bool) -> Plan:
-        few = _first_rows(data, STEPS * bucket.batch, JUDGED_ROWS)
+    def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData, *, packable: bool) -> Plan:
+        few = _first_rows(data, STEPS * bucket.batch, COMPARED_ROWS)
         config = replace(config, epochs=100, patience=None, best_weights=False)
-        if not self._plans(config, packable, long=False):
-            return ALONE
-        run, judged = run_kind(self.device)(config, few, self.device), few.validation_x
-        sides: dict[Plan, Callable[[int], object]] = {ALONE: run.learn}
-        times = {ALONE: [self._timed(run.learn, 0)]}
-        expected = run.probabilities(judged)
-        long = times[ALONE][0] >= LONG_ROUND
-        for plan in self._plans(config, packable, long):
-            sides[plan], probabilities = self._side(config, few, bucket, plan)
-            times[plan] = [self._timed(sides[plan], 0)]
-            if (difference := float(abs(probabilities(judged) - expected).mean())) > TOLERANCE:
+        if not self._candidates(config, packable=packable, long=False):
+            return UNPACKED
+        run, rows = run_kind(self.device)(config, few, self.device), few.validation_x
+        rounds: dict[Plan, Callable[[int], object]] = {UNPACKED: run.train_only}
+        times = {UNPACKED: [self._seconds(run.train_only, 0)]}
+        expected = run.probabilities(rows)
+        long = times[UNPACKED][0] >= LONG_ROUND
+        for plan in self._candidates(config, packable=packable, long=long):
+            rounds[plan], probabilities = self._candidate(config, few, bucket, plan)
+            times[plan] = [self._seconds(rounds[plan], 0)]
+            if (difference := float(abs(probabilities(rows) - expected).mean())) > TOLERANCE:
                 raise RuntimeError(f"packed networks differ from plain ones by {difference:g} on {self.device}")
         if not long:
-            for epoch in range(1, ROUNDS + 1):  # in turn: what else the machine does meets all of them
-                for plan, side in sides.items():
-                    times[plan].append(self._timed(side, epoch))
-        each = {plan: min(found) / max(1, plan.slots) for plan, found in times.items()}
-        each[ALONE] *= MARGIN
-        chosen = min(each, key=lambda plan: each[plan])
-        return chosen if chosen.slots <= 1 else chosen._replace(slots=self.slots)
+            for epoch in range(1, ROUNDS + 1):  # in turn, so that other load on the machine affects all candidates
+                for plan, train_round in rounds.items():
+                    times[plan].append(self._seconds(train_round, epoch))
+        per_trial = {plan: min(seconds) / max(1, plan.slots) for plan, seconds in times.items()}
+        per_trial[UNPACKED] *= MARGIN
+        fastest = min(per_trial, key=lambda plan: per_trial[plan])
+        return fastest if fastest.slots <= 1 else fastest._replace(slots=self.slots)
 
-    def _side(
+    def _candidate(
         self, config: TrialConfig, data: ResidentData, bucket: Bucket, plan: Plan
     ) -> tuple[Callable[[int], object], Callable[[Tensor], NDArray[np.float32]]]:
-        """Return what trains an epoch of copies of a trial, and what tells the first one's probabilities."""
+        """Return a function that trains an epoch of copies of a trial, and one for the first copy's probabilities."""
         if plan.streams:
             runs = [run_kind(self.device)(config, data, self.device) for _ in range(plan.slots)]
-            units = [SingleRun(key, run, beside=True) for key, run in enumerate(runs)]
-            return partial(_epoch_side_by_side, units), runs[0].probabilities
+            units = [SingleRun(key, run, concurrent=True) for key, run in enumerate(runs)]
+            return partial(_train_concurrently, units), runs[0].probabilities
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         members = [member_of(key, config, model, None, self.device) for key in range(plan.slots)]
-        program = program_kind(self.device)(members, data, inputs_of(config, data.train_x), bucket, plan.way)
+        inputs = inputs_of(config, data.train_x)
+        program = program_kind(self.device)(members, data, inputs, bucket, conv_impl=plan.conv_impl)
 
         def probabilities(x: Tensor) -> NDArray[np.float32]:
-            found: NDArray[np.float32] = program.network.evaluate(inputs_of(config, x))[0].softmax(1).cpu().numpy()
-            return found
+            logits = program.network.evaluate(inputs_of(config, x))[0]
+            of_classes: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
+            return of_classes
 
-        return partial(_epoch_of, program), probabilities
+        return partial(_train_program, program), probabilities
 
-    def _timed(self, side: Callable[[int], object], epoch: int) -> float:
-        """Return seconds; on a CPU only those in which this thread was at work."""
+    def _seconds(self, train_round: Callable[[int], object], epoch: int) -> float:
+        """Return the duration of a round; on a CPU the CPU time of this thread."""
         clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
         start = clock()
-        side(epoch)
+        train_round(epoch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return clock() - start
 
 
-def _epoch_of(program: Program, epoch: int) -> None:
-    """Train an epoch; a program takes them as its members' courses tell, here the first one again and again."""
+def _train_program(program: Program, epoch: int) -> None:
+    """Train an epoch of a program: always the first one, as its members' histories stay empty."""
     program.train_epoch()
     program.join()
 
 
-def _epoch_side_by_side(units: Sequence[SingleRun], epoch: int) -> None:
+def _train_concurrently(units: Sequence[SingleRun], epoch: int) -> None:
     for unit in units:
         unit.launch()
     for unit in units:

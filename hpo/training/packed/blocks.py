@@ -1,7 +1,7 @@
-"""Parameters of many networks, side by side in padded tensors.
+"""Parameters of many networks in padded tensors.
 
-Rows and columns beyond a member's own are zero and stay so: their inputs' weights are zero, hence their
-activations, hence their gradients (sigmoid's are masked).
+The padding of a member's rows and columns is zero and stays zero: its weights are zero, therefore its activations are,
+and therefore its gradients (those of sigmoid are masked).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,69 +14,71 @@ from torch import Tensor
 from hpo.config import CNN, MLP
 
 ROUNDED_TO = 16
-"""Floats in a vector register's worth: narrower steps would save nothing."""
+"""Number of floats in a vector register: rounding to less would save no time."""
 
 Shaped = TypeVar("Shaped", MLP, CNN)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A weight of the slots from `start` to before `stop`."""
+    """A weight of the slots from `start` up to, not including, `stop`."""
 
     name: str
     start: int
     stop: int
     shape: tuple[int, ...]
-    """Padded, of one slot."""
+    """Padded shape of one slot's weight."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter of a member lies: in a matrix, or in its row of vectors."""
+    """Where a parameter of a member is stored: in a matrix, or in its row of vectors."""
 
     parameter: str
-    """By the name that the plain network's state dict has for it."""
+    """Name of the parameter in the plain network's state dict."""
     block: str
+    """Name of the matrix or vector."""
     shape: tuple[int, ...]
-    """The member's own part, of the padded block's beginning."""
+    """Shape of the parameter without padding; it is stored at the start of each dimension of the block."""
 
 
 class Layout(Generic[Shaped]):
-    """What lies where. Slots' networks may be replaced by others that fit."""
+    """Where the parameters of each slot are stored. The networks of slots can be replaced by others that fit."""
 
     matrices: tuple[Matrix, ...]
     vectors: dict[str, tuple[int, int]]
-    """Where in a slot's row of vectors each one begins, and its padded length: `bias0`, `scale0`, `shift0`, ..."""
+    """Offset in a slot's row of vectors, and padded length, of each vector: `bias0`, `scale0`, `shift0`, ..."""
 
-    def __init__(self, networks: Sequence[Shaped], classes: int, batch: int, static_shapes: bool) -> None:
-        """`static_shapes` has the shapes hold networks to come, not only those they begin with."""
+    def __init__(self, networks: Sequence[Shaped], classes: int, batch: int, *, static_shapes: bool) -> None:
+        """With `static_shapes`, networks will be replaced later, so nothing may depend on the first ones' values."""
         self.networks: list[Shaped] = list(networks)
         self.classes, self.batch, self.static_shapes = classes, batch, static_shapes
         self.matrices, self.vectors = (), {}
 
     @property
     def slots(self) -> int:
+        """Number of slots."""
         return len(self.networks)
 
     def runs(self, count: int) -> Iterator[tuple[str, int, int]]:
-        """Yield neighbours, of the first so many slots, with the same activation: name, first, one past the last."""
+        """Yield the runs of equal activations among the first `count` slots: activation, first slot, last slot + 1."""
         start = 0
         for slot in range(1, count + 1):
-            here = self.networks[start].activation
-            if slot == count or self.networks[slot].activation != here:
-                yield here, start, slot
+            activation = self.networks[start].activation
+            if slot == count or self.networks[slot].activation != activation:
+                yield activation, start, slot
                 start = slot
 
     def places(self, slot: int) -> Iterator[Place]:
-        """Yield a member's parameters, in the plain network's order."""
+        """Yield the places of a slot's parameters, in the order of the plain network."""
         raise NotImplementedError
 
     def fits(self, slot: int, network: Shaped) -> bool:
-        """Say whether a slot could hold a network instead of its own."""
+        """Return whether a slot could hold another network."""
         raise NotImplementedError
 
     def replace(self, slot: int, network: Shaped) -> None:
-        """Have a slot hold a network that fits."""
+        """Put another network, which fits, into a slot."""
         self.networks[slot] = network
 
     def _append(self, name: str, length: int) -> None:
@@ -104,14 +106,15 @@ class Blocks:
 
         self.layout = layout
         self.matrices = {m.name: zeros(m.stop - m.start, *m.shape) for m in layout.matrices}
-        """By name: [slots, ...]."""
+        """Blocks by name: [slots that have the weight, ...]."""
         self.vectors = zeros(layout.slots, sum(length for _, length in layout.vectors.values()))
 
     def tensors(self) -> list[Tensor]:
+        """Return all blocks."""
         return [*self.matrices.values(), self.vectors]
 
     def blocks(self) -> Iterator[tuple[Tensor, int, int]]:
-        """Yield each block with its first slot and one past its last."""
+        """Yield each block with its first slot and its last slot + 1."""
         for matrix in self.layout.matrices:
             yield self.matrices[matrix.name], matrix.start, matrix.stop
         yield self.vectors, 0, self.layout.slots
@@ -122,21 +125,21 @@ class Blocks:
         return self.vectors[:count, start : start + length]
 
     def pieces(self, slot: int) -> list[Tensor]:
-        """Return what belongs to a slot, padding included."""
+        """Return the parts of all blocks that belong to a slot, padding included."""
         return [block[slot - start] for block, start, stop in self.blocks() if start <= slot < stop]
 
     def views(self, slot: int) -> dict[str, Tensor]:
-        """Return a member's own part under the names, in the order and in the shapes of the plain network."""
+        """Return views of a member's parameters with the names, order and shapes of the plain network."""
         starts = {matrix.name: matrix.start for matrix in self.layout.matrices}
-        found: dict[str, Tensor] = {}
+        views: dict[str, Tensor] = {}
         for place in self.layout.places(slot):
             if place.block in starts:
                 block = self.matrices[place.block][slot - starts[place.block]]
             else:
                 start, length = self.layout.vectors[place.block]
                 block = self.vectors[slot, start : start + length]
-            found[place.parameter] = block[tuple(slice(size) for size in place.shape)]
-        return found
+            views[place.parameter] = block[tuple(slice(size) for size in place.shape)]
+        return views
 
     def clear(self, slot: int) -> None:
         """Set everything of a slot to zero."""

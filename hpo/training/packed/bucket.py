@@ -1,4 +1,4 @@
-"""Which trials may be trained together, and why another may not be."""
+"""Which trials can be trained together, and why a trial cannot be packed."""
 
 from dataclasses import dataclass, replace
 
@@ -9,53 +9,55 @@ from hpo.training.packed.cnn_layout import form_of
 
 @dataclass(frozen=True)
 class Bucket:
-    """What the trials of one lane have in common; everything else may differ from slot to slot."""
+    """The properties that the trials of one lane have in common; everything else may differ between slots."""
 
     data: DataKey
     batch: int
-    """Rows."""
+    """Rows per batch."""
     width: int
-    """The power of two, at least the family's narrowest, that no layer's width exceeds."""
+    """Smallest power of two, at least the family's minimum, that is no less than the width of any layer."""
     form: tuple[object, ...] = ()
-    """What else cannot be mixed: layer norm with others; of convolutional networks all but the channels."""
+    """Other properties that cannot be mixed: layer norm with other norms; of CNNs all but the channels."""
     precision: Precision = "fp32"
 
     def narrower_than(self, other: "Bucket") -> bool:
-        """Say whether its trials could be trained in a lane of another bucket, which is wider."""
+        """Return whether trials of this bucket can be trained in a lane of another bucket, which is wider."""
         return self.width < other.width and replace(self, width=other.width) == other
 
 
 NARROWEST, FEWEST_CHANNELS = 64, 16
-"""Narrower networks are padded rather than parted: below this width a step is all overhead."""
+"""Minimum width of a bucket of MLPs, and minimum channels of one of CNNs: below, a step is mostly overhead, so that
+narrower networks are padded instead of being put into separate lanes."""
 WIDEST = 1024
+"""Maximum width of a layer that is packed."""
 
 
-def why_alone(config: TrialConfig, precision: Precision = "fp32") -> str | None:
-    """Return why a trial cannot share a program with others; None if it can."""
+def why_not_packed(config: TrialConfig, precision: Precision = "fp32") -> str | None:
+    """Return the reason why a trial cannot share a program with others; None if it can."""
     model = config.model
     if isinstance(model, PythonNetwork):
-        return "networks of the user's own are not packed"
+        return "networks built by Python code are not packed"
     if isinstance(model, MLP) and not model.widths:
         return "a network without hidden layers is not packed"
     if isinstance(model, MLP) and precision != "fp32":
-        return "lower precision pays only where a network keeps a device busy alone"
+        return "bf16 is faster only for MLPs that use a whole device by themselves"
     if isinstance(model, CNN) and model.norm == "layer":
         return "layer norm over images is not packed"
     if model.residual:
         return "residual connections are not packed"
     if config.augment:
-        return "augmented rows are not packed: each trial has its own"
+        return "augmented rows are not packed: they differ from trial to trial"
     if max(_widths(model)) > WIDEST:
-        return f"layers wider than {WIDEST} fill a device alone"
+        return f"layers wider than {WIDEST} use a whole device by themselves"
     if config.accumulation > 1:
-        return "batches in parts are not packed"
+        return "gradient accumulation is not packed"
     if config.batch_size < 2:
         return "a batch of one row is not packed"
     return None
 
 
 def bucket_of(config: TrialConfig, data: ResidentData, precision: Precision = "fp32") -> Bucket:
-    """Return the bucket of a trial: what it could share a program with, or what is trained at about the same pace."""
+    """Return the bucket of a trial. Trials that are not packed have one too: those with similar times per step."""
     model = config.model
     batch = min(config.batch_size, len(data.train_y))
     if isinstance(model, PythonNetwork):

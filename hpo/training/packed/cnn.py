@@ -1,8 +1,8 @@
-"""All slots' convolutional networks as one: grouped convolutions, or unfolded images and batched products.
+"""The convolutional networks of all slots as one: grouped convolutions, or unfolded images and batched products.
 
-Shapes: S slots, N rows of a batch, C padded channels of a stage; images lie as [N, S * C, H, W], a slot's channels
-side by side. Unlike `hpo.training.packed.mlp` this has autograd find the gradients: around convolutions its own
-cost is small.
+Shapes: S slots, N rows of a batch, C padded channels of a stage. Images are [N, S * C, H, W], with the channels of each
+slot next to each other. Unlike `hpo.training.packed.mlp`, this computes gradients by autograd, whose overhead is small
+compared with convolutions.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from hpo.training.packed.norms import EPS, MOMENTUM
 ConvImpl = Literal["grouped", "unfolded"]
 """How convolutions are computed; which is faster depends on the device and the shapes."""
 EVALUATION_NUMBERS = 2**21
-"""About so many numbers of one layer are held where nothing is learned."""
+"""Approximate number of activations of one layer that are held at once in evaluation."""
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "leaky_relu": F.leaky_relu,
@@ -38,7 +38,7 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class CNNs:
-    """The stacked networks of a layout: parameters, gradients, and what dropout and batch norm keep."""
+    """The stacked networks of a layout: a `PackedNetwork`, with dropout masks and running statistics."""
 
     def __init__(
         self,
@@ -46,48 +46,53 @@ class CNNs:
         smoothing: Sequence[float],
         dtype: torch.dtype,
         device: torch.device,
-        way: ConvImpl = "grouped",
+        *,
+        conv_impl: ConvImpl = "grouped",
         precision: Precision = "fp32",
     ) -> None:
-        """`smoothing` is each member's label smoothing."""
-        self.layout, self.way, self.precision = layout, way, precision
+        """`smoothing` is the label smoothing of each slot."""
+        self.layout, self.conv_impl, self.precision = layout, conv_impl, precision
         self.params, self.grads = Blocks(layout, dtype, device), Blocks(layout, dtype, device)
-        sides = [
-            block.matrices | {name: block.vector(name, layout.slots) for name in layout.vectors}
-            for block in (self.params, self.grads)
-        ]
-        self._leaves = {name: tensor.detach().requires_grad_() for name, tensor in sides[0].items()}
-        """The parameters as autograd sees them; the same memory."""
-        self._grads = sides[1]
+        self._leaves = {name: tensor.detach().requires_grad_() for name, tensor in _by_name(self.params).items()}
+        """The parameters as leaves of autograd; they share the memory of `params`."""
+        self._grads = _by_name(self.grads)
         self.loss = Loss(layout, smoothing, self.params.vectors)
-
-        def ones(*shape: int) -> Tensor:
-            return torch.ones(shape, dtype=dtype, device=device)
-
-        slots, batch = layout.slots, layout.batch
-        self.logits = torch.zeros(slots, batch, layout.classes, dtype=dtype, device=device)
+        self.logits = torch.zeros(layout.slots, layout.batch, layout.classes, dtype=dtype, device=device)
         self.logits_grad = torch.zeros_like(self.logits)
-        self.runs = list(layout.runs(slots))
-        self.normed = torch.zeros(slots, dtype=torch.bool, device=device)
+        self.runs = list(layout.runs(layout.slots))
+        self.normed = torch.zeros(layout.slots, dtype=torch.bool, device=device)
         self.all_normed = all(n.norm == "batch" for n in layout.networks) and not layout.static_shapes
-        self._statistics = {
-            place: (torch.zeros_like(ones(slots, layout.channels[place[0]])), ones(slots, layout.channels[place[0]]))
-            for place in (layout.places_of_convs() if layout.normed else ())
-        }
+        self._statistics = self._new_statistics()
         sigmoid = any(name == "sigmoid" for name, _, _ in self.runs)
-        self._units = [ones(slots, width) for width in (*layout.channels, layout.head_width)] if sigmoid else []
-        """1 for a member's own channels of each stage and units of the head, 0 for padding: [S, C]."""
-        self.sites: list[Site] = []
-        self._masks: dict[int, Tensor] = {}
-        """Of each stage, and of the head as the one after the last."""
-        for index, width in enumerate((*layout.channels, layout.features)):
-            if any(index in dropped_at(network) for network in layout.networks):
-                self._masks[index] = ones(slots, batch, width)
-                self.sites.append(Site(index, self._masks[index], self._drop_of(index)))
-        for slot in range(slots):
+        widths = (*layout.channels, layout.head_width) if sigmoid else ()
+        self._units = [self._ones(layout.slots, width) for width in widths]
+        """For each stage and the head, 1 for a member's channels or units, 0 for padding: [S, C]."""
+        self._masks = self._new_masks()
+        self.sites = [Site(index, mask, self._drop_of(index)) for index, mask in self._masks.items()]
+        for slot in range(layout.slots):
             self.replace(slot)
 
+    def _ones(self, *shape: int) -> Tensor:
+        return torch.ones(shape, dtype=self.logits.dtype, device=self.logits.device)
+
+    def _new_statistics(self) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        """Return running mean and variance for each convolution with a norm, by stage and number: [S, C] each."""
+        layout = self.layout
+        shapes = {place: (layout.slots, layout.channels[place[0]]) for place in layout.places_of_convs()}
+        if not layout.normed:
+            return {}
+        return {place: (self._ones(*shape).zero_(), self._ones(*shape)) for place, shape in shapes.items()}
+
+    def _new_masks(self) -> dict[int, Tensor]:
+        """Return the mask of each stage, and of the head after the last one, at which a member has dropout."""
+        layout = self.layout
+        dropped = {index for network in layout.networks for index in dropped_at(network)}
+        widths = (*layout.channels, layout.features)
+        return {i: self._ones(layout.slots, layout.batch, width) for i, width in enumerate(widths) if i in dropped}
+
     def _drop_of(self, index: int) -> Callable[[CNN], Drop]:
+        """Return a function for the dropout of a network at a stage, or at the head."""
+
         def drop(network: CNN) -> Drop:
             number = sum(rate > 0 for rate in network.dropout[:index])
             if index < len(network.channels):
@@ -98,57 +103,62 @@ class CNNs:
         return drop
 
     def replace(self, slot: int) -> None:
+        """Reset a slot to the network that its layout now has there, untrained."""
         network = self.layout.networks[slot]
         self.normed[slot] = network.norm == "batch"
         for mean, variance in self._statistics.values():
             mean[slot], variance[slot] = 0.0, 1.0
-        for units, own in zip(self._units, (*network.channels, network.head_width), strict=False):
+        for units, width in zip(self._units, (*network.channels, network.head_width), strict=False):
             units[slot] = 0.0
-            units[slot, :own] = 1.0
+            units[slot, :width] = 1.0
 
     def statistics(self, slot: int) -> dict[str, Tensor]:
-        network, found = self.layout.networks[slot], {}
+        """Return views of a member's running statistics, by the plain network's names."""
+        network, statistics = self.layout.networks[slot], {}
         for (stage, conv), (mean, variance) in self._statistics.items() if network.norm == "batch" else ():
-            name, own = f"stages.{stage}.norm{conv}.", network.channels[stage]
-            found[f"{name}running_mean"] = mean[slot, :own]
-            found[f"{name}running_var"] = variance[slot, :own]
-        return found
+            name, channels = f"stages.{stage}.norm{conv}.", network.channels[stage]
+            statistics[f"{name}running_mean"] = mean[slot, :channels]
+            statistics[f"{name}running_var"] = variance[slot, :channels]
+        return statistics
 
     def running(self) -> list[Tensor]:
+        """Return the running statistics of all slots."""
         return [tensor for pair in self._statistics.values() for tensor in pair]
 
-    def learn(self, data: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+    def compute_gradients(self, data: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        """Write the gradients of each member's mean loss to `grads`; return the logits, [S, N, C]."""
         x = data.index_select(0, rows.t().flatten()).view(rows.shape[1], -1, *data.shape[2:])
         with torch.enable_grad():
             logits = self._forward(x, training=True)
         self.logits.copy_(logits.detach())
         self.loss.backward(self.logits, labels, self.logits_grad)
-        found = torch.autograd.grad(logits, list(self._leaves.values()), self.logits_grad)
-        for name, grad in zip(self._leaves, found, strict=True):
+        grads = torch.autograd.grad(logits, list(self._leaves.values()), self.logits_grad)
+        for name, grad in zip(self._leaves, grads, strict=True):
             self._grads[name].copy_(grad)
         return self.logits
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
+        """Return every member's logits for the same rows x [rows, C, H, W], in evaluation mode: [S, rows, classes]."""
         layout, pixels = self.layout, x.shape[2] * x.shape[3]
         rows = max(16, EVALUATION_NUMBERS // (layout.slots * layout.channels[0] * pixels))
         return torch.cat([self._forward(part, training=False) for part in torch.split(x, rows)], 1)
 
-    def _forward(self, x: Tensor, training: bool) -> Tensor:
-        """Return logits [S, N, C]; without training x is [N, C, H, W], the same rows for every slot."""
+    def _forward(self, x: Tensor, *, training: bool) -> Tensor:
+        """Return logits [S, N, C]. In evaluation x is [N, C, H, W], the same rows for every slot."""
         # Without autocast's cache of cast weights, which must not outlive the recording of a graph.
         enabled = self.precision == "bf16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False):
-            return self._logits(x, training).to(x.dtype)
+            return self._logits(x, training=training).to(x.dtype)
 
-    def _logits(self, x: Tensor, training: bool) -> Tensor:
+    def _logits(self, x: Tensor, *, training: bool) -> Tensor:
         layout, p = self.layout, self._leaves
         for stage, conv in layout.places_of_convs():
             name = f"{stage}.{conv}"
             groups = layout.slots if training or (stage, conv) != (0, 0) else 1
             x = self._convolved(x, p[f"conv{name}"], p[f"bias{name}"], groups)
             if layout.normed:
-                x = self._normalized(x, (stage, conv), training)
+                x = self._normalized(x, (stage, conv), training=training)
             x = self._activated(x, stage)
             if conv == layout.convs[stage] - 1:
                 x = POOLS[layout.pool[stage]](x)
@@ -167,18 +177,18 @@ class CNNs:
         return torch.baddbmm(p["output_bias"].unsqueeze(1), h, p["output"].transpose(1, 2))
 
     def _convolved(self, x: Tensor, weights: Tensor, bias: Tensor, groups: int) -> Tensor:
-        """[N, groups * I, H, W] -> [N, S * O, H, W]; weights [S, O, I, k, k]."""
-        if self.way == "grouped" or groups == 1:
+        """Convolve: [N, groups * I, H, W] -> [N, S * O, H, W], with weights [S, O, I, k, k]."""
+        if self.conv_impl == "grouped" or groups == 1:
             return F.conv2d(x, weights.flatten(0, 1), bias.flatten(), padding=self.layout.kernel // 2, groups=groups)
         (rows, _, height, width), (slots, out) = x.shape, weights.shape[:2]
         pixels = height * width
         patches = F.unfold(x, self.layout.kernel, padding=self.layout.kernel // 2).view(rows, slots, -1, pixels)
         columns = patches.permute(1, 2, 0, 3).reshape(slots, -1, rows * pixels)
-        found = torch.baddbmm(bias.unsqueeze(2), weights.flatten(2), columns).view(slots, out, rows, pixels)
-        return found.permute(2, 0, 1, 3).reshape(rows, slots * out, height, width)
+        outputs = torch.baddbmm(bias.unsqueeze(2), weights.flatten(2), columns).view(slots, out, rows, pixels)
+        return outputs.permute(2, 0, 1, 3).reshape(rows, slots * out, height, width)
 
-    def _normalized(self, x: Tensor, place: tuple[int, int], training: bool) -> Tensor:
-        """Batch norm of every channel; members without it pass through unchanged."""
+    def _normalized(self, x: Tensor, place: tuple[int, int], *, training: bool) -> Tensor:
+        """Apply batch norm to every channel; the channels of members without it are returned unchanged."""
         mean, variance = self._statistics[place]
         scale, shift = (self._leaves[f"{name}{place[0]}.{place[1]}"].flatten() for name in ("scale", "shift"))
         normed = F.batch_norm(x, mean.view(-1), variance.view(-1), scale, shift, training, MOMENTUM, EPS)
@@ -188,7 +198,7 @@ class CNNs:
         return torch.where(has, normed, x)
 
     def _activated(self, x: Tensor, stage: int) -> Tensor:
-        """[N, S * C, H, W] -> the same."""
+        """Apply each slot's activation: [N, S * C, H, W] -> [N, S * C, H, W]."""
         if len(self.runs) == 1:
             x = ACTIVATIONS[self.runs[0][0]](x)
         else:
@@ -196,6 +206,11 @@ class CNNs:
         return x * self._units[stage].flatten()[:, None, None] if self._units else x
 
     def _of_runs(self, x: Tensor, dim: int) -> Tensor:
-        """Apply each slot's activation; the slots are along `dim`."""
+        """Apply each slot's activation to x, whose dimension `dim` is the slots."""
         parts = [ACTIVATIONS[name](x.narrow(dim, start, stop - start)) for name, start, stop in self.runs]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _by_name(blocks: Blocks) -> dict[str, Tensor]:
+    """Return all matrices and vectors of blocks, each over all slots."""
+    return blocks.matrices | {name: blocks.vector(name, blocks.layout.slots) for name in blocks.layout.vectors}

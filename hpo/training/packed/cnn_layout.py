@@ -1,4 +1,4 @@
-"""How convolutional networks of different channels lie side by side: all of one form, each stage as its widest."""
+"""The layout of CNNs of one form in padded tensors: each stage has the channels of its widest member."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,13 +9,13 @@ CHANNELS_ROUNDED_TO = 4
 
 
 def form_of(network: CNN) -> tuple[object, ...]:
-    """Return what the networks of one layout have in common; the rest may differ."""
+    """Return the part of a network that must be equal in one layout; everything else may differ."""
     dense = network.head_width > 0
     return network.convs, network.pool, network.kernel, network.head, network.head_size, dense
 
 
 class CNNLayout(Layout[CNN]):
-    """The shapes of a program's tensors. `networks`, its slots, are of one form."""
+    """The layout of CNNs; `networks` are its slots, all of one form."""
 
     def __init__(
         self,
@@ -23,9 +23,10 @@ class CNNLayout(Layout[CNN]):
         input_shape: tuple[int, ...],
         classes: int,
         batch: int,
+        *,
         static_shapes: bool = False,
     ) -> None:
-        super().__init__(networks, classes, batch, static_shapes)
+        super().__init__(networks, classes, batch, static_shapes=static_shapes)
         first = networks[0]
         self.input_shape = channels, height, width = input_shape
         self.convs, self.pool, self.kernel = first.convs, first.pool, first.kernel
@@ -34,7 +35,7 @@ class CNNLayout(Layout[CNN]):
             padded(max(n.channels[stage] for n in networks), CHANNELS_ROUNDED_TO)
             for stage in range(len(first.channels))
         ]
-        """Of each stage, padded."""
+        """Padded number of channels of each stage."""
         self.head_width = max(network.head_width for network in networks)
         self.normed = any(network.norm == "batch" for network in networks)
         matrices = []
@@ -48,7 +49,7 @@ class CNNLayout(Layout[CNN]):
             if kind != "none":
                 height, width = height // 2, width // 2
         self.pixels = height * width if self.head == "flatten" else self.head_size**2
-        """Of each channel, that the head sees."""
+        """Number of pixels of each channel that the head takes."""
         features = self.channels[-1] * self.pixels
         if self.head_width:
             matrices.append(Matrix("linear", 0, self.slots, (self.head_width, features)))
@@ -57,16 +58,17 @@ class CNNLayout(Layout[CNN]):
         matrices.append(Matrix("output", 0, self.slots, (classes, features)))
         self._append("output_bias", classes)
         self.features = features
-        """Inputs of the output layer."""
+        """Number of inputs of the output layer."""
         self.matrices = tuple(matrices)
 
     def places_of_convs(self) -> Iterator[tuple[int, int]]:
-        """Yield stage and number of each convolution."""
+        """Yield the stage, and the number in the stage, of each convolution."""
         for stage, count in enumerate(self.convs):
             for conv in range(count):
                 yield stage, conv
 
     def places(self, slot: int) -> Iterator[Place]:
+        """Yield the places of a slot's parameters, in the order of the plain network."""
         network = self.networks[slot]
         inputs = self.input_shape[0]
         for stage, conv in self.places_of_convs():
@@ -87,10 +89,13 @@ class CNNLayout(Layout[CNN]):
         yield Place("head.output.bias", "output_bias", (self.classes,))
 
     def fits(self, slot: int, network: CNN) -> bool:
-        """A slot's activation is for good; fewer channels fit, and any norm where there is one."""
+        """Return whether a slot could hold another network.
+
+        It must have the activation of the slot and no more channels; any norm fits where the layout has one.
+        """
         return (
             network.activation == self.networks[slot].activation
-            and all(own <= most for own, most in zip(network.channels, self.channels, strict=True))
+            and all(channels <= most for channels, most in zip(network.channels, self.channels, strict=True))
             and network.head_width <= self.head_width
             and (network.norm == "none" or self.normed)
         )

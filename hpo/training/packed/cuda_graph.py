@@ -1,12 +1,12 @@
-"""A program whose whole step, for all its members, is one CUDA graph: gather, forward, backward, optimizer.
+"""A program whose whole training step, for all its members, is one CUDA graph.
 
-As in `hpo.training.cuda_graph`, what changes from step to step is read on the device by a counter that the graph
-advances: rows, labels, dropout bytes, and every slot's eleven optimizer coefficients, in which its rate, its
-schedule and its own count of steps are already at work. What differs between trials lies in memory too, so the
-graph, recorded once, trains every trial that passes through a slot that can hold it.
+As in `hpo.training.cuda_graph`, everything that changes from step to step is read on the device at a step counter
+that the graph advances: rows, labels, dropout bytes, and the eleven optimizer coefficients of each slot, computed from
+its learning rate, schedule and step count. Everything that differs between trials is in memory too, so a graph that is
+recorded once can train every trial that is put into a slot that fits it.
 
-Not yet run on a GPU: the tests take the same counted steps one by one on a CPU, and see that they are the same
-calls on the same memory whatever the members.
+Not yet run on a GPU: the tests take the same counted steps one by one on a CPU, and check that they are the same
+calls on the same memory for all members.
 """
 
 from collections.abc import Sequence
@@ -23,48 +23,54 @@ from hpo.training.packed.optimizers import COEFFICIENTS, VectorizedStep, coeffic
 from hpo.training.packed.program import Member, Program
 
 LEAST_HELD = 0.5
-"""Part of the slots with a member below which a smaller program is made: an empty slot costs what a full one does."""
+"""Share of occupied slots below which a smaller program is made: an empty slot takes as long as an occupied one."""
 
 
 class GraphedProgram(Program):
-    """A program that replays its step on a stream of its own; where that fails, it takes it kernel by kernel."""
+    """A program that replays its step as a graph, on its own CUDA stream; without a graph, it calls each kernel."""
 
     static_shapes = True
 
     def __init__(
-        self, members: Sequence[Member], data: ResidentData, rows: Tensor, bucket: Bucket, way: ConvImpl = "grouped"
+        self,
+        members: Sequence[Member],
+        data: ResidentData,
+        rows: Tensor,
+        bucket: Bucket,
+        *,
+        conv_impl: ConvImpl = "grouped",
     ) -> None:
-        super().__init__(members, data, rows, bucket, way)
+        super().__init__(members, data, rows, bucket, conv_impl=conv_impl)
         self.vectorized = VectorizedStep(self.network.params, self.network.grads, self.moments)
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
-        """The step within the epoch."""
+        """Number of the step within the epoch."""
         self.table = torch.zeros(self.steps, self.layout.slots, len(COEFFICIENTS), dtype=rows.dtype, device=self.device)
         self.capturable = self.device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.stream = torch.cuda.Stream(self.device) if self.capturable else None  # type: ignore[no-untyped-call]
 
-    def hold(self, members: Sequence[Member]) -> bool:
-        """Take newcomers into the slots of those who are gone, if each finds one that can hold it."""
+    def set_members(self, members: Sequence[Member]) -> bool:
+        """Make these the members and return True, if each new one fits into a slot that is free."""
         keys = {member.key for member in members}
-        here = {member.key for _, member in self.held()}
+        present = {member.key for _, member in self.held()}
         if len(keys) < LEAST_HELD * len(self.members):
             return False
         free = [slot for slot, member in enumerate(self.members) if member is None or member.key not in keys]
         places: list[tuple[int, Member]] = []
-        for member in (m for m in members if m.key not in here):
+        for member in (m for m in members if m.key not in present):
             slot = next((slot for slot in free if self._fits(slot, member)), None)
             if slot is None:
                 return False
             free.remove(slot)
             places.append((slot, member))
         for slot in free:
-            self._vacate(slot)
+            self._clear_slot(slot)
         for slot, member in places:
-            self._seat(slot, member)
+            self._assign(slot, member)
         return True
 
     def _fits(self, slot: int, member: Member) -> bool:
-        """Say whether a slot's part of the step can train a member: what no member needed is not in the graph."""
+        """Return whether a slot can train a member: operations that no member needed are not in the graph."""
         config, network = member.config, member.network
         return (
             self.layout.fits(slot, network)  # type: ignore[arg-type]
@@ -73,23 +79,23 @@ class GraphedProgram(Program):
             and (config.class_weight == "none" or self._class_weights is not None)
         )
 
-    def _vacate(self, slot: int) -> None:
-        """Have a slot train nothing."""
+    def _clear_slot(self, slot: int) -> None:
+        """Empty a slot."""
         self.members[slot] = None
         self.network.params.clear(slot)
         self.moments.replace(slot, None)
         for dropout in self.dropouts:
             dropout.replace(slot, None)
 
-    def _seat(self, slot: int, member: Member) -> None:
-        """Have a slot train a member that fits."""
-        self._vacate(slot)
+    def _assign(self, slot: int, member: Member) -> None:
+        """Put a member into a slot that it fits."""
+        self._clear_slot(slot)
         config = member.config
         self.members[slot] = member
         self.layout.replace(slot, member.network)  # type: ignore[arg-type]
         self.network.replace(slot)
-        weighed = config.class_weight == "balanced"
-        self.network.loss.replace(slot, config.label_smoothing, self._class_weights if weighed else None)
+        balanced = config.class_weight == "balanced"
+        self.network.loss.replace(slot, config.label_smoothing, self._class_weights if balanced else None)
         self.moments.replace(slot, config.optimizer)
         if self.clip is not None:
             self.clip.replace(slot, config.clip_norm)
@@ -98,6 +104,7 @@ class GraphedProgram(Program):
         self._load(slot, member)
 
     def train_epoch(self) -> None:
+        """Train the next epoch of every member, on the program's stream."""
         if self.stream is None:
             self._train_epoch()
             return
@@ -106,6 +113,7 @@ class GraphedProgram(Program):
             self._train_epoch()
 
     def join(self) -> None:
+        """Make the current CUDA stream wait for the epoch."""
         if self.stream is not None:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
@@ -122,31 +130,31 @@ class GraphedProgram(Program):
         self.moments.steps = [step + self.steps for step in self.moments.steps]
 
     def _coefficients(self, lrs: Sequence[Sequence[float]]) -> Tensor:
-        """Return each step's and slot's coefficients: float64 [steps, S, 11]."""
-        taken = list(zip(self.moments.configs, self.moments.steps, strict=True))
+        """Return the coefficients of each step and slot, computed in float64: [steps, S, 11]."""
+        slots = list(zip(self.moments.configs, self.moments.steps, strict=True))
         table = [
-            [coefficients(config, lr, done + step + 1) for (config, done), lr in zip(taken, rates, strict=True)]
+            [coefficients(config, lr, done + step + 1) for (config, done), lr in zip(slots, rates, strict=True)]
             for step, rates in enumerate(lrs)
         ]
         return torch.tensor(table, dtype=torch.float64).to(self.table.dtype)
 
     def step(self) -> None:
-        """Take the step that the counter tells: what a graph holds."""
+        """Take the step at the counter: this is what the graph records."""
         for dropout in self.dropouts:
             dropout.set_mask(self._now(dropout.bytes))
-        logits = self.network.learn(self.rows, self._now(self.order), self._now(self.labels))
+        logits = self.network.compute_gradients(self.rows, self._now(self.order), self._now(self.labels))
         self.logits.index_copy_(0, self.counter, logits.unsqueeze(0))
         if self.clip is not None:
             self.clip()
-        self.vectorized.take(self._now(self.table))
+        self.vectorized.apply(self._now(self.table))
         self.counter.add_(1)
 
     def _now(self, tensor: Tensor) -> Tensor:
-        """Return what a tensor holds for the step that the counter tells."""
+        """Return the entry of a tensor, [steps, ...], at the counter."""
         return tensor.index_select(0, self.counter).squeeze(0)
 
     def _warm_up_and_record(self) -> int:
-        """Take the first steps one by one, then record one; return how many were taken."""
+        """Take the first steps one by one, then record a graph; return how many steps were taken."""
         steps = min(WARM_UP_STEPS, self.steps)
         for _ in range(steps):
             self.step()
@@ -156,5 +164,5 @@ class GraphedProgram(Program):
 
 
 def program_kind(device: torch.device) -> type[Program]:
-    """Return the kind of program that is fastest on a device."""
+    """Return the class of program that is fastest on a device."""
     return GraphedProgram if device.type == "cuda" else Program

@@ -1,92 +1,92 @@
-"""The packed engine: many small networks trained as few programs, their places refilled as trials end."""
+"""The packed engine: trains many small networks as few programs, and refills their slots as trials end."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hpo.config import Precision, TrialConfig
 from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
 from hpo.models import build_model, parameter_count
-from hpo.training.dataset import DataKey, DataSets, ResidentData
+from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.devices import resolve_precision
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
-from hpo.training.packed.autotune import ALONE, Plan
-from hpo.training.packed.bucket import Bucket, bucket_of, why_alone
+from hpo.training.packed.autotune import UNPACKED, Plan
+from hpo.training.packed.bucket import Bucket, bucket_of, why_not_packed
 from hpo.training.packed.lane import Lane
-from hpo.training.packed.memory import slots_that_fit
+from hpo.training.packed.lane_factory import LaneFactory
 from hpo.training.packed.merging import Merging
-from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import member_of
 from hpo.training.packed.unit import SingleRun, Unit
+from hpo.training.packed.unit_queue import UnitQueue
 from hpo.training.run import Run
-from hpo.training.solo import fault_of, measured, run_kind
+from hpo.training.solo import fault_of, measure_costs, run_kind
 
 CPU_SLOTS, SLOTS = 8, 64
-"""Trials that an engine holds: on a CPU more were measured to gain little; elsewhere it takes many to fill it."""
-
-Planner = Callable[[TrialConfig, Bucket, ResidentData, bool], Plan]
-"""How a bucket's trials are to be trained; the last argument says whether they can share a program."""
+"""Trials that an engine holds, on a CPU and on other devices. On a CPU, more were measured to gain little."""
 
 _log = logging.getLogger(__name__)
 
 
+class Planner(Protocol):
+    """Decides how the trials of a bucket are trained."""
+
+    def __call__(self, config: TrialConfig, bucket: Bucket, data: ResidentData, *, packable: bool) -> Plan:
+        """Return the plan for a bucket, of which `config` is one trial; `packable` if they can share a program."""
+        ...
+
+
 def default_slots(device: torch.device) -> int:
-    """Return how many trials an engine holds on a device if nobody says otherwise."""
+    """Return how many trials an engine on a device holds unless another number is given."""
     return CPU_SLOTS if device.type == "cpu" else SLOTS
 
 
 class PackedEngine:
-    """Holds up to `slots` trials in lanes by bucket; what cannot be packed is trained alone, one at a time."""
+    """An `hpo.training.engine.Engine` that trains the trials of a bucket together, in lanes of up to `slots` trials.
+
+    Trials that cannot be packed are trained one at a time.
+    """
 
     def __init__(self, device: torch.device, planner: Planner | None = None, slots: int | None = None) -> None:
-        """`planner` says what is packed: everything that can be, if it is not given."""
+        """Make an empty engine. Without a planner, everything that can be packed is packed."""
         self.device = device
         self.slots = slots or default_slots(device)
-        self.planner: Planner = planner or (
-            lambda config, bucket, data, packable: Plan(self.slots) if packable else ALONE
-        )
+        self.planner: Planner = planner or self._pack_all
+        self.units = UnitQueue(device)
+        self.merging = Merging(self.units.seconds_of)
         self._data = DataSets(device)
-        self._inputs: dict[tuple[DataKey, str], tuple[Tensor, Tensor]] = {}
-        self._units: list[Unit] = []
-        """In the order of their turns."""
-        self._limits: dict[Bucket, int] = {}
-        """Slots of a lane where memory has shown its end."""
-        self._merging = Merging(self._seconds_of)
-        self._turn_seconds = 0.0
-        """Of the last turn of training."""
-        self._busy = self._offered = 0.0
-        """Seconds of all slots in which a trial was trained; seconds of all slots."""
+        self._lanes = LaneFactory(device, self.slots)
         self._offer = 1
-        """How many trials would be taken at once: what they are is known only once they are claimed."""
+        """How many further trials would be taken at once: only an admitted trial shows whether it can be packed."""
+
+    def _pack_all(self, config: TrialConfig, bucket: Bucket, data: ResidentData, *, packable: bool) -> Plan:
+        return Plan(self.slots) if packable else UNPACKED
 
     @property
     def is_async(self) -> bool:
+        """Whether `step` only waits for a device that trains many trials."""
         return self.device.type != "cpu" and self.slots > 1
 
     def room(self) -> int:
-        """Return how many trials would be taken: few until it has shown that trials can be packed.
+        """Return how many further trials would be taken now: few until it is known that they can be packed.
 
-        A trial that has to be trained alone would only wait for the one before it, so no more are taken than
-        there is reason to believe in: the offer doubles with each trial that is packed, and begins anew with
-        one that is not, be it alone in a lane of one slot. Beside one that is trained alone, one more is taken while
-        others are packed.
+        A trial that is trained by itself waits for the one before it, so only as many are taken as are likely to be
+        packed: the offer doubles with each trial that is packed, and is 1 again after a trial that is not (or whose
+        lane has a single slot). While one trial is trained by itself, one more is taken if others are packed.
         """
-        held = self._held()
-        alone = sum(not unit.shared for unit in self._units)
-        if alone > 1 or (alone == 1 and held == 1):
+        held = self.units.trial_count()
+        unpacked = sum(not unit.shared for unit in self.units)
+        if unpacked > 1 or (unpacked == 1 and held == 1):
             return 0
-        return max(0, min(self.slots - held, 1 if alone else self._offer))
-
-    def _held(self) -> int:
-        return sum(len(unit.trials()) for unit in self._units)
+        return max(0, min(self.slots - held, 1 if unpacked else self._offer))
 
     def admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> Facts:
+        """Take a trial, from its start or from a checkpoint. Raises: TrialFault; then it was not taken."""
         try:
             facts, packed = self._admit(key, config, checkpoint)
         except (HpoError, RuntimeError, ValueError) as error:
@@ -95,13 +95,13 @@ class PackedEngine:
         return facts
 
     def _admit(self, key: int, config: TrialConfig, checkpoint: Checkpoint | None) -> tuple[Facts, bool]:
-        data = self._data.of(config)
+        data = self.data(config)
         precision = self._precision(config, data, checkpoint)
-        bucket, packable = bucket_of(config, data, precision), why_alone(config, precision) is None
-        plan = self.planner(config, bucket, data, packable)
+        bucket, packable = bucket_of(config, data, precision), why_not_packed(config, precision) is None
+        plan = self.planner(config, bucket, data, packable=packable)
         if plan.slots == 0 or plan.streams:
             run = run_kind(self.device)(config, data, self.device, checkpoint)
-            self._units.append(SingleRun(key, run, beside=plan.slots > 0))
+            self.units.add(SingleRun(key, run, concurrent=plan.slots > 0))
             return run.facts, plan.slots > 0
         lane = self._lane_for(config, bucket, data, plan)
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
@@ -115,78 +115,61 @@ class PackedEngine:
         return resolve_precision(config.precision, config.model, data.input_shape, batch, self.device)
 
     def _lane_for(self, config: TrialConfig, bucket: Bucket, data: ResidentData, plan: Plan) -> Lane:
-        """Return a lane with a free slot, made if need be."""
-        lanes = self._lanes()
+        """Return a lane with a free slot for a trial of a bucket; make one if there is none."""
+        lanes = self.units.lanes()
         for lane in lanes:
             if lane.bucket == bucket and lane.room > 0:
                 return lane
-        if (wider := self._merging.home(bucket, lanes)) is not None:
+        if (wider := self.merging.lane_for(bucket, lanes)) is not None:
             return wider
-        fit = slots_that_fit(config, bucket, data, self.device)
-        size = min(plan.slots, self._limits.get(bucket, self.slots), fit or self.slots)
-        lane = Lane(bucket, size, data, *self._rows(config, bucket, data), plan.way)
-        self._units.append(lane)
+        lane = self._lanes.make(config, bucket, data, plan)
+        self.units.add(lane)
         return lane
 
-    def _lanes(self) -> list[Lane]:
-        return [unit for unit in self._units if isinstance(unit, Lane)]
-
-    def _seconds_of(self, lanes: Sequence[Lane]) -> float | None:
-        """Return what the last epoch of lanes took: of all, where all are trained side by side."""
-        each = [lane.seconds for lane in lanes]
-        if None in each:
-            return None
-        return self._turn_seconds if self.device.type != "cpu" else sum(s for s in each if s is not None)
-
-    def _rows(self, config: TrialConfig, bucket: Bucket, data: ResidentData) -> tuple[Tensor, Tensor]:
-        """Return training and validation rows as the networks of a bucket take them."""
-        key = (bucket.data, config.model.family)
-        if key not in self._inputs:
-            self._inputs[key] = inputs_of(config, data.train_x), inputs_of(config, data.validation_x)
-        return self._inputs[key]
+    def data(self, config: TrialConfig) -> ResidentData:
+        """Return a config's data, resident on the device. Raises: DataError."""
+        return self._data.of(config)
 
     def measure(self, config: TrialConfig, wanted: Sequence[Cost]) -> Costs:
-        return measured(config, wanted, self._data)
+        """Return the costs of an untrained network. Raises: TrialFault where they cannot be measured."""
+        return measure_costs(config, wanted, self._data)
 
     def step(self) -> dict[int, EpochResult | Fault]:
-        """Train an epoch of the lane or lone trial whose turn it is; on a GPU, of all of them side by side."""
+        """Train an epoch of the unit whose turn it is, on a GPU of all units at once; return each trial's outcome."""
         outcomes: dict[int, EpochResult | Fault] = {}
-        start, held = time.perf_counter(), self._held()
-        if (left := self._merging.begin(self._lanes())) is not None:
-            self._units.remove(left)
+        start, held = time.perf_counter(), self.units.trial_count()
+        if (emptied := self.merging.try_merge(self.units.lanes())) is not None:
+            self.units.remove(emptied)
         while not outcomes:
             turn_start = time.perf_counter()
-            turn = [unit for unit in self._units if unit.live()]
+            turn = self.units.next_turn()
             if not turn:
                 break
-            if self.device.type == "cpu":
-                turn = turn[:1]
-                self._units.remove(turn[0])
-                self._units.append(turn[0])
-            begun = [unit for unit in turn if self._guarded(unit, unit.launch, outcomes)]
-            for unit in begun:
+            launched = [unit for unit in turn if self._guarded(unit, unit.launch, outcomes)]
+            for unit in launched:
                 self._guarded(unit, lambda unit=unit: outcomes.update(unit.collect()), outcomes)  # type: ignore[misc]
-            self._turn_seconds = time.perf_counter() - turn_start
-        if (parted := self._merging.judge()) is not None:
-            self._units.append(parted)
-        for unit in self._units:
+            self.units.turn_seconds = time.perf_counter() - turn_start
+        if (separated := self.merging.decide()) is not None:
+            self.units.add(separated)
+        for unit in self.units:
             for key in unit.live():
                 if isinstance(outcomes.get(key), Fault):
                     unit.end(key)
-        seconds = time.perf_counter() - start
-        if any(unit.shared for unit in self._units):
-            self._busy, self._offered = self._busy + held * seconds, self._offered + self.slots * seconds
+        self.units.note_use(trials=held, slots=self.slots, seconds=time.perf_counter() - start)
         return outcomes
 
     def _guarded(self, unit: Unit, action: Callable[[], None], outcomes: dict[int, EpochResult | Fault]) -> bool:
-        """Do something; where it fails, halve the lane if it was memory, else note the fault of each trial."""
+        """Call an action of a unit; return whether it succeeded.
+
+        A lane that ran out of memory is split into halves. Any other error is the fault of each of its live trials.
+        """
         try:
             action()
         except (RuntimeError, ValueError, MemoryError) as error:
             fault = fault_of(error)
             if fault.kind == "oom" and isinstance(unit, Lane) and len(unit.live()) > 1:
-                self._units.append(unit.split())
-                self._limits[unit.bucket] = unit.slots
+                self.units.add(unit.split())
+                self._lanes.limit(unit.bucket, unit.slots)
                 _log.warning("out of memory: lanes of %s now hold %d trials", unit.bucket, unit.slots)
             else:
                 outcomes.update(dict.fromkeys(unit.live(), fault))
@@ -194,30 +177,30 @@ class PackedEngine:
         return True
 
     def snapshot(self, key: int) -> Checkpoint:
-        return self._of(key).checkpoint(key)
+        """Return a trial's state after its latest completed epoch."""
+        return self.units.unit_of(key).checkpoint(key)
 
     def examine(self, key: int) -> Examination:
+        """Evaluate a trial on training rows after its latest completed epoch."""
         return self._plain(key).examine()
 
     def predict(self, key: int) -> NDArray[np.float32]:
+        """Return a trial's probabilities on the validation rows: [rows, classes]."""
         run = self._plain(key)
         return run.probabilities(run.data.validation_x)
 
     def evict(self, key: int) -> None:
-        unit = self._of(key)
+        """Remove a trial and free its memory."""
+        unit = self.units.unit_of(key)
         unit.evict(key)
         if not unit.trials():
-            self._units.remove(unit)
+            self.units.remove(unit)
 
     def status(self) -> dict[str, float]:
-        """Return how many lanes there are, and the part of the slots in use while there were any."""
-        lanes = sum(lane.shared for lane in self._lanes())
-        return {"lanes": lanes} | ({"occupancy": round(self._busy / self._offered, 3)} if self._offered else {})
-
-    def _of(self, key: int) -> Unit:
-        return next(unit for unit in self._units if key in unit.trials())
+        """Return the number of `lanes`, and the mean `occupancy` of the slots while there were shared units."""
+        return self.units.status()
 
     def _plain(self, key: int) -> Run:
-        """Return a trial as the solo engine has it."""
+        """Return a trial as a run of the solo engine."""
         checkpoint = self.snapshot(key)
-        return Run(checkpoint.config, self._data.of(checkpoint.config), self.device, checkpoint)
+        return Run(checkpoint.config, self.data(checkpoint.config), self.device, checkpoint)

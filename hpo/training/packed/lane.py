@@ -1,4 +1,4 @@
-"""A lane: trials of one bucket that are trained together, leaving and joining between epochs."""
+"""A lane: trials of one bucket that are trained together as one program, and join and leave it between epochs."""
 
 import time
 from collections.abc import Collection
@@ -16,7 +16,7 @@ from hpo.training.packed.program import Member, Program
 
 
 class Lane:
-    """Holds up to `slots` trials; where others come than its program can take, that is made anew."""
+    """A unit of up to `slots` trials. Its program is replaced where it cannot take the trials that join."""
 
     def __init__(
         self,
@@ -25,151 +25,155 @@ class Lane:
         data: ResidentData,
         rows: Tensor,
         validation: Tensor,
-        way: ConvImpl = "grouped",
+        *,
+        conv_impl: ConvImpl = "grouped",
     ) -> None:
-        """`rows` and `validation` are the data's as the networks take them; `way` is that of convolutions."""
-        self.bucket, self.slots, self.way = bucket, slots, way
+        """`rows` and `validation` are the rows of `data` in the form that the networks take."""
+        self.bucket, self.slots, self.conv_impl = bucket, slots, conv_impl
         self.data, self.rows, self.validation = data, rows, validation
         self.members: dict[int, Member] = {}
-        self._program: Program | None = None
-        self._ended: set[int] = set()
-        """Those that take no further part; their state is their own again."""
+        self.program: Program | None = None
+        """Trains the live members; holds their state while it exists."""
+        self.ended: set[int] = set()
+        """Trials whose training has ended; their state is in their `Member` again."""
         self._started = 0.0
-        self._fresh = True
-        """Whether the program was made for the epoch under way."""
+        self._program_is_new = True
         self.seconds: float | None = None
-        """That the last epoch took; None if its program was made for it."""
-
-    def trials(self) -> list[int]:
-        return list(self.members)
-
-    def live(self) -> list[int]:
-        return [key for key in self.members if key not in self._ended]
-
-    def end(self, key: int) -> None:
-        """Have a trial take no further part."""
-        if key not in self._ended:
-            self.members[key].tensors = self._tensors(key)
-            self._ended.add(key)
+        """Duration of the latest epoch; None if its program was made during it."""
 
     @property
     def shared(self) -> bool:
-        """Whether it is meant for several trials."""
+        """Whether the lane is for several trials."""
         return self.slots > 1
 
     @property
     def room(self) -> int:
+        """Number of free slots."""
         return max(0, self.slots - len(self.members))
+
+    def trials(self) -> list[int]:
+        """Return the keys of the trials held."""
+        return list(self.members)
+
+    def live(self) -> list[int]:
+        """Return the keys of the trials that have epochs left to train."""
+        return [key for key in self.members if key not in self.ended]
 
     def admit(self, member: Member) -> None:
         """Take a trial, which joins the others at the next epoch."""
         self.members[member.key] = member
 
+    def end(self, key: int) -> None:
+        """End the training of a trial; its state stays until it is evicted."""
+        if key not in self.ended:
+            self.members[key].tensors = self._tensors(key)
+            self.ended.add(key)
+
     def evict(self, key: int) -> None:
-        """Let a trial go; what it held is freed at the next epoch."""
+        """Remove a trial; its memory is freed at the next epoch."""
         del self.members[key]
-        self._ended.discard(key)
+        self.ended.discard(key)
         if not self.members:
-            self._program = None
+            self.program = None
 
     def launch(self) -> None:
-        """Begin an epoch; on a device that works by itself this does not wait for it.
+        """Start the next epoch of all live trials; on a GPU this does not wait for it.
 
-        Raises: torch.OutOfMemoryError; then all trials are as they were before it.
+        Raises: torch.OutOfMemoryError; then all trials are as they were before the epoch.
         """
         self._started = time.perf_counter()
         live = [self.members[key] for key in self.live()]
-        self._fresh = self._program is None or not self._program.hold(live)
-        if self._program is None or self._fresh:
-            self.settle()
-            self._program = program_kind(self.rows.device)(live, self.data, self.rows, self.bucket, self.way)
-        self._program.snapshot()
+        self._program_is_new = self.program is None or not self.program.set_members(live)
+        if self.program is None or self._program_is_new:
+            self.release_program()
+            kind = program_kind(self.rows.device)
+            self.program = kind(live, self.data, self.rows, self.bucket, conv_impl=self.conv_impl)
+        self.program.snapshot()
         try:
-            self._program.train_epoch()
+            self.program.train_epoch()
         except torch.OutOfMemoryError:
-            self._program.join()
-            self._program.rollback()
+            self.program.join()
+            self.program.rollback()
             raise
 
     def collect(self) -> dict[int, EpochResult | Fault]:
-        """Return what the epoch that was begun gave each trial."""
-        program = self._program
+        """Finish the epoch that was launched: wait for it, validate, and return the outcome for each live trial."""
+        program = self.program
         assert program is not None
         try:
             program.join()
             training = program.training_scores()
-            judged = program.network.evaluate(self.validation)
+            logits_of_slots = program.network.evaluate(self.validation)
         except torch.OutOfMemoryError:
             program.rollback()
             raise
-        validation = [compute_metrics(logits, self.data.validation_y) for logits in judged]
+        validation = [compute_metrics(logits, self.data.validation_y) for logits in logits_of_slots]
         seconds = time.perf_counter() - self._started
-        self.seconds = None if self._fresh else seconds
+        self.seconds = None if self._program_is_new else seconds
         outcomes: dict[int, EpochResult | Fault] = {}
         held = program.held()
         for slot, member in held:
-            outcome = member.course.take(training[slot], validation[slot], seconds / len(held))
+            outcome = member.history.add_epoch(training[slot], validation[slot], seconds / len(held))
             outcomes[member.key] = outcome
             if isinstance(outcome, EpochResult):
-                self._after(program, slot, member, outcome)
+                self._after_epoch(program, slot, member, outcome)
         return outcomes
 
-    def _after(self, program: Program, slot: int, member: Member, result: EpochResult) -> None:
-        """Remember the weights of the best epoch; a trial that has ended takes its state with it."""
-        if member.config.best_weights and member.course.improved:
+    def _after_epoch(self, program: Program, slot: int, member: Member, result: EpochResult) -> None:
+        """Copy the weights if the epoch is the best; copy the whole state if it is the trial's last."""
+        if member.config.best_weights and member.history.improved:
             member.best = program.weights(slot)
         if result.last:
             member.tensors = program.tensors(slot)
             if member.config.best_weights:
                 member.tensors |= {f"model.{name}": value for name, value in member.best.items()}
-            self._ended.add(member.key)
+            self.ended.add(member.key)
 
-    def settle(self) -> None:
-        """Give every trial its state back, and the program up."""
-        if self._program is not None:
-            for slot, member in self._program.held():
+    def release_program(self) -> None:
+        """Copy the state of every live trial back to its `Member`, and drop the program."""
+        if self.program is not None:
+            for slot, member in self.program.held():
                 if member.key in self.live():
-                    member.tensors = self._program.tensors(slot)
-        self._program = None
+                    member.tensors = self.program.tensors(slot)
+        self.program = None
 
     def split(self) -> "Lane":
-        """Halve a lane that does not fit in memory; return the lane that the other half is in now."""
+        """Halve a lane that does not fit in memory; return the new lane of the other half."""
         live = self.live()
         self.slots = max(1, len(live) // 2)
-        return self.part(live[self.slots :], self.bucket)
+        return self.separate(live[self.slots :], self.bucket)
 
-    def part(self, keys: Collection[int], bucket: Bucket) -> "Lane":
-        """Move trials into a lane of their own; return that."""
-        self.settle()
-        other = Lane(bucket, self.slots, self.data, self.rows, self.validation, self.way)
-        for key in [key for key in self.members if key in keys]:
-            other._take(self, key)
+    def separate(self, keys: Collection[int], bucket: Bucket) -> "Lane":
+        """Move trials into a new lane; return that."""
+        self.release_program()
+        other = Lane(bucket, self.slots, self.data, self.rows, self.validation, conv_impl=self.conv_impl)
+        other.move_from(self, [key for key in self.members if key in keys])
         return other
 
     def absorb(self, other: "Lane") -> None:
-        """Take all trials of another lane."""
-        other.settle()
-        for key in other.trials():
-            self._take(other, key)
+        """Move all trials of another lane into this one."""
+        other.release_program()
+        self.move_from(other, other.trials())
 
-    def _take(self, other: "Lane", key: int) -> None:
-        """Take a trial of a lane that is settled."""
-        self.members[key] = other.members.pop(key)
-        if key in other._ended:
-            other._ended.remove(key)
-            self._ended.add(key)
+    def move_from(self, other: "Lane", keys: Collection[int]) -> None:
+        """Move trials of a lane without a program into this one."""
+        for key in keys:
+            self.members[key] = other.members.pop(key)
+            if key in other.ended:
+                other.ended.remove(key)
+                self.ended.add(key)
 
     def checkpoint(self, key: int) -> Checkpoint:
-        """Return a trial's state after its last completed epoch."""
+        """Return a trial's state after its latest completed epoch."""
         member = self.members[key]
-        whole = self._tensors(key) | {f"best.{name}": value for name, value in member.best.items()}
-        arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in whole.items()}
-        return Checkpoint(member.config, arrays, tuple(member.course.history), self.bucket.precision)
+        tensors = self._tensors(key) | {f"best.{name}": value for name, value in member.best.items()}
+        arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in tensors.items()}
+        return Checkpoint(member.config, arrays, tuple(member.history), self.bucket.precision)
 
     def _tensors(self, key: int) -> dict[str, Tensor]:
-        """Return a trial's state, from the program if it is there."""
-        if self._program is not None and key not in self._ended:
-            for slot, member in self._program.held():
+        """Return a trial's state: that in the program, if the program trains it."""
+        if self.program is not None and key not in self.ended:
+            for slot, member in self.program.held():
                 if member.key == key:
-                    return self._program.tensors(slot)
+                    return self.program.tensors(slot)
         return self.members[key].tensors

@@ -1,7 +1,7 @@
-"""Forward and backward passes over all slots at once, written out: no graph is recorded, no buffer allocated.
+"""A hidden layer of all slots at once, forward and backward, by explicit formulas: no autograd, no allocation.
 
-Shapes: S slots, N rows of a batch, W the padded width, I the padded inputs, C classes. Every formula is that of
-the plain network's modules; the tests compare with those and autograd.
+Shapes: S slots, N rows of a batch, W the padded width, I the padded inputs, C classes. Every formula is that of the
+plain network's modules; the tests compare with those and with autograd.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from hpo.training.packed.mlp_layout import MLPLayout
 from hpo.training.packed.norms import norm_of
 
 _SLOPE = 0.01
-"""Of `nn.LeakyReLU`."""
+"""The default slope of `nn.LeakyReLU`."""
 _aten = torch.ops.aten
 
 Kernel = Callable[[Tensor, Tensor], object]
@@ -26,9 +26,11 @@ FORWARD: dict[str, Kernel] = {  # (input, output)
     "tanh": lambda u, h: torch.tanh(u, out=h),
     "sigmoid": lambda u, h: torch.sigmoid(u, out=h),
 }
-BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {  # (gradient, changed in place; input; output)
+BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {  # (gradient, overwritten; input; output)
     "relu": lambda d, u, h: _aten.threshold_backward.grad_input(d, u, 0.0, grad_input=d),
-    "leaky_relu": lambda d, u, h: _aten.leaky_relu_backward.grad_input(d, u, _SLOPE, False, grad_input=d),
+    "leaky_relu": lambda d, u, h: _aten.leaky_relu_backward.grad_input(
+        d, u, _SLOPE, self_is_result=False, grad_input=d
+    ),
     "gelu": lambda d, u, h: _aten.gelu_backward.grad_input(d, u, grad_input=d),
     "tanh": lambda d, u, h: _aten.tanh_backward.grad_input(d, h, grad_input=d),
     "sigmoid": lambda d, u, h: _aten.sigmoid_backward.grad_input(d, h, grad_input=d),
@@ -36,7 +38,7 @@ BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {  # (gradient
 
 
 class HiddenLayer:
-    """Linear, batch norm where a member has it, activation, dropout: of the slots that are deep enough."""
+    """Linear map, norm where a member has it, activation and dropout, of the slots that have this layer."""
 
     def __init__(self, layout: MLPLayout, layer: int, params: Blocks, grads: Blocks) -> None:
         count, width, rows = layout.counts[layer], layout.widths[layer], layout.batch
@@ -51,22 +53,22 @@ class HiddenLayer:
         self._bias_rows, self._turned = self.bias.unsqueeze(1), weights.transpose(1, 2)
         self.runs = list(layout.runs(count))
         self.units: Tensor | None = None
-        """1 for a member's own units, 0 for padding, where that does not follow by itself: [S, 1, W]."""
+        """1 for a member's units, 0 for padding: [S, 1, W]. None if padding is zero without it."""
         if any(name == "sigmoid" for name, _, _ in self.runs):
             self.units = buffer(count, 1, width)
         self.linear, self.activated = buffer(count, rows, width), buffer(count, rows, width)
         self.grad = buffer(count, rows, width)
-        """Of the layer's output; the backward pass turns it, in place, into that of its linear part."""
+        """Gradient of the layer's output; the backward pass turns it, in place, into that of its linear map."""
         self.norm = norm_of(layout, layer, params, grads)
         self.dropped: Tensor | None = None
-        """The output after dropout; set by whoever drops."""
+        """Output after dropout, if a member has dropout here."""
         self.mask: Tensor | None = None
 
         for slot, network in enumerate(layout.networks[:count]):
             self.replace(slot, network)
 
     def replace(self, slot: int, network: MLP) -> None:
-        """Have a slot be a network's, if that is deep enough."""
+        """Reset a slot for another network, if the slot has this layer."""
         if slot >= self.count:
             return
         if self.units is not None:
@@ -76,21 +78,22 @@ class HiddenLayer:
             self.norm.replace(slot, network)
 
     def with_dropout(self) -> Tensor:
-        """Have the layer multiply its output by a mask, [S, N, W], while it learns; return that."""
+        """Make the layer multiply its output by a mask in training; return the mask: [S, N, W]."""
         self.dropped, self.mask = torch.empty_like(self.activated), torch.ones_like(self.activated)
         return self.mask
 
     @property
     def input(self) -> Tensor:
-        """What the activation is applied to."""
+        """Input of the activation: [S, N, W]."""
         return self.linear if self.norm is None else self.norm.output
 
     @property
     def output(self) -> Tensor:
+        """Output of the layer: [S, N, W]."""
         return self.activated if self.dropped is None else self.dropped
 
     def forward(self, x: Tensor) -> Tensor:
-        """[S, N, I] -> [S, N, W]."""
+        """Compute the layer in training mode: [S, N, I] -> [S, N, W]."""
         torch.baddbmm(self._bias_rows, x, self._turned, out=self.linear)
         if self.norm is not None:
             self.norm.forward(self.linear)
@@ -106,7 +109,7 @@ class HiddenLayer:
             h.mul_(self.units)
 
     def backward(self, x: Tensor, x_grad: Tensor | None) -> None:
-        """Turn `grad` into the parameters' gradients and, if wanted, that of the layer's input."""
+        """Compute, from `grad`, the parameters' gradients and, unless None, that of the layer's input, `x_grad`."""
         grad = self.grad
         if self.mask is not None:
             grad.mul_(self.mask)
@@ -121,7 +124,7 @@ class HiddenLayer:
             torch.bmm(grad, self.weights, out=x_grad)
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """[S, rows, I] -> [S, rows, W] on running statistics, without dropout; for any number of rows."""
+        """Compute the layer in evaluation mode, for any number of rows: [S, rows, I] -> [S, rows, W]."""
         u = torch.baddbmm(self._bias_rows, x, self._turned)
         if self.norm is not None:
             self.norm.evaluate(u)

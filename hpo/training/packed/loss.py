@@ -1,4 +1,4 @@
-"""The gradient of every member's loss: cross-entropy with a label smoothing and class weights of its own."""
+"""The gradient of each member's loss: cross-entropy with the member's label smoothing and class weights."""
 
 from collections.abc import Sequence
 
@@ -9,34 +9,34 @@ from hpo.training.packed.blocks import AnyLayout
 
 
 class Loss:
-    """Cross-entropy of each slot, the mean over its batch."""
+    """The mean cross-entropy of each slot over its batch."""
 
     def __init__(self, layout: AnyLayout, smoothing: Sequence[float], like: Tensor) -> None:
-        """`smoothing` is each slot's label smoothing."""
+        """`smoothing` is the label smoothing of each slot."""
         self._batch, self._classes = layout.batch, layout.classes
         self._smooth = torch.tensor(list(smoothing), dtype=like.dtype, device=like.device).view(-1, 1, 1)
         self._smooths = layout.static_shapes or any(smoothing)
         self._less = self._smooth - 1.0
         self._hit = self._less.expand(-1, layout.batch, 1)
         self.weights: Tensor | None = None
-        """Of each class in each member's loss, if any member has them: [S, C]."""
+        """Weight of each class in the loss of each slot, if any member has class weights: [S, C]."""
 
-    def weigh(self, weights: Tensor, weighed: Sequence[bool]) -> None:
-        """Have the loss of some members weigh each row by its class: weights [C]."""
-        chosen = torch.tensor(list(weighed), device=weights.device).unsqueeze(1)
+    def set_class_weights(self, weights: Tensor, balanced: Sequence[bool]) -> None:
+        """Give those slots where `balanced` is true these class weights: [C]."""
+        chosen = torch.tensor(list(balanced), device=weights.device).unsqueeze(1)
         self.weights = torch.where(chosen, weights, torch.ones_like(weights))
 
     def replace(self, slot: int, smoothing: float, weights: Tensor | None) -> None:
-        """Have a slot's loss be another member's; weights [C], None for equal ones."""
+        """Give a slot the loss of another member; class weights are [C], None for equal ones."""
         self._smooth[slot] = smoothing
         self._less[slot] = smoothing - 1.0
         if self.weights is not None:
             self.weights[slot] = 1.0 if weights is None else weights
 
     def backward(self, logits: Tensor, y: Tensor, grad: Tensor) -> None:
-        """Leave in `grad` the gradient of logits, [S, N, C], for labels, [S, N].
+        """Write the gradient of the logits, [S, N, C], to `grad`, given labels y [S, N].
 
-        Of each row: softmax less the target, over the number of rows.
+        It is, for each row, the softmax minus the target, divided by the number of rows.
         """
         torch.softmax(logits, -1, out=grad)
         if self.weights is not None:
@@ -47,9 +47,9 @@ class Loss:
         grad.scatter_add_(2, y.unsqueeze(-1), self._hit).mul_(1 / self._batch)
 
     def _weighted(self, grad: Tensor, y: Tensor, weights: Tensor) -> None:
-        """Turn the softmax into the gradient of torch's weighted mean, of which smoothing too is weighted."""
+        """Turn the softmax into the gradient of torch's weighted mean, in which the smoothing is weighted too."""
         of_rows = weights.gather(1, y).unsqueeze(-1)
-        spread = self._smooth / self._classes  # what each class gets of the target whatever the label is
+        spread = self._smooth / self._classes  # the part of the target that each class has for any label
         grad.mul_((1.0 - self._smooth) * of_rows + spread * weights.sum(1).view(-1, 1, 1))
         grad.sub_(spread * weights.unsqueeze(1)).scatter_add_(2, y.unsqueeze(-1), self._hit * of_rows)
         grad.div_(of_rows.sum(1, keepdim=True))

@@ -1,4 +1,6 @@
-"""Dropout for all slots: the solo engine's bytes, drawn for each member's own width and put into padded tensors."""
+"""Dropout of all slots: the same random bytes as in the solo engine, drawn for each member and written into padded
+tensors.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +13,11 @@ from hpo.config import CNN, MLP
 from hpo.training.randomness import drop_threshold, dropout_bytes, steps_per_draw
 
 HELD_BYTES = 2**22
-"""About so many bytes of a layer are laid out at once."""
+"""Approximate number of dropout bytes of a layer that are held at once."""
 
 
 class _Stream:
-    """The bytes of one member's dropout in one layer, in the order of an epoch's steps."""
+    """The dropout bytes of one member in one layer, in the order of an epoch's steps."""
 
     def __init__(self, seed: int, epoch: int, layer: int, units: int, device: torch.device) -> None:
         self._name, self._units, self._device = (seed, epoch, layer), units, device
@@ -24,7 +26,7 @@ class _Stream:
         self._drawn = torch.empty(0)
 
     def take(self, first: int, count: int) -> list[Tensor]:
-        """Return the bytes of `count` steps from `first` on: uint8 [some steps, units], one after another."""
+        """Return the bytes of `count` steps from step `first` on, in parts: uint8 [steps of the part, units]."""
         parts = []
         while count > 0:
             start = first - first % self._per_draw
@@ -37,29 +39,29 @@ class _Stream:
 
 
 class Drop(NamedTuple):
-    """What a member drops at one site."""
+    """The dropout of a member at one site."""
 
     rate: float
     units: int
-    """Of one row."""
+    """Number of units of one row."""
     number: int
-    """Of the site among those where the member drops any."""
+    """Number of the site, from 0, among those where the member has dropout."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the networks of a program where some drop units."""
+    """A place in the networks of a program where at least one has dropout."""
 
     index: int
-    """Which of the network's places, from its inputs on."""
+    """Number of the layer or stage, from the inputs on."""
     mask: Tensor
-    """What each unit is multiplied by: [slots, rows, units], for the first so many slots."""
+    """Factor of each unit: [slots, rows, units], for the slots that have this layer, which are the first ones."""
     of: Callable[[Any], Drop]
-    """What a network drops there."""
+    """Returns the dropout of a network at this site."""
 
 
 def dropped_at(network: MLP | CNN) -> list[int]:
-    """Return the indices of the sites at which a network drops anything: its layers, or its stages and its head."""
+    """Return the indices of the layers, or of the stages and the head, at which a network has dropout."""
     rates = network.dropout if isinstance(network, MLP) else (*network.dropout, network.head_dropout)
     return [index for index, rate in enumerate(rates) if drop_threshold(rate)[0] > 0]
 
@@ -67,8 +69,8 @@ def dropped_at(network: MLP | CNN) -> list[int]:
 class Dropout:
     """The dropout of all slots at one site."""
 
-    def __init__(self, site: Site, networks: Sequence[Any], steps: int, whole_epoch: bool) -> None:
-        """`steps` make an epoch; with `whole_epoch` all its bytes are laid out at its start."""
+    def __init__(self, site: Site, networks: Sequence[Any], steps: int, *, whole_epoch: bool) -> None:
+        """An epoch has `steps` steps; with `whole_epoch` the bytes of all of them are drawn at its start."""
         self.site, self.steps = site, steps
         like = site.mask
         self.slots, self.rows, _ = like.shape
@@ -82,7 +84,7 @@ class Dropout:
         self._streams: dict[int, _Stream] = {}
 
     def replace(self, slot: int, network: Any) -> None:
-        """Have a slot drop what a network does; None is no network."""
+        """Give a slot the dropout of another network; None for an empty slot."""
         if slot < self.slots:
             self._drops[slot] = self.site.of(network) if network is not None else Drop(0.0, 0, 0)
             self._set_rule(slot)
@@ -90,18 +92,18 @@ class Dropout:
 
     def _set_rule(self, slot: int) -> None:
         threshold, scale = drop_threshold(self._drops[slot].rate)
-        # At a threshold of 256 nothing is kept: no byte holds that, the factor of 0 does the same.
+        # A threshold of 256, at which nothing is kept, does not fit in a byte; a scale of 0 does the same.
         self._threshold[slot], self._scale[slot] = threshold % 256, scale
 
     def start_epoch(self, slot: int, seed: int, epoch: int) -> None:
-        """Begin the masks of a slot's next epoch."""
+        """Start the masks of a slot's next epoch."""
         if slot < self.slots and drop_threshold(self._drops[slot].rate)[0] > 0:
             drop = self._drops[slot]
             units, device = self.rows * drop.units, self.bytes.device
             self._streams[slot] = _Stream(seed, epoch, drop.number, units, device)
 
     def fill(self, first: int = 0) -> None:
-        """Lay out the bytes of the steps from `first` on."""
+        """Draw the bytes of the steps from `first` on, as many as are held at once."""
         for slot, stream in self._streams.items():
             step, units = 0, self._drops[slot].units
             for part in stream.take(first, min(self.held, self.steps - first)):
@@ -109,11 +111,11 @@ class Dropout:
                 step += len(part)
 
     def set_step(self, step: int) -> None:
-        """Make the masks of a step of the epoch; steps come in their order."""
+        """Compute the masks of a step of the epoch; to be called for each step in order."""
         if step and step % self.held == 0:
             self.fill(step)
         self.set_mask(self.bytes[step % self.held])
 
     def set_mask(self, drawn: Tensor) -> None:
-        """Make the masks of bytes, [S, N, W]."""
+        """Compute the masks from random bytes: uint8 [slots, rows, units]."""
         torch.mul(drawn >= self._threshold, self._scale, out=self.site.mask)

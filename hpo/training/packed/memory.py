@@ -1,4 +1,4 @@
-"""How many trials fit in a device's memory: from what a slot of a lane takes and what is free."""
+"""How many trials fit in a device's memory: the free memory divided by that of one slot."""
 
 from dataclasses import replace
 
@@ -14,15 +14,15 @@ from hpo.training.packed.program import member_of
 from hpo.training.torch_compat import StorageLedger
 
 SHARE = 0.4
-"""Part of the free memory that lanes are planned for: kernels' workspaces, what autograd keeps, evaluation and
-copies for an epoch that fails take about as much again.
+"""Share of the free memory that lanes are planned for. Workspaces of kernels, tensors saved by autograd, evaluation,
+and the snapshot for an epoch that fails take about as much again.
 """
 
 
 def slots_that_fit(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device) -> int | None:
-    """Return how many trials like a config fit into one lane now; None where memory is no limit.
+    """Return how many trials with such a config fit into one lane now; None where memory is no limit.
 
-    Only a plan: where it was wrong a lane is halved.
+    This is an estimate: a lane that runs out of memory nevertheless is split into halves.
     """
     free = free_bytes(device)
     if free is None:
@@ -31,20 +31,20 @@ def slots_that_fit(config: TrialConfig, bucket: Bucket, data: ResidentData, devi
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the bytes that a GPU could still give; None for other devices."""
+    """Return the bytes that can still be allocated on a GPU; None for other devices."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    return None  # a CPU's few slots are small beside what any machine has
+    return None  # the few slots on a CPU take little of any machine's memory
 
 
 def slot_bytes(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device) -> int:
-    """Return the bytes that one more slot like a config adds to a program on a device; nothing is allocated."""
+    """Return the bytes that one more slot with such a config adds to a program; nothing is allocated."""
     return _bytes_of(config, bucket, data, device, 2) - _bytes_of(config, bucket, data, device, 1)
 
 
 def _bytes_of(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device, slots: int) -> int:
-    # On torch's meta device tensors have shapes and no memory.
+    # Tensors on torch's meta device have shapes but no memory.
     meta, config = torch.device("meta"), replace(config, class_weight="none")
     with meta:
         model = build_model(config.model, data.input_shape, data.classes)

@@ -1,8 +1,8 @@
-"""Lanes that are nearly empty: whether their trials go faster in a wider lane, by trying it.
+"""Merging of nearly empty lanes into wider ones, where that is measured to be faster.
 
-A wider lane pads narrow networks; a lane for a few pays a whole program's overhead for them. Which weighs more
-depends on the widths and on the device, so two lanes are put together for an epoch, timed, and parted again if that was
-not faster. What was found holds for the pair of buckets from then on.
+A wider lane pads narrow networks; a lane of few trials pays the overhead of a whole program for them. Which costs more
+depends on the widths and on the device, so two lanes are merged for an epoch, timed, and separated again if that was
+not faster. The result is used for the pair of buckets from then on.
 """
 
 import logging
@@ -13,41 +13,41 @@ from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.lane import Lane
 
 NEARLY_EMPTY = 0.25
-"""Part of a lane's slots with a live trial, up to which it may move."""
+"""Largest share of slots with a live trial with which a lane is merged into another."""
 MARGIN = 0.95
-"""Together they must take less than this part of the time they took apart."""
+"""Merged lanes must take less than this share of the time that they took separately: less could be chance."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A narrow lane that moved into a wide one, not yet judged."""
+    """A narrow lane that was merged into a wide one, for which nothing is decided yet."""
 
     narrow: Bucket
     wide: Lane
     moved: frozenset[int]
     live: frozenset[int]
     before: float
-    """Seconds that an epoch of both took."""
+    """Seconds of an epoch of both lanes, separately."""
 
 
 class Merging:
-    """Puts lanes together where that measures faster; one attempt at a time."""
+    """Merges lanes where that is measured to be faster; one attempt at a time."""
 
     def __init__(self, seconds: Callable[[Sequence[Lane]], float | None]) -> None:
-        """`seconds` tells how long the last epoch of lanes took; None if it was no ordinary one."""
+        """`seconds` returns the duration of the latest epoch of lanes; None if it cannot be compared."""
         self._seconds = seconds
         self._faster: dict[tuple[Bucket, Bucket], bool] = {}
         self._attempt: _Attempt | None = None
 
-    def home(self, bucket: Bucket, lanes: Sequence[Lane]) -> Lane | None:
-        """Return a lane with room that a bucket's newcomer is known to be better off in than in one of its own."""
+    def lane_for(self, bucket: Bucket, lanes: Sequence[Lane]) -> Lane | None:
+        """Return a wider lane with room in which trials of a bucket are known to be trained faster."""
         fitting = (lane for lane in lanes if self._faster.get((bucket, lane.bucket)) and lane.room > 0)
         return next(fitting, None)
 
-    def begin(self, lanes: Sequence[Lane]) -> Lane | None:
-        """Move one lane's trials into another, if that is worth trying; return the lane that they left."""
+    def try_merge(self, lanes: Sequence[Lane]) -> Lane | None:
+        """Merge one lane into another, if that may be faster; return the lane that was emptied."""
         if self._attempt is not None:
             return None
         for narrow in lanes:
@@ -71,13 +71,13 @@ class Merging:
             and bool(wide.live())
         )
 
-    def judge(self) -> Lane | None:
-        """Once both have had an ordinary epoch together, keep them so, or part them; return the lane made anew."""
+    def decide(self) -> Lane | None:
+        """Once an epoch of the merged lanes was timed, keep them merged, or separate them and return the new lane."""
         attempt = self._attempt
         if attempt is None:
             return None
         wide = attempt.wide
-        if frozenset(wide.live()) != attempt.live:  # others came or went: nothing can be compared
+        if frozenset(wide.live()) != attempt.live:  # trials joined or left: the times cannot be compared
             self._attempt = None
             return None
         after = self._seconds([wide])
@@ -85,5 +85,5 @@ class Merging:
             return None
         self._attempt = None
         faster = self._faster[attempt.narrow, wide.bucket] = after < MARGIN * attempt.before
-        _log.debug("%s with %s: %.3f s, apart %.3f s", attempt.narrow, wide.bucket, after, attempt.before)
-        return None if faster else wide.part(attempt.moved, attempt.narrow)
+        _log.debug("%s with %s: %.3f s, separately %.3f s", attempt.narrow, wide.bucket, after, attempt.before)
+        return None if faster else wide.separate(attempt.moved, attempt.narrow)

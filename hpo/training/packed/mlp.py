@@ -1,4 +1,4 @@
-"""All slots' multilayer perceptrons as one: a training step's gradients, written out, and evaluation."""
+"""The multilayer perceptrons of all slots as one: gradients by explicit formulas, and evaluation."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from hpo.training.packed.masks import Drop, Site, dropped_at
 from hpo.training.packed.mlp_layout import Group, MLPLayout
 
 EVALUATION_NUMBERS = 2**20
-"""About so many activations of one layer are held where nothing is learned."""
+"""Approximate number of activations of one layer that are held at once in evaluation."""
 
 
 class _Output(NamedTuple):
@@ -22,16 +22,16 @@ class _Output(NamedTuple):
 
     group: Group
     part: slice
-    """Its slots."""
+    """The slots of the group."""
     weights: Tensor
     grad: Tensor
 
 
 class MLPs:
-    """The stacked networks of a layout: parameters, gradients, and the buffers between."""
+    """The stacked networks of a layout: a `PackedNetwork`."""
 
     def __init__(self, layout: MLPLayout, smoothing: Sequence[float], dtype: torch.dtype, device: torch.device) -> None:
-        """`smoothing` is each member's label smoothing."""
+        """`smoothing` is the label smoothing of each slot."""
         self.layout = layout
         self.params, self.grads = Blocks(layout, dtype, device), Blocks(layout, dtype, device)
         self.layers = [HiddenLayer(layout, i, self.params, self.grads) for i in range(layout.depth)]
@@ -49,24 +49,28 @@ class MLPs:
         return any(layer.index in dropped_at(network) for network in self.layout.networks[: layer.count])
 
     def replace(self, slot: int) -> None:
+        """Reset a slot to the network that its layout now has there, untrained."""
         for layer in self.layers:
             layer.replace(slot, self.layout.networks[slot])
 
     def statistics(self, slot: int) -> dict[str, Tensor]:
+        """Return views of a member's running statistics, by the plain network's names."""
         network = self.layout.networks[slot]
-        found: dict[str, Tensor] = {}
+        statistics: dict[str, Tensor] = {}
         for layer in self.layers[: len(network.widths)] if network.norm == "batch" else ():
             assert layer.norm is not None
             prefix, width = f"hidden.{layer.index}.norm.", network.widths[layer.index]
             for name, values in zip(("running_mean", "running_var"), layer.norm.statistics(), strict=True):
-                found[prefix + name] = values[slot, :width]
-        return found
+                statistics[prefix + name] = values[slot, :width]
+        return statistics
 
     def running(self) -> list[Tensor]:
+        """Return the running statistics of all slots."""
         norms = [layer.norm for layer in self.layers if layer.norm is not None]
         return [values for norm in norms for values in norm.statistics()]
 
-    def learn(self, data: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+    def compute_gradients(self, data: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        """Write the gradients of each member's mean loss to `grads`; return the logits, [S, N, C]."""
         torch.index_select(data, 0, rows.flatten(), out=self.x.view(-1, self.layout.features))
         h = self.x
         for layer in self.layers:
@@ -89,6 +93,7 @@ class MLPs:
         return self.logits
 
     def evaluate(self, x: Tensor) -> Tensor:
+        """Return every member's logits for the same rows x [rows, F], in evaluation mode: [S, rows, C]."""
         layout = self.layout
         rows = max(64, EVALUATION_NUMBERS // (layout.slots * max(layout.widths)))
         logits = x.new_empty(layout.slots, len(x), layout.classes)
@@ -106,6 +111,8 @@ class MLPs:
 
 
 def _drop_of(layer: int) -> Callable[[MLP], Drop]:
+    """Return a function for the dropout of a network at a hidden layer."""
+
     def drop(network: MLP) -> Drop:
         return Drop(network.dropout[layer], network.widths[layer], sum(rate > 0 for rate in network.dropout[:layer]))
 

@@ -1,7 +1,7 @@
-"""How multilayer perceptrons of different depths and widths lie side by side.
+"""The layout of multilayer perceptrons of different depths and widths in padded tensors.
 
-Slots are ordered deepest first, so that the members that have a layer l are the first `counts[l]` slots. Each
-layer is as wide as its widest member, rounded up.
+Slots are ordered deepest first, so that the members that have a layer l are the first `counts[l]` slots. Each layer is
+as wide as its widest member, rounded up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from hpo.training.packed.blocks import Layout, Matrix, Place, padded
 
 @dataclass(frozen=True)
 class Group:
-    """The neighbouring slots whose networks are equally deep."""
+    """Neighbouring slots whose networks have the same depth."""
 
     depth: int
     start: int
@@ -21,29 +21,29 @@ class Group:
 
     @property
     def output(self) -> str:
-        """The name of the output layers' weights: [slots, classes, inputs]."""
+        """Name of the matrix of the output layers' weights: [slots, classes, inputs]."""
         return f"output{self.depth}"
 
 
 class MLPLayout(Layout[MLP]):
-    """The shapes of a program's tensors. `networks` are its slots, deepest first."""
+    """The layout of MLPs; `networks` are its slots, deepest first."""
 
     def __init__(
-        self, networks: Sequence[MLP], features: int, classes: int, batch: int, static_shapes: bool = False
+        self, networks: Sequence[MLP], features: int, classes: int, batch: int, *, static_shapes: bool = False
     ) -> None:
-        super().__init__(networks, classes, batch, static_shapes)
+        super().__init__(networks, classes, batch, static_shapes=static_shapes)
         self.features = features
         self.depth = len(networks[0].widths)
         self.counts = [sum(len(network.widths) > layer for network in networks) for layer in range(self.depth)]
-        """Slots that have layer l: the first so many."""
+        """Number of slots that have layer l."""
         self.widths = [
             padded(max(network.widths[layer] for network in networks[:count]))
             for layer, count in enumerate(self.counts)
         ]
         self.inputs = [features, *self.widths[:-1]]
-        """Inputs of each hidden layer."""
+        """Number of inputs of each hidden layer."""
         self.normed = [any(network.norm != "none" for network in networks[:count]) for count in self.counts]
-        """Whether any member has a norm, by layer. Where one has layer norm, all do."""
+        """Whether any member has a norm, by layer. Where one has layer norm, all have it."""
         self.groups = self._groups()
         hidden = zip(self.counts, self.widths, self.inputs, strict=True)
         self.matrices = (
@@ -56,15 +56,16 @@ class MLPLayout(Layout[MLP]):
         self._append("output", classes)
 
     def _groups(self) -> list[Group]:
-        found, start = [], 0
+        groups, start = [], 0
         while start < self.slots:
             depth = len(self.networks[start].widths)
             stop = self.counts[depth - 1]
-            found.append(Group(depth, start, stop))
+            groups.append(Group(depth, start, stop))
             start = stop
-        return found
+        return groups
 
     def places(self, slot: int) -> Iterator[Place]:
+        """Yield the places of a slot's parameters, in the order of the plain network."""
         network, inputs = self.networks[slot], self.features
         for layer, width in enumerate(network.widths):
             name = f"hidden.{layer}."
@@ -78,7 +79,10 @@ class MLPLayout(Layout[MLP]):
         yield Place("output.bias", "output", (self.classes,))
 
     def fits(self, slot: int, network: MLP) -> bool:
-        """A slot's depth and activation are for good; narrower networks fit, and any norm where there is one."""
+        """Return whether a slot could hold another network.
+
+        It must have the depth and activation of the slot, and be no wider; any norm fits where the slot has one.
+        """
         present = self.networks[slot]
         return (
             (len(network.widths), network.activation) == (len(present.widths), present.activation)

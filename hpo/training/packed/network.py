@@ -1,4 +1,4 @@
-"""What a program asks of the stacked networks that it trains, whatever family they are of."""
+"""The interface of stacked networks to a program, the same for all families of networks."""
 
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -17,34 +17,34 @@ from hpo.training.packed.mlp_layout import MLPLayout
 
 
 class PackedNetwork(Protocol):
-    """All slots' networks as one: parameters, gradients, and the buffers between."""
+    """The networks of all slots as one: parameters, gradients, and buffers."""
 
     params: Blocks
     grads: Blocks
     loss: Loss
     logits: Tensor
-    """Of the last batch: [S, N, C]."""
+    """Logits of the latest batch: [S, N, C]."""
 
     @property
     def layout(self) -> AnyLayout:
-        """Return what lies where."""
+        """The layout of the parameters."""
         ...
 
     @property
     def sites(self) -> Sequence[Site]:
-        """Return where members drop units."""
+        """The sites at which members have dropout."""
         ...
 
-    def learn(self, data: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-        """Leave the gradients of each member's mean loss over its batch in `grads`; return the logits.
+    def compute_gradients(self, data: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        """Write the gradients of each member's mean loss over its batch to `grads`; return the logits.
 
-        data holds all training rows; rows and labels are [S, N]: every member has rows of its own. The logits,
+        `data` holds all training rows; `rows` and `labels` are [S, N]: each member has its own batch. The logits,
         [S, N, C], are overwritten by the next call.
         """
         ...
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """Return every member's logits of the same rows, [S, rows, C], without dropout, on running statistics."""
+        """Return every member's logits for the same rows, in evaluation mode: [S, rows, C]."""
         ...
 
     def statistics(self, slot: int) -> dict[str, Tensor]:
@@ -52,36 +52,41 @@ class PackedNetwork(Protocol):
         ...
 
     def running(self) -> list[Tensor]:
-        """Return the running statistics of all."""
+        """Return the running statistics of all slots."""
         ...
 
     def replace(self, slot: int) -> None:
-        """Have a slot be what the layout says now, with nothing learned."""
+        """Reset a slot to the network that its layout now has there, untrained."""
         ...
 
 
 def inputs_of(config: TrialConfig, x: Tensor) -> Tensor:
-    """Return rows as a config's network takes them in a program: images, or flat."""
+    """Return rows in the form that a config's network takes in a program: images, or flat."""
     return x.contiguous() if isinstance(config.model, CNN) else x.flatten(1).contiguous()
 
 
 def sort_key(network: MLP | CNN) -> tuple[int, str]:
-    """Return what slots are ordered by: deepest first, then equal activations side by side."""
+    """Return the key by which slots are sorted: deepest first, then by activation."""
     return -len(network.widths) if isinstance(network, MLP) else 0, network.activation
 
 
 def stacked(
-    configs: Sequence[TrialConfig], rows: Tensor, classes: int, bucket: Bucket, static_shapes: bool, way: ConvImpl
+    configs: Sequence[TrialConfig],
+    rows: Tensor,
+    classes: int,
+    bucket: Bucket,
+    *,
+    static_shapes: bool,
+    conv_impl: ConvImpl,
 ) -> PackedNetwork:
-    """Stack the networks of configs that are in the order of `sort_key` and of one bucket.
-
-    `rows` are the training rows; `static_shapes` has the shapes hold networks to come; `way` is that of convolutions.
-    """
+    """Stack the networks of configs of one bucket, which are sorted by `sort_key`; `rows` are the training rows."""
     batch = bucket.batch
     networks = [config.model for config in configs]
     smoothing = [config.label_smoothing for config in configs]
     if isinstance(networks[0], CNN):
-        layout = CNNLayout(cast(list[CNN], networks), tuple(rows.shape[1:]), classes, batch, static_shapes)
-        return CNNs(layout, smoothing, rows.dtype, rows.device, way, bucket.precision)
-    flat = MLPLayout(cast(list[MLP], networks), rows.shape[1], classes, batch, static_shapes)
+        layout = CNNLayout(
+            cast(list[CNN], networks), tuple(rows.shape[1:]), classes, batch, static_shapes=static_shapes
+        )
+        return CNNs(layout, smoothing, rows.dtype, rows.device, conv_impl=conv_impl, precision=bucket.precision)
+    flat = MLPLayout(cast(list[MLP], networks), rows.shape[1], classes, batch, static_shapes=static_shapes)
     return MLPs(flat, smoothing, rows.dtype, rows.device)

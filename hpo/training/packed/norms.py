@@ -11,11 +11,11 @@ from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.mlp_layout import MLPLayout
 
 MOMENTUM, EPS = 0.1, 1e-5
-"""Of `nn.BatchNorm1d`; `nn.LayerNorm` has the same eps."""
+"""The defaults of `nn.BatchNorm1d`; `nn.LayerNorm` has the same eps."""
 
 
 class BatchNorm:
-    """Batch norm with statistics of each member's own; members without it pass through unchanged."""
+    """Batch norm of each member with its own statistics; the values of members without it stay unchanged."""
 
     def __init__(self, layout: MLPLayout, layer: int, params: Blocks, grads: Blocks) -> None:
         count, width, self.rows = layout.counts[layer], layout.widths[layer], layout.batch
@@ -34,18 +34,18 @@ class BatchNorm:
         self._gain = torch.zeros_like(self.running_mean)
 
     def replace(self, slot: int, network: MLP) -> None:
-        """Have a slot be a network's, with statistics as at the start."""
+        """Reset a slot for another network, with initial statistics."""
         self.has[slot] = network.norm == "batch"
         self._has_not[slot] = network.norm != "batch"
         self.running_mean[slot], self.running_var[slot] = 0.0, 1.0
 
     def statistics(self) -> list[Tensor]:
-        """Return what is learned without a gradient: running mean and variance, [S, W]."""
+        """Return running mean and variance: [S, W] each."""
         return [self.running_mean, self.running_var]
 
     def forward(self, z: Tensor) -> None:
-        """Standardize z in place; leave the scaled and shifted values in `output`."""
-        # Two passes of sums: on a CPU torch.var_mean over a middle dimension takes many times as long.
+        """Standardize z [S, N, W] in place; write the scaled and shifted values to `output`."""
+        # Two sums: on a CPU, torch.var_mean over a middle dimension takes many times as long.
         mean = torch.sum(z, 1).div_(self.rows)
         self.running_mean.lerp_(mean, MOMENTUM)
         torch.sub(z, mean.unsqueeze(1), out=self._work)
@@ -59,11 +59,11 @@ class BatchNorm:
         torch.addcmul(self.shift.unsqueeze(1), z, self._full_scale().unsqueeze(1), out=self.output)
 
     def _full_scale(self) -> Tensor:
-        """Return the scale, 1 where there is no norm: there it is kept as 0."""
+        """Return the scale, and 1 for members without the norm, whose scale is stored as 0."""
         return self.scale if self.all else torch.add(self.scale, self._has_not, out=self._gain)
 
     def backward(self, standardized: Tensor, grad: Tensor) -> None:
-        """Turn the gradient of the output, in place, into that of the input."""
+        """Turn the gradient of the output into that of the input, in place; write those of scale and shift."""
         torch.sum(grad, 1, out=self.shift_grad)
         torch.sum(torch.mul(grad, standardized, out=self._work), 1, out=self.scale_grad)
         if not self.all:
@@ -74,7 +74,7 @@ class BatchNorm:
         grad.mul_(torch.mul(self._full_scale(), self._inverse, out=self._gain).unsqueeze(1))
 
     def evaluate(self, z: Tensor) -> None:
-        """Apply the running statistics, in place."""
+        """Normalize z [S, rows, W] by the running statistics, in place."""
         mean, inverse = self.running_mean, torch.rsqrt(self.running_var + EPS)
         if not self.all:
             mean, inverse = mean * self.has, (inverse - 1.0) * self.has + 1.0
@@ -82,7 +82,7 @@ class BatchNorm:
 
 
 class LayerNorm:
-    """Layer norm over each member's own units; all members have it."""
+    """Layer norm over the units of each member, without padding; all members have it."""
 
     def __init__(self, layout: MLPLayout, layer: int, params: Blocks, grads: Blocks) -> None:
         count, width, like = layout.counts[layer], layout.widths[layer], params.vectors
@@ -90,31 +90,31 @@ class LayerNorm:
         self.scale, self.shift = (params.vector(f"{name}{layer}", count).unsqueeze(1) for name in ("scale", "shift"))
         self.scale_grad, self.shift_grad = (grads.vector(f"{name}{layer}", count) for name in ("scale", "shift"))
         self.units = torch.zeros(count, 1, width, dtype=like.dtype, device=like.device)
-        """1 for a member's own units, 0 for padding."""
+        """1 for a member's units, 0 for padding: [S, 1, W]."""
         self._share = torch.ones(count, 1, 1, dtype=like.dtype, device=like.device)
-        """Of one unit in a member's mean."""
+        """Weight of one unit in a member's mean: [S, 1, 1]."""
         self.output = torch.zeros(count, layout.batch, width, dtype=like.dtype, device=like.device)
         self._work = torch.zeros_like(self.output)
         self._inverse = torch.zeros(count, layout.batch, 1, dtype=like.dtype, device=like.device)
 
     def replace(self, slot: int, network: MLP) -> None:
-        """Have a slot be a network's."""
+        """Reset a slot for another network."""
         width = network.widths[self._layer]
         self.units[slot] = 0.0
         self.units[slot, :, :width] = 1.0
         self._share[slot] = 1 / width
 
     def statistics(self) -> list[Tensor]:
-        """Return nothing: it learns by gradients alone."""
+        """Return nothing: layer norm has no running statistics."""
         return []
 
     def forward(self, z: Tensor) -> None:
-        """Standardize z in place; leave the scaled and shifted values in `output`."""
+        """Standardize z [S, N, W] in place; write the scaled and shifted values to `output`."""
         self._inverse.copy_(self._standardized(z, self._work))
         torch.addcmul(self.shift, z, self.scale, out=self.output)
 
     def _standardized(self, z: Tensor, work: Tensor) -> Tensor:
-        """Standardize z, [S, rows, W], in place; return by what it was multiplied: [S, rows, 1]."""
+        """Standardize z, [S, rows, W], in place; return the inverse standard deviation: [S, rows, 1]."""
         z.sub_(z.sum(2, keepdim=True).mul_(self._share)).mul_(self.units)
         variance = torch.mul(z, z, out=work).sum(2, keepdim=True).mul_(self._share)
         inverse = variance.add_(EPS).rsqrt_()
@@ -122,7 +122,7 @@ class LayerNorm:
         return inverse
 
     def backward(self, standardized: Tensor, grad: Tensor) -> None:
-        """Turn the gradient of the output, in place, into that of the input."""
+        """Turn the gradient of the output into that of the input, in place; write those of scale and shift."""
         torch.sum(grad, 1, out=self.shift_grad)
         torch.sum(torch.mul(grad, standardized, out=self._work), 1, out=self.scale_grad)
         grad.mul_(self.scale)
@@ -131,7 +131,7 @@ class LayerNorm:
         grad.addcmul_(standardized, along, value=-1).sub_(mean).mul_(self._inverse).mul_(self.units)
 
     def evaluate(self, z: Tensor) -> None:
-        """Normalize z, in place."""
+        """Normalize z [S, rows, W] in place."""
         self._standardized(z, torch.empty_like(z))
         z.mul_(self.scale).add_(self.shift)
 

@@ -1,8 +1,8 @@
-"""One optimizer step for all slots, each with an optimizer, rates and a step count of its own.
+"""The optimizer step of all slots, each with its own optimizer, learning rate and step count.
 
-Two ways, the same arithmetic. `VectorizedStep` writes SGD (plain, momentum, Nesterov), Adam, AdamW and RMSprop
-as one formula with eleven coefficients per slot, a handful of kernels whatever the mix: what a graph can hold.
-`FusedStep` calls torch's own fused kernels slot by slot: on a CPU one pass over memory instead of ten.
+Two implementations of the same arithmetic. `VectorizedStep` computes SGD (plain, momentum, Nesterov), Adam, AdamW and
+RMSprop by one formula with eleven coefficients per slot: a few kernels for any mix of optimizers, which a graph can
+record. `FusedStep` calls torch's fused kernels slot by slot: on a CPU one pass over memory instead of ten.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ COEFFICIENTS = (
     "take1",
     "keep2",  # second <- keep2 second + take2 g^2
     "take2",
-    "direct",  # u <- direct g + lead first: Nesterov looks ahead
+    "direct",  # u <- direct g + lead first: direct is 1 for Nesterov momentum
     "lead",
     "root",  # p <- p - size u / (root sqrt(second) + eps)
     "eps",
@@ -35,9 +35,9 @@ IDLE = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def coefficients(config: Optimizer | None, lr: float, step: int) -> tuple[float, ...]:
-    """Return the coefficients of a trial's step, counted from 1, at a learning rate; as torch.optim has them.
+    """Return the coefficients of a trial's step, counted from 1, at a learning rate; the formulas of torch.optim.
 
-    None is a slot without a trial.
+    The config is None for an empty slot.
     """
     if config is None:
         return IDLE
@@ -58,20 +58,20 @@ def coefficients(config: Optimizer | None, lr: float, step: int) -> tuple[float,
 
 
 class Moments:
-    """What the optimizers of all slots remember: two blocks, and the steps taken."""
+    """The state of the optimizers of all slots: two blocks of moments, and the number of steps taken."""
 
     def __init__(self, params: Blocks, configs: Sequence[Optimizer]) -> None:
         like = params.vectors
         self.configs: list[Optimizer | None] = list(configs)
-        """None where there is no trial."""
+        """Config of each slot's optimizer; None where the slot is empty."""
         self.first = Blocks(params.layout, like.dtype, like.device)
-        """Momentum, or the mean of the gradient."""
+        """Momentum, or the running mean of the gradient."""
         self.second = Blocks(params.layout, like.dtype, like.device)
-        """The mean of the squared gradient."""
+        """The running mean of the squared gradient."""
         self.steps = [0] * len(configs)
 
-    def kept(self, slot: int) -> dict[str, Blocks]:
-        """Return what torch's optimizer would keep of this slot, by its names."""
+    def stored(self, slot: int) -> dict[str, Blocks]:
+        """Return the moments that torch's optimizer would store for this slot, by torch's names."""
         match self.configs[slot]:
             case SGDMomentum(momentum=momentum) if momentum > 0:
                 return {"momentum_buffer": self.first}
@@ -82,15 +82,15 @@ class Moments:
         return {}
 
     def counts_steps(self, slot: int) -> bool:
-        """Say whether torch's optimizer would keep the number of steps."""
+        """Return whether torch's optimizer would store the number of steps."""
         return isinstance(self.configs[slot], Adam | AdamW | RMSprop)
 
     def save(self, slot: int) -> dict[str, Tensor]:
-        """Return a slot's state as the solo engine names it; copies."""
+        """Return copies of a slot's state, by the names of the solo engine."""
         saved: dict[str, Tensor] = {}
         if self.steps[slot] == 0:
             return saved
-        views = {name: list(blocks.views(slot).values()) for name, blocks in self.kept(slot).items()}
+        views = {name: list(blocks.views(slot).values()) for name, blocks in self.stored(slot).items()}
         for index in range(len(self.first.views(slot))):
             if self.counts_steps(slot):
                 saved[f"optimizer.{index}.step"] = torch.tensor(float(self.steps[slot]), dtype=torch.float32)
@@ -99,30 +99,30 @@ class Moments:
         return saved
 
     def replace(self, slot: int, config: Optimizer | None) -> None:
-        """Have a slot take a trial's steps, as one that has taken none."""
+        """Give a slot the optimizer of another trial, in its initial state."""
         self.configs[slot], self.steps[slot] = config, 0
         self.first.clear(slot)
         self.second.clear(slot)
 
     def load(self, slot: int, tensors: dict[str, Tensor], steps: int) -> None:
-        """Take what `save`, or the solo engine, gave after so many steps."""
+        """Restore a slot's state after `steps` steps from what `save`, or the solo engine, returned."""
         self.steps[slot] = steps
-        for name, blocks in self.kept(slot).items():
+        for name, blocks in self.stored(slot).items():
             for index, view in enumerate(blocks.views(slot).values()):
                 if steps:
                     view.copy_(tensors[f"optimizer.{index}.{name}"])
 
 
 class Step(Protocol):
-    """Takes every slot's optimizer step on the gradients."""
+    """Takes the optimizer step of every slot."""
 
     def __call__(self, lrs: Sequence[float]) -> None:
-        """`lrs` are the slots' learning rates."""
+        """Update all parameters by their gradients; `lrs` are the learning rates of the slots."""
         ...
 
 
 class Clipping:
-    """Scales each member's gradient down to a norm of its own, where it is larger."""
+    """Scales each member's gradient down to the member's maximum norm, where it is larger."""
 
     def __init__(self, grads: Blocks, norms: Sequence[float | None]) -> None:
         like = grads.vectors
@@ -132,7 +132,7 @@ class Clipping:
             self.replace(slot, norm)
 
     def replace(self, slot: int, norm: float | None) -> None:
-        """Have a slot's gradient be no larger than a norm."""
+        """Set the maximum norm of a slot's gradient; None for no maximum."""
         self._limits[slot] = float("inf") if norm is None else norm
 
     def __call__(self) -> None:
@@ -146,7 +146,7 @@ class Clipping:
 
 
 class VectorizedStep:
-    """The one formula, over all slots at once."""
+    """Takes the steps of all slots at once, by one formula."""
 
     def __init__(self, params: Blocks, grads: Blocks, moments: Moments) -> None:
         self.moments = moments
@@ -159,11 +159,11 @@ class VectorizedStep:
             for config, lr, step in zip(self.moments.configs, lrs, self.moments.steps, strict=True)
         ]
         like = self._blocks[0][0]
-        self.take(torch.tensor(rows, dtype=torch.float64).to(like.dtype).to(like.device))
+        self.apply(torch.tensor(rows, dtype=torch.float64).to(like.dtype).to(like.device))
         self.moments.steps = [step + 1 for step in self.moments.steps]
 
-    def take(self, table: Tensor) -> None:
-        """Take a step by a table of coefficients, [slots, 11]; the counts of steps are left to the caller."""
+    def apply(self, table: Tensor) -> None:
+        """Take a step by a table of coefficients, [slots, 11]; the caller updates the step counts."""
         for p, g, m, v, start, stop in self._blocks:
             shape = (stop - start, *[1] * (p.dim() - 1))
             shrink, decay, keep1, take1, keep2, take2, direct, lead, root, eps, size = (
@@ -173,12 +173,12 @@ class VectorizedStep:
             p.mul_(shrink)
             m.mul_(keep1).addcmul_(g, take1)
             v.mul_(keep2).addcmul_(g * take2, g)
-            towards = (m * lead).addcmul_(g, direct)
-            p.addcdiv_(towards.mul_(size), v.sqrt().mul_(root).add_(eps), value=-1)
+            direction = (m * lead).addcmul_(g, direct)
+            p.addcdiv_(direction.mul_(size), v.sqrt().mul_(root).add_(eps), value=-1)
 
 
 class FusedStep:
-    """Torch's own kernels, slot by slot: those that torch.optim calls with `fused=True`."""
+    """Takes the steps slot by slot, with the kernels that torch.optim calls with `fused=True`."""
 
     def __init__(self, params: Blocks, grads: Blocks, moments: Moments) -> None:
         self.moments = moments

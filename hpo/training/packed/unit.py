@@ -1,4 +1,4 @@
-"""What takes a turn in the packed engine, and the simplest of it: a trial by itself, in its turn or on a stream."""
+"""Units: what the packed engine schedules. A lane is one, and so is a trial that is trained by itself."""
 
 import contextlib
 from typing import Protocol
@@ -10,57 +10,67 @@ from hpo.training.run import Run
 
 
 class Unit(Protocol):
-    """What takes a turn in training: a lane, or a trial alone."""
+    """One or several trials that train their epochs together, in one turn."""
 
     @property
     def shared(self) -> bool:
-        """Whether several trials are trained for little more than the price of one."""
+        """Whether further trials cost little time: several are trained at once, not one after another."""
         ...
 
     def trials(self) -> list[int]:
-        """Return the trials held."""
+        """Return the keys of the trials held."""
         ...
 
     def live(self) -> list[int]:
-        """Return the trials that have epochs before them."""
+        """Return the keys of the trials that have epochs left to train."""
         ...
 
     def launch(self) -> None:
-        """Begin an epoch."""
+        """Start the next epoch of all live trials; on a GPU this does not wait for it."""
         ...
 
     def collect(self) -> dict[int, EpochResult | Fault]:
-        """Return what the epoch that was begun gave."""
+        """Finish the epoch that was launched; return its outcome for each live trial."""
         ...
 
     def end(self, key: int) -> None:
-        """Have a trial take no further part."""
+        """End the training of a trial; its state stays until it is evicted."""
         ...
 
-    def checkpoint(self, key: int) -> Checkpoint: ...
+    def checkpoint(self, key: int) -> Checkpoint:
+        """Return a trial's state after its latest completed epoch."""
+        ...
 
-    def evict(self, key: int) -> None: ...
+    def evict(self, key: int) -> None:
+        """Remove a trial and its state."""
+        ...
 
 
 class SingleRun:
-    """A trial that is trained by itself, as the solo engine would."""
+    """A unit of one trial, trained as the solo engine does."""
 
-    def __init__(self, key: int, run: Run, beside: bool = False) -> None:
-        """`beside` has it share the device with others; without CUDA they take turns nevertheless."""
-        self.shared = beside
+    def __init__(self, key: int, run: Run, *, concurrent: bool = False) -> None:
+        """With `concurrent`, the run has a CUDA stream of its own and computes at the same time as other units.
+
+        Without CUDA, concurrent units take turns nevertheless.
+        """
+        self.shared = concurrent
         self._runs = {key: run}
         self._live = {key}
         self._stream: torch.cuda.Stream | None = None
-        if beside and run.device.type == "cuda":
+        if concurrent and run.device.type == "cuda":
             self._stream = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
 
     def trials(self) -> list[int]:
+        """Return the trial's key; nothing once it is evicted."""
         return list(self._runs)
 
     def live(self) -> list[int]:
+        """Return the trial's key while it has epochs left to train."""
         return list(self._live)
 
     def launch(self) -> None:
+        """Start the trial's next epoch."""
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with self._on_stream():
@@ -68,6 +78,7 @@ class SingleRun:
                 self._runs[key].launch()
 
     def collect(self) -> dict[int, EpochResult | Fault]:
+        """Finish the epoch that was launched; return its outcome."""
         with self._on_stream():
             return {key: self._runs[key].collect() for key in self._live}
 
@@ -75,11 +86,14 @@ class SingleRun:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def end(self, key: int) -> None:
+        """End the trial's training."""
         self._live.discard(key)
 
     def checkpoint(self, key: int) -> Checkpoint:
+        """Return the trial's state after its latest completed epoch."""
         return self._runs[key].checkpoint()
 
     def evict(self, key: int) -> None:
+        """Remove the trial."""
         self._live.discard(key)
         del self._runs[key]
