@@ -8,7 +8,8 @@ from torch import nn
 
 from hpo.config import CNN, MLP
 from hpo.errors import ModelError
-from hpo.models import build_model, parameter_count
+from hpo.models import build_model, layer_products, parameter_count
+from hpo.training.devices import work_per_layer
 
 
 def test_an_mlp_has_the_weights_of_its_layers():
@@ -92,3 +93,39 @@ def test_a_stage_need_not_pool_and_the_head_may_keep_a_grid():
     assert parameter_count(model) == 9 * 3 * 4 + 4 + 9 * 4 * 8 + 8 + 8 * 16 * 5 + 5
     with pytest.raises(ValueError, match="convs and pool must have one entry per stage, got 2, 2, 2, 1"):
         CNN((4, 8), (0.0, 0.0), pool=("max",))
+
+
+def counted_products(config: MLP | CNN, input_shape: tuple[int, ...], classes: int) -> list[int]:
+    """Return the multiply-adds of each layer with weights, counted by hooks in a forward pass of one row."""
+    products: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        products.append(output.numel() * module.weight[0].numel())
+
+    model = build_model(config, input_shape, classes, seed=0).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        model(torch.zeros(1, *input_shape))
+    return products
+
+
+@pytest.mark.parametrize(
+    ("config", "input_shape"),
+    [
+        (MLP((), ()), (9,)),
+        (MLP((64, 32), (0.1, 0.0), norm="batch"), (30,)),
+        (MLP((16, 16, 24, 16), (0.0,) * 4, residual=True), (1, 8, 8)),
+        (CNN((8,), (0.0,)), (1, 28, 28)),
+        (CNN((8, 8, 16), (0.1,) * 3, convs=(1, 2, 3), pool=("max", "none", "avg"), residual=True), (3, 13, 10)),
+        (CNN((4, 12), (0.0, 0.0), kernel=5, head="flatten", head_width=20, head_dropout=0.1), (3, 15, 9)),
+        (CNN((4, 6), (0.0, 0.0), head_size=3, norm="layer", residual=True), (1, 17, 17)),
+    ],
+)
+def test_multiply_adds_by_arithmetic_are_those_of_a_forward_pass(config: MLP | CNN, input_shape: tuple[int, ...]):
+    assert sorted(layer_products(config, input_shape, 7)) == sorted(counted_products(config, input_shape, 7))
+    work = work_per_layer(config, input_shape, 32)
+    counted = counted_products(config, input_shape, 10)
+    assert work == 32 * sum(counted) / len(counted)

@@ -3,11 +3,10 @@
 import os
 
 import torch
-from torch import Tensor, nn
 
-from hpo.config import CNN, Network, Precision, PythonNetwork
+from hpo.config import CNN, MLP, Network, Precision, PythonNetwork
 from hpo.errors import UsageError
-from hpo.models import InputShape, build_model
+from hpo.models import InputShape, layer_products
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -27,20 +26,20 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def known_devices() -> list[str]:
-    """Return the names that `choose_device` takes here."""
+    """Return the device names that `choose_device` accepts on this machine."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return ["auto", "cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def describe(device: torch.device) -> str:
-    """Return a device's name for people: 'cpu', 'NVIDIA A100'."""
+    """Return a device's name to display: 'cpu', 'NVIDIA A100'."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def use_one_thread() -> None:
-    """Keep torch to one CPU thread: workers share the cores by being many, and a curve stays the same.
+    """Limit torch to one CPU thread: several workers share the cores, and results do not depend on their number.
 
-    Two threads under load were measured up to 40 times slower than one.
+    Two threads on a busy machine were measured up to 40 times slower than one.
     """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -49,10 +48,10 @@ def use_one_thread() -> None:
 def resolve_precision(
     wanted: Precision, network: Network, input_shape: InputShape, batch_size: int, device: torch.device
 ) -> Precision:
-    """Return the precision that `auto` means for a network on a device.
+    """Return the precision for a network on a device; what is not `auto` is returned as it is.
 
-    A rule of shapes and hardware alone, so that the same config trains alike each time. The CPU's limits are
-    where `benchmarks/precision.py` found bf16 autocast to pay on every shape measured above them.
+    The rule depends on shapes and hardware alone, so that a config is always trained in the same way. On a CPU, bf16
+    autocast is used from the amount of work on above which `benchmarks/precision.py` measured it faster for all shapes.
     """
     if wanted != "auto":
         return wanted
@@ -62,29 +61,17 @@ def resolve_precision(
         return "bf16" if isinstance(network, CNN) and torch.cuda.is_bf16_supported() else "fp32"
     if device.type != "cpu" or not _cpu_multiplies_bf16():
         return "fp32"
-    least = _BF16_PAYS_CNN if isinstance(network, CNN) else _BF16_PAYS_MLP
+    least = _BF16_FASTER_CNN if isinstance(network, CNN) else _BF16_FASTER_MLP
     return "bf16" if work_per_layer(network, input_shape, batch_size) >= least else "fp32"
 
 
-_BF16_PAYS_MLP, _BF16_PAYS_CNN = 3.5e6, 1.4e7
-"""Multiply-adds per layer and batch from which on autocast's own cost is outweighed."""
+_BF16_FASTER_MLP, _BF16_FASTER_CNN = 3.5e6, 1.4e7
+"""Multiply-adds per layer and batch from which on bf16 saves more time than autocast takes."""
 
 
-def work_per_layer(network: Network, input_shape: InputShape, batch_size: int) -> float:
-    """Return the mean multiply-adds of a layer with weights in one forward pass of a batch."""
-    products: list[int] = []
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Linear | nn.Conv2d)
-        products.append(output.numel() * module.weight[0].numel())
-
-    # One row on the CPU: torch's meta device imports torch's compiler, which takes longer than all else here.
-    model = build_model(network, input_shape, classes=10, seed=0).eval()
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.register_forward_hook(count)
-    with torch.inference_mode():
-        model(torch.zeros(1, *input_shape))
+def work_per_layer(network: MLP | CNN, input_shape: InputShape, batch_size: int) -> float:
+    """Return the mean number of multiply-adds of a layer with weights in one forward pass of a batch."""
+    products = layer_products(network, input_shape, classes=10)
     return batch_size * sum(products) / len(products)
 
 
