@@ -92,7 +92,8 @@ def test_lanes_train_what_the_solo_engine_trains():
 
 def test_best_weights_are_those_of_the_best_epoch():
     engine = PackedEngine(CPU)
-    wild = config(0, best_weights=True, optimizer=SGD(1.5), schedule=BASE.schedule, epochs=8)
+    # The rate rises until the end, to where training is lost: on any machine the last epoch is not the best.
+    wild = config(0, best_weights=True, optimizer=SGD(4.0), schedule=OneCycle(warmup=0.95), epochs=8)
     engine.admit(1, wild)
     engine.admit(2, config(1))
     curve = []
