@@ -67,10 +67,8 @@ def make_engine(name: EngineName, device: str, most: int | None = None) -> Engin
     from hpo.training.packed.autotune import Chooser
     from hpo.training.packed.engine import PackedEngine, default_slots
     from hpo.training.solo import SoloEngine
-    from hpo.training.torch_compat import set_up_torch
 
     use_one_thread()
-    set_up_torch()
     chosen = choose_device(device)
     # Nobody has seen lanes on MPS.
     if name == "solo" or (name == "auto" and chosen.type == "mps"):

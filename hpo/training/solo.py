@@ -15,12 +15,14 @@ from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.model_cost import measure
 from hpo.training.run import Run
+from hpo.training.torch_compat import set_up_torch
 
 
 class SoloEngine:
     """An `hpo.training.engine.Engine` that holds one trial. Data sets stay on the device between trials."""
 
     def __init__(self, device: torch.device) -> None:
+        set_up_torch()
         self.device = device
         self._data = DataSets(device)
         self._key: int | None = None

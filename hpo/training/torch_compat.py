@@ -47,10 +47,10 @@ _CALLED_INSTEAD = "__dynamo_disable"
 def set_up_torch() -> None:
     """Keep torch's optimizers from importing torch's compiler: 1.7 s, for something that hpo never uses.
 
-    To be called once in a process before its first optimizer is made; calling it again changes nothing. torch wraps
-    the methods of its optimizers so that the compiler leaves them alone, and imports the compiler for that when the
-    first optimizer is made. The wrapper calls the function that is cached under `_CALLED_INSTEAD`, if there is one:
-    here the plain method. In a version of torch without this wrapper, nothing changes.
+    Engines call it when they are made, and so does code that trains without an engine; further calls change nothing.
+    torch wraps the methods of its optimizers so that the compiler leaves them alone, and imports the compiler for that
+    when the first optimizer is made. The wrapper calls the function that is cached under `_CALLED_INSTEAD`, if there is
+    one: here the plain method. In a version of torch without this wrapper, nothing changes.
     """
     for method in vars(Optimizer).values():
         plain = getattr(method, "__wrapped__", None)

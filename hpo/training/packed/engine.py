@@ -26,6 +26,7 @@ from hpo.training.packed.unit import SingleRun, Unit
 from hpo.training.packed.unit_queue import UnitQueue
 from hpo.training.run import Run
 from hpo.training.solo import fault_of, measure_costs, run_kind
+from hpo.training.torch_compat import set_up_torch
 
 CPU_SLOTS, SLOTS = 8, 64
 """Trials that an engine holds, on a CPU and on other devices. On a CPU, more were measured to gain little."""
@@ -54,6 +55,7 @@ class PackedEngine:
 
     def __init__(self, device: torch.device, planner: Planner | None = None, slots: int | None = None) -> None:
         """Make an empty engine. Without a planner, everything that can be packed is packed."""
+        set_up_torch()
         self.device = device
         self.slots = slots or default_slots(device)
         self.planner: Planner = planner or self._pack_all
