@@ -216,7 +216,7 @@ def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_stud
         Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints)).run()
     first, second, third = trials_of(store, study)
     assert first.state.name == "FAIL" and first.user_attrs["failure"]["kind"] == "lost"
-    assert "trial 1 goes on" in first.user_attrs["failure"]["message"]
+    assert "trial 1 resumes it" in first.user_attrs["failure"]["message"]
     assert second.user_attrs["continues"] == 0 and second.system_attrs["root"] == 0
     assert second.params == first.params and second.user_attrs["config"] == first.user_attrs["config"]
     assert (second.state.name, third.state.name) == ("COMPLETE", "COMPLETE")

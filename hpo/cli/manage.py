@@ -177,7 +177,9 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
     from hpo.errors import StudyError
     from hpo.store import queries
     from hpo.store.database.connect import open_store
+    from hpo.store.database.study_rows import load_attributes
     from hpo.store.database.url import configured
+    from hpo.store.record import TrialAttributes
     from hpo.store.studies import id_of
 
     store = open_store(configured(storage))
@@ -186,22 +188,23 @@ def show(study: StudyName, number: Number, storage: Storage = None, as_json: AsJ
         if trial_id is None:
             raise StudyError(f'Study "{study}" has no trial {number}. `hpo studies show {study}` lists the best.')
         trial = queries.trial(connection, trial_id)
-        metric = queries.metric(connection, id_of(connection, store, study))
+        metric = load_attributes(connection, id_of(connection, store, study)).metric_label
     if as_json:
         print_json(trial_json(trial))
         return
     console = out()
     value = "" if trial.value is None else f" {trial.value:.4f}"
-    state = "infeasible" if "infeasible" in trial.attrs else trial.state.lower()
+    state = "infeasible" if trial.attributes.infeasible is not None else trial.state.lower()
     console.print(f"trial {number} of {study}: {state}{value}")
     console.print(configuration(trial))
     if trial.outside is not None:
         console.print(f"outside the study's space, hidden from the sampler: {trial.outside}", markup=False)
     if trial.curve:
         console.print(f"{metric} by epoch: {sparkline(list(trial.curve.values()))}")
-    for key, entry in trial.attrs.items():
-        if key not in ("config", "curves", "excused"):
-            text = f"{entry['kind']}: {entry['message']}" if key == "failure" else entry
+    hidden = [each.key for each in (TrialAttributes.config, TrialAttributes.curves, TrialAttributes.excused)]
+    for key, entry in trial.attributes.user.items():
+        if key not in hidden:
+            text = f"{entry['kind']}: {entry['message']}" if key == TrialAttributes.failure.key else entry
             console.print(f"  {key}: {text}", markup=False)
 
 

@@ -18,6 +18,7 @@ def list_(storage: Storage = None, as_json: AsJson = False) -> None:
     from hpo.store import queries
     from hpo.store.database.connect import open_store
     from hpo.store.database.url import configured, shown
+    from hpo.store.record import State
 
     store = open_store(configured(storage))
     with store.read() as connection:
@@ -36,9 +37,9 @@ def list_(storage: Storage = None, as_json: AsJson = False) -> None:
         of = f" of {budget.trials}" if budget else ""
         state = "over" if study.over else ("at work" if study.workers else "waits")
         best = "" if study.best_value is None else f"{study.best_value:.4f}"
-        numbers = (f"{study.finished}{of}", counts["PRUNED"], counts["FAIL"], counts["RUNNING"])
+        numbers = (f"{study.finished}{of}", counts[State.PRUNED], counts[State.FAIL], counts[State.RUNNING])
         table.add_row(
-            study.name, study.attrs.get("space_name", ""), *map(str, numbers), best, state if budget else "not hpo's"
+            study.name, study.attributes.space_name or "", *map(str, numbers), best, state if budget else "not hpo's"
         )
     out().print(table)
 
@@ -56,6 +57,7 @@ def show(
     from hpo.store import queries
     from hpo.store.database.connect import open_store
     from hpo.store.database.url import configured
+    from hpo.store.record import State
     from hpo.store.studies import id_of
 
     at_least_one("--top", top)
@@ -71,10 +73,10 @@ def show(
             return
         counts, console = found.counts, out()
         of = f" of {found.budget.trials}" if found.budget else ""
-        console.print(f"[bold]{found.name}[/bold]: {found.attrs.get('space', {}).get('title') or 'a study'}")
+        console.print(f"[bold]{found.name}[/bold]: {(found.attributes.space or {}).get('title') or 'a study'}")
         console.print(
-            f"{found.finished}{of} trials finished, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed, "
-            f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
+            f"{found.finished}{of} trials finished, {counts[State.PRUNED]} of them pruned; "
+            f"{counts[State.FAIL]} failed, {counts[State.RUNNING]} running, {counts[State.WAITING]} waiting"
         )
         if pace(found):
             console.print(", ".join(part for part in (pace(found), lanes(found)) if part))

@@ -5,10 +5,12 @@ from typing import Any
 from rich.table import Table
 from sqlalchemy.engine import URL, Connection
 
-from hpo.config import TrialConfig
+from hpo.config import LABELS
 from hpo.store import queries
+from hpo.store.database.study_rows import load_attributes
 from hpo.store.database.url import DEFAULT, parse, shown
-from hpo.store.queries import StudyView, TrialView
+from hpo.store.record import State, TrialAttributes
+from hpo.store.views import StudyView, TrialView
 
 COLUMNS = ("epochs", "seconds", "weights", "configuration")
 OUTSIDE_ROWS = 3
@@ -21,9 +23,10 @@ def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
     With two objectives the best are the Pareto front: each next one is worse, but costs less.
     """
     table = Table(box=None, pad_edge=False)
-    cost = queries.cost(connection, study_id)
-    timed = cost if cost != "parameters" else None  # weights have a column anyway
-    metric = queries.metric(connection, study_id).removeprefix("validation ")
+    study = load_attributes(connection, study_id)
+    cost = study.cost
+    timed = study.cost_label if cost != "parameters" else None  # weights have a column anyway
+    metric = LABELS[study.metric] if study.metric is not None else study.metric_label
     for column in ("rank", "trial", metric, *([timed] if timed else []), *COLUMNS):
         table.add_column(
             column, justify="left" if column == "configuration" else "right", no_wrap=column != "configuration"
@@ -49,14 +52,14 @@ def leaderboard(connection: Connection, study_id: int, top: int) -> Table:
 
 
 def _cells(trial: TrialView, timed: bool) -> list[str]:
-    seconds, weights = trial.attrs.get("seconds"), trial.attrs.get("parameters")
-    baseline = trial.attrs.get("baseline")
-    ended = " (pruned)" if trial.state == "PRUNED" else ""
+    attributes = trial.attributes
+    seconds, weights, baseline = attributes.seconds, attributes.parameters, attributes.baseline
+    ended = " (pruned)" if trial.state == State.PRUNED else ""
     return [
         str(trial.number),
         "" if trial.value is None else f"{trial.value:.4f}",
         *(["" if trial.cost is None else f"{trial.cost:.3g}"] if timed else []),
-        str(trial.attrs.get("epochs", len(trial.curve))),
+        str(len(trial.curve) if attributes.epochs is None else attributes.epochs),
         "" if seconds is None else f"{seconds:.1f}",
         "" if weights is None else f"{weights:,}",
         (f"[bold]baseline:[/bold] {baseline}{ended}" if baseline else configuration(trial)),
@@ -65,10 +68,9 @@ def _cells(trial: TrialView, timed: bool) -> list[str]:
 
 def configuration(trial: TrialView) -> str:
     """Return a trial's config in one line."""
-    config = trial.attrs.get("config")
-    if config is None:
+    if trial.attributes.config is None:
         return ", ".join(f"{name}={value}" for name, value in trial.params.items())
-    return TrialConfig.from_dict(config, f"trial {trial.number}").summary()
+    return trial.config.summary()
 
 
 def trial_json(trial: TrialView) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "params": trial.params,
         "curve": {str(epoch): value for epoch, value in trial.curve.items()},
         "outside": trial.outside,
-        **{key: value for key, value in trial.attrs.items() if key != "curves"},
+        **{key: value for key, value in trial.attributes.user.items() if key != TrialAttributes.curves.key},
     }
 
 
@@ -89,12 +91,12 @@ def study_json(study: StudyView) -> dict[str, Any]:
     """Return a study as JSON types."""
     return {
         "name": study.name,
-        "space": study.attrs.get("space_name"),
-        "data": study.attrs.get("space", {}).get("data"),
-        "data_fingerprint": study.attrs.get("data_fingerprint"),
+        "space": study.attributes.space_name,
+        "data": (study.attributes.space or {}).get("data"),
+        "data_fingerprint": study.attributes.data_fingerprint,
         "counts": study.counts,
-        "metric": study.metric,
-        "cost": study.cost,
+        "metric": study.metric_label,
+        "cost": study.cost_label,
         "infeasible": study.infeasible,
         "outside": study.outside,
         "best_value": study.best_value,
@@ -130,7 +132,7 @@ def storage_option(url: URL) -> str:
 
 def _python_option(study: StudyView) -> str:
     """Return the --python option that a command needs to run a study's code of the user's own."""
-    space = study.attrs.get("space", {})
+    space = study.attributes.space or {}
     reference = space.get("python") or (space.get("model") or {}).get("python")
     return f" --python {reference.rpartition(':')[0]}" if reference else ""
 

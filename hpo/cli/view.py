@@ -18,8 +18,9 @@ from hpo.config import format_difference
 from hpo.store import queries
 from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
-from hpo.store.queries import StudyView, TrialView
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
+from hpo.store.views import StudyView, TrialView
 
 POLL_SECONDS = 1.0
 TICK_SECONDS = 0.2
@@ -148,8 +149,8 @@ class View:
         return Group(*parts)
 
     def _header(self, study: StudyView) -> Text:
-        space = study.attrs.get("space", {})
-        text = Text.assemble((study.name, "bold"), f"  {space.get('title') or study.attrs.get('space_name', '')}")
+        space = study.attributes.space or {}
+        text = Text.assemble((study.name, "bold"), f"  {space.get('title') or study.attributes.space_name or ''}")
         return text.append(f"  {space.get('data', '')} in {shown(self.store.url)}", style="dim")
 
     def _workers(self, study: StudyView) -> Text:
@@ -171,9 +172,9 @@ class View:
         budget, counts = study.budget, study.counts
         total = budget.trials if budget else max(study.finished, 1)
         grid = Table.grid(padding=(0, 1))
-        failed = f", [red]{counts['FAIL']} failed[/red]" if counts["FAIL"] else ""
+        failed = f", [red]{counts[State.FAIL]} failed[/red]" if counts[State.FAIL] else ""
         failed += f", {study.infeasible} infeasible" if study.infeasible else ""
-        pruned = f" ({counts['PRUNED']} pruned{failed})" if counts["PRUNED"] or failed else ""
+        pruned = f" ({counts[State.PRUNED]} pruned{failed})" if counts[State.PRUNED] or failed else ""
         grid.add_row(
             ProgressBar(
                 total=total, completed=min(study.finished, total), width=max(10, min(30, self.console.width - 50))
@@ -204,7 +205,7 @@ class View:
             text.append(f" ({gain} over the baseline)")
         if len(picture.front) > 1:
             last = picture.front[-1]
-            least = f"{_value(last)} at {last.cost:,.6g} {picture.study.cost}"
+            least = f"{_value(last)} at {last.cost:,.6g} {picture.study.cost_label}"
             text.append(f"; a front of {len(picture.front)} down to {least}")
         return text.append(f"  {configuration(picture.best)}", style="dim")
 
@@ -212,14 +213,14 @@ class View:
         grid = Table.grid(padding=(0, 1), expand=False)
         room = max(0, self.console.width - 62)
         for trial in running:
-            epochs = trial.attrs.get("config", {}).get("epochs", 1)
+            epochs = (trial.attributes.config or {}).get("epochs", 1)
             grid.add_row(
                 f"trial {trial.number}",
                 ProgressBar(total=epochs, completed=len(trial.curve), width=10),
                 f"{len(trial.curve)}/{epochs}",
                 _value_of_curve(trial),
                 Text(sparkline(list(trial.curve.values())[-20:]), style="cyan"),
-                Text(configuration(trial)[:room] if room > 10 and trial.attrs.get("config") else "", style="dim"),
+                Text(configuration(trial)[:room] if room > 10 and trial.attributes.config else "", style="dim"),
             )
         return grid
 
@@ -269,11 +270,12 @@ def _duration(seconds: float) -> str:
 
 def _ended_line(trial: TrialView) -> str:
     """Return what became of a trial, in one line."""
-    failure = trial.attrs.get("failure")
-    if trial.state == "FAIL":
-        message = failure["message"] if failure else "for a reason that was not recorded"
+    attributes, failure = trial.attributes, trial.attributes.failure
+    if trial.state == State.FAIL:
+        message = failure.message if failure else "for a reason that was not recorded"
         return f"trial {trial.number:<3} failed: {message}"
-    word = "diverged" if failure else {"COMPLETE": "complete", "PRUNED": "pruned"}[trial.state]
-    epochs, seconds = trial.attrs.get("epochs", len(trial.curve)), trial.attrs.get("seconds", 0.0)
+    word = "diverged" if failure else trial.state.lower()
+    epochs = len(trial.curve) if attributes.epochs is None else attributes.epochs
+    seconds = attributes.seconds or 0.0
     value = f"{trial.value:.4f}" if trial.value is not None else "none"
     return f"trial {trial.number:<3} {word:8} {value}  {epochs} epochs {seconds:.1f} s  {configuration(trial)}"

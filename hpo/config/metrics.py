@@ -26,10 +26,10 @@ def metric_label(metric: Metric) -> str:
     return f"validation {LABELS[metric]}"
 
 
-def format_difference(measured: str, value: float) -> str:
+def format_difference(metric: Metric | None, value: float) -> str:
     """Return a difference between values to display: of shares in points (hundredths), of others as a number.
 
-    `measured` is the name of the values, from `metric_label`.
+    `metric` is None where it is not known.
     """
-    shares = {metric_label(metric) for metric, worst in WORST.items() if worst == 0}
-    return f"{100 * value:+.2f} points" if measured in shares else f"{value:+.4f}"
+    is_share = metric is not None and WORST[metric] == 0
+    return f"{100 * value:+.2f} points" if is_share else f"{value:+.4f}"

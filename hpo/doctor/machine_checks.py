@@ -16,6 +16,7 @@ from hpo.store.database import schema
 from hpo.store.database.connect import exists, open_store
 from hpo.store.database.url import configured, shown
 from hpo.store.leases import claims
+from hpo.store.record import State
 
 SLOW_MS = 50.0
 """Milliseconds for one query above which a store is too far away, or busy."""
@@ -101,7 +102,7 @@ def check_store(storage: str | None) -> Iterator[Finding]:
     trials, leases, workers = schema.trials.c, schema.hpo_leases.c, schema.hpo_workers.c
     with store.read() as connection:
         leased = sa.select(leases.trial_id)
-        stray = sa.and_(trials.state == "RUNNING", trials.trial_id.not_in(leased))
+        stray = sa.and_(trials.state == State.RUNNING, trials.trial_id.not_in(leased))
         zombies = connection.execute(sa.select(sa.func.count()).where(stray)).scalar_one()
         known = list(connection.execute(sa.select(workers.worker_id)).scalars())
     dead = [worker for worker in known if claims.died_here(worker)]

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
 from hpo.errors import StudyError
-from hpo.store.leases.stopping import EXCUSED, OUTSIDE
-from hpo.store.queries import TrialView
+from hpo.store.record import TrialAttributes
+from hpo.store.views import TrialView
 
 BEST, COMPLETE, PRUNED, FAILED, MARK = "#2563eb", "#93c5fd", "#94a3b8", "#dc2626", "#f59e0b"
 """Colours: of the best or of what is measured, of complete, pruned and failed trials, and of a reference."""
@@ -32,7 +32,11 @@ def searched_trials(trials: Trials) -> list[FrozenTrial]:
 
     Left out are trials that went on under another number, broke a constraint, or lie outside the study's space.
     """
-    return [_by_metric(t) for t in trials if EXCUSED not in t.user_attrs and OUTSIDE not in t.system_attrs]
+    return [_by_metric(trial) for trial in trials if _counts(TrialAttributes.of(trial))]
+
+
+def _counts(attributes: TrialAttributes) -> bool:
+    return attributes.excused is None and attributes.outside is None
 
 
 def _by_metric(trial: FrozenTrial) -> FrozenTrial:

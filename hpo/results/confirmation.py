@@ -8,7 +8,6 @@ tolerance of faults. The winner is the one with the highest lower confidence bou
 import json
 import statistics
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,11 +20,12 @@ from hpo.results.intervals import Interval, anova_differs, dunnett_intervals, me
 from hpo.search.samplers import derived_seed
 from hpo.store import queries, studies
 from hpo.store.database import schema, trial_rows
+from hpo.store.database.conditions import count, is_of
 from hpo.store.database.connect import Store
-from hpo.store.leases import stopping
-from hpo.store.leases.stopping import CONFIRMS
-from hpo.store.queries import TrialView
+from hpo.store.database.study_rows import load_attributes
+from hpo.store.record import FINISHED, UNFINISHED, Repeat, State, StudyAttributes, TrialAttributes
 from hpo.store.studies import StudyRecord
+from hpo.store.views import TrialView
 
 SUFFIX = "-confirm"
 
@@ -96,7 +96,7 @@ def prepare(store: Store, study: StudyRecord, top: int, seeds: int) -> StudyReco
 def _chosen(store: Store, study: StudyRecord, top: int) -> list[TrialView]:
     """Return the trials to confirm, the baseline last. Raises: StudyError if there are none."""
     with store.read() as connection:
-        if CONFIRMS in studies.user_attrs(connection, study.study_id):
+        if load_attributes(connection, study.study_id).confirms is not None:
             raise StudyError(f'Study "{study.name}" is itself a confirmation. Confirm the study that it belongs to.')
         best = queries.front(connection, study.study_id) or queries.best_trials(connection, study.study_id, 20 * top)
         baseline = queries.baseline_trial(connection, study.study_id)
@@ -126,10 +126,11 @@ def _confirming_study(store: Store, study: StudyRecord, trials: int) -> StudyRec
             }
         )
         space = study.space.model_copy(update={"baselines": [], "constraints": Constraints()})
-        studies.create(store, name, study.space_name, space, recipe, study.fingerprint, {CONFIRMS: study.uid})
+        confirms = StudyAttributes.confirms.entry(study.uid)
+        studies.create(store, name, study.space_name, space, recipe, study.fingerprint, confirms)
     confirming = studies.load_study(store, name)
     with store.read() as connection:
-        if studies.user_attrs(connection, confirming.study_id).get(CONFIRMS) != study.uid:
+        if load_attributes(connection, confirming.study_id).confirms != study.uid:
             raise StudyError(f'There is another study "{name}". Rename it: hpo studies rename {name} NEW_NAME')
     return confirming
 
@@ -138,30 +139,26 @@ def _enqueue(store: Store, study: StudyRecord, confirming: StudyRecord, chosen: 
     """Add the trainings that are not listed yet; return the number of all trainings, finished ones included."""
     with store.write() as connection:
         store.lock_study(connection, confirming.study_id)
-        listed = {(c["trial"], c["repeat"]) for c, _ in _trainings(store, confirming)}
+        listed = {source for source, _ in _trainings(store, confirming)}
         sources = trial_rows.load_some(connection, [trial.trial_id for trial in chosen])
         for repeat in range(seeds):  # all configurations once, then all again: so half of the trainings are a result
             for source in sources:
-                if (source.number, repeat) not in listed:
+                if Repeat(source.number, repeat) not in listed:
                     seed = derived_seed(study.recipe.seed, f"confirm/{source.number}", repeat)
-                    config = TrialConfig.from_dict(source.user_attrs["config"], f"trial {source.number}")
-                    attributes = {
-                        "config": study.full(config).with_seed(seed).to_dict(),
-                        CONFIRMS: {"trial": source.number, "repeat": repeat},
-                    }
-                    trial_rows.add_waiting(store, connection, confirming.study_id, source, attributes, {})
-        columns = schema.trials.c
-        return stopping.count(
-            connection,
-            sa.and_(columns.study_id == confirming.study_id, columns.state.in_(schema.FINISHED + schema.UNFINISHED)),
-        )
+                    config = TrialAttributes.of(source).training_config(source.number)
+                    entries = [
+                        TrialAttributes.config.entry(study.full(config).with_seed(seed).to_dict()),
+                        TrialAttributes.confirms.entry(Repeat(source.number, repeat)),
+                    ]
+                    trial_rows.add_waiting(store, connection, confirming.study_id, source, entries)
+        return count(connection, is_of(confirming.study_id, FINISHED + UNFINISHED))
 
 
 def distinct(trials: list[TrialView]) -> list[TrialView]:
     """Return trials without those that differ from an earlier one in nothing but their seed."""
     kept: dict[str, TrialView] = {}
     for trial in trials:
-        config = dict(trial.attrs["config"]) | {"seed": 0}
+        config = trial.config.with_seed(0).to_dict()
         kept.setdefault(json.dumps(config, sort_keys=True), trial)
     return list(kept.values())
 
@@ -172,7 +169,7 @@ def find(store: Store, study: StudyRecord) -> StudyRecord | None:
     query = (
         sa.select(schema.studies.c.study_name)
         .join_from(table, schema.studies, table.c.study_id == schema.studies.c.study_id)
-        .where(table.c.key == CONFIRMS, table.c.value_json == json.dumps(study.uid))
+        .where(table.c.key == StudyAttributes.confirms.key, table.c.value_json == json.dumps(study.uid))
     )
     with store.read() as connection:
         name = connection.execute(query).scalar()
@@ -188,9 +185,9 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
     worst = WORST[study.metric]  # the value of a training that diverged: such a configuration is no winner
     trainings = _trainings(store, confirming)
     for source, trial in trainings:
-        if trial.state in schema.FINISHED:
-            value = trial.value if trial.state == "COMPLETE" and trial.value is not None else worst
-            values.setdefault(source["trial"], {})[source["repeat"]] = value
+        if trial.state in FINISHED:
+            value = trial.value if trial.state == State.COMPLETE and trial.value is not None else worst
+            values.setdefault(source.trial, {})[source.repeat] = value
     samples = {number: tuple(v for _, v in sorted(seen.items())) for number, seen in values.items() if len(seen) > 1}
     if not samples:
         return None
@@ -200,27 +197,27 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
     candidates = _candidates(study, sources, samples)
     candidates.sort(key=lambda c: (-c.interval.low, c.number))
     verdict, certain = _verdict(candidates)
-    missing = len({(source["trial"], source["repeat"]) for source, _ in trainings}) - sum(map(len, values.values()))
+    missing = len({source for source, _ in trainings}) - sum(map(len, values.values()))
     return Confirmation(confirming.name, tuple(candidates), verdict, certain, missing)
 
 
 def _candidates(
     study: StudyRecord, sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]
 ) -> list[Candidate]:
-    control = next((n for n, trial in sources.items() if "baseline" in trial.attrs), None)
+    control = next((n for n, trial in sources.items() if trial.attributes.baseline is not None), None)
     others = [n for n in sources if n != control]
     gaps: dict[int, Interval] = {}
     if control is not None and others:
         gaps = dict(zip(others, dunnett_intervals([samples[n] for n in others], samples[control]), strict=True))
     candidates = []
     for number, trial in sources.items():
-        config = study.full(TrialConfig.from_dict(trial.attrs["config"], f"trial {number}: config"))
+        config = study.full(trial.config)
         info = data.info(config.data)
         candidates.append(
             Candidate(
                 number=number,
                 config=config,
-                baseline=trial.attrs.get("baseline"),
+                baseline=trial.attributes.baseline,
                 searched=trial.value if trial.value is not None else WORST[config.metric],
                 values=samples[number],
                 interval=mean_interval(samples[number]),
@@ -249,11 +246,12 @@ def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:
     return f"not distinguishable from the baseline (the gap is {'-' if middle < 0 else ''}{size}): no winner", False
 
 
-def _trainings(store: Store, confirming: StudyRecord) -> list[tuple[dict[str, Any], TrialView]]:
+def _trainings(store: Store, confirming: StudyRecord) -> list[tuple[Repeat, TrialView]]:
     """Return the trainings of a confirmation: the confirmed trial and repeat, and the trial that ran it.
 
     Left out are those that were continued or repeated under another number.
     """
     with store.read() as connection:
-        trials = queries.trials_with(connection, confirming.study_id, CONFIRMS)
-    return [(trial.attrs[CONFIRMS], trial) for trial in trials if stopping.EXCUSED not in trial.attrs]
+        trials = queries.trials_with(connection, confirming.study_id, TrialAttributes.confirms)
+    repeats = [(trial.attributes.confirms, trial) for trial in trials if trial.attributes.excused is None]
+    return [(repeat, trial) for repeat, trial in repeats if repeat is not None]

@@ -22,8 +22,9 @@ from hpo.results.intervals import LEVEL
 from hpo.store import queries
 from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
-from hpo.store.queries import TrialView
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
+from hpo.store.views import TrialView
 
 HEADER = """\
 A complete training run. Train it: hpo train THIS_FILE -o FOLDER
@@ -73,15 +74,14 @@ def winner(store: Store, study: StudyRecord, number: int | None = None) -> Expor
         "space": study.space_name,
         "space_digest": hashlib.sha256(json.dumps(study.space.identity(), sort_keys=True).encode()).hexdigest(),
         "data_fingerprint": study.fingerprint,
-        "device": trial.attrs.get("device"),
-        "precision": trial.attrs.get("precision"),
+        "device": trial.attributes.device,
+        "precision": trial.attributes.precision,
         **{name: version(name) for name in ("hpo", "torch", "optuna")},
         "python": platform.python_version(),
     }
     if study.recipe.cost is not None:
         provenance[study.recipe.cost] = trial.cost
-    config = TrialConfig.from_dict(trial.attrs["config"], f"trial {trial.number}: config")
-    config = study.full(config)
+    config = study.full(trial.config)
     provenance = {key: value for key, value in provenance.items() if value is not None}
     return Export(config, provenance, describe(provenance))
 
@@ -91,7 +91,7 @@ def _given(store: Store, study: StudyRecord, number: int) -> TrialView:
     with store.read() as connection:
         trial_id = queries.trial_id_of(connection, study.study_id, number)
         trial = queries.trial(connection, trial_id) if trial_id is not None else None
-    if trial is None or trial.state != "COMPLETE":
+    if trial is None or trial.state != State.COMPLETE:
         got = "none of this number" if trial is None else trial.state.lower()
         raise StudyError(
             f'Study "{study.name}": trial {number} must be complete to be exported, got {got}. '

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from hpo import documents
-from hpo.config import TrialConfig, metric_label
+from hpo.config import metric_label
 from hpo.results import charts, confirmation, report_charts
 from hpo.results.confirmation import Confirmation
 from hpo.runner.dashboard_note import data_name
@@ -23,8 +23,9 @@ from hpo.store import queries
 from hpo.store.database import trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
-from hpo.store.queries import StudyView, TrialView
+from hpo.store.record import State, TrialAttributes
 from hpo.store.studies import StudyRecord
+from hpo.store.views import StudyView, TrialView
 
 _PAGE = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
 TOP = 15
@@ -129,13 +130,13 @@ def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 
 
 def _tiles(material: _Material) -> str:
-    seconds = sum(float(t.user_attrs.get("seconds", 0.0)) for t in material.trials)
+    seconds = sum(TrialAttributes.of(t).seconds or 0.0 for t in material.trials)
     state, baseline, result = material.state, material.baseline, material.confirmation
     outside = f", {state.outside} outside the space that was set since" if state.outside else ""
-    pruned, failed = state.counts["PRUNED"], state.counts["FAIL"]
+    pruned, failed = state.counts[State.PRUNED], state.counts[State.FAIL]
     tiles = [
         (f"{state.finished}", f"trials finished, {pruned} of them pruned{outside}, {failed} failed"),
-        ("-" if state.best_value is None else f"{state.best_value:.4f}", f"best {state.metric} in the search"),
+        ("-" if state.best_value is None else f"{state.best_value:.4f}", f"best {state.metric_label} in the search"),
         ("-" if baseline is None else f"{baseline:.4f}", "the baseline's"),
         (f"{seconds / 60:.1f} min", "of training, all workers together"),
     ]
@@ -234,10 +235,11 @@ def _leaderboard(trials: list[FrozenTrial], metric: str) -> str:
     best = sorted(charts.complete(trials), key=lambda t: -(t.value or 0.0))[:TOP]
     rows: list[tuple[object, ...]] = []
     for trial in best:
-        config = trial.user_attrs.get("config")
-        label = TrialConfig.from_dict(config, f"trial {trial.number}").summary() if config else str(trial.params)
-        name = trial.user_attrs.get("baseline")
-        measured = trial.user_attrs.get("epochs", ""), trial.user_attrs.get("seconds", "")
+        attributes = TrialAttributes.of(trial)
+        known = attributes.config is not None
+        label = attributes.training_config(trial.number).summary() if known else str(trial.params)
+        name = attributes.baseline
+        measured = ["" if value is None else value for value in (attributes.epochs, attributes.seconds)]
         rows.append((trial.number, f"{trial.value:.4f}", *measured, f"baseline: {name}" if name else label))
     head = ("trial", metric, "epochs", "seconds", "configuration")
     return _table(head, rows) if rows else "<p>No trial is complete yet.</p>"

@@ -7,10 +7,11 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from plotly.subplots import make_subplots
 
-from hpo.config import TrialConfig, metric_label
+from hpo.config import metric_label
 from hpo.errors import StudyError
 from hpo.results.charts import BEST, COMPLETE, FAILED, MARK, PRUNED, Trials, complete, styled
 from hpo.results.confirmation import Confirmation
+from hpo.store.record import TrialAttributes
 
 
 def slices_figure(trials: Trials) -> go.Figure:
@@ -51,11 +52,12 @@ def overfitting_figure(trials: Trials, metric: str) -> go.Figure | None:
     """Return training minus validation accuracy against dropout and weight decay; None where no trial knows it."""
     points = []
     for trial in complete(trials):
-        if "overfitting_gap" in trial.user_attrs and "config" in trial.user_attrs:
-            config = TrialConfig.from_dict(trial.user_attrs["config"], f"trial {trial.number}")
+        attributes = TrialAttributes.of(trial)
+        if attributes.overfitting_gap is not None and attributes.config is not None:
+            config = attributes.training_config(trial.number)
             rates = getattr(config.model, "dropout", ())  # a user's own network has no rates that are known
             dropout = sum(rates) / max(len(rates), 1)
-            points.append((trial, dropout, config.optimizer.weight_decay, trial.user_attrs["overfitting_gap"]))
+            points.append((trial, dropout, config.optimizer.weight_decay, attributes.overfitting_gap))
     if not points:
         return None
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
@@ -85,7 +87,7 @@ def time_figure(trials: Trials) -> go.Figure:
         (TrialState.PRUNED, "pruned", PRUNED),
         (TrialState.FAIL, "failed", FAILED),
     ):
-        minutes = sum(float(t.user_attrs.get("seconds", 0.0)) for t in trials if t.state is state) / 60
+        minutes = sum(TrialAttributes.of(t).seconds or 0.0 for t in trials if t.state is state) / 60
         figure.add_bar(y=["training"], x=[minutes], name=name, orientation="h", marker_color=color)
     figure.update_layout(barmode="stack", xaxis_title="minutes of training, all workers together")
     return styled(figure, 190)

@@ -8,12 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.config import OwnData, TrialConfig, format_difference
+from hpo.config import OwnData, format_difference
 from hpo.errors import StoreError
 from hpo.store import queries
 from hpo.store.dashboard_notes import write_note
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 
 NOTE_SECONDS = 15.0
@@ -74,29 +75,28 @@ def note(connection: Connection, study: StudyRecord, importances: dict[str, floa
         f"Space `{study.space_name}` on `{data_name(study)}` (data {study.fingerprint[:16]}), "
         f"sampler {study.recipe.sampler.name}, pruner {study.recipe.pruner.name}.",
         "",
-        f"**{state.finished}{total} trials finished**, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed."
-        + (f" Over: {state.over.reason}." if state.over else ""),
+        f"**{state.finished}{total} trials finished**, {counts[State.PRUNED]} of them pruned; "
+        f"{counts[State.FAIL]} failed." + (f" Over: {state.over.reason}." if state.over else ""),
         "",
     ]
     if best:
-        config = TrialConfig.from_dict(best[0].attrs["config"], "best")
-        lines += [f"**Best: {best[0].value:.4f}**, trial {best[0].number}: {config.summary()}", ""]
+        lines += [f"**Best: {best[0].value:.4f}**, trial {best[0].number}: {best[0].config.summary()}", ""]
     front = queries.front(connection, study.study_id)
     if len(front) > 1:
-        lines += [f"| trial | {state.metric} | {state.cost} |", "|---|---|---|"]
+        lines += [f"| trial | {state.metric_label} | {state.cost_label} |", "|---|---|---|"]
         lines += [f"| {t.number} | {t.value:.4f} | {t.cost:,.6g} |" for t in front[:FRONT_ROWS]]
         lines.append("")
     if baseline is not None and baseline.value is not None:
         gain = ""
         if best and best[0].value is not None:
             gain = f" The best is {format_difference(state.metric, best[0].value - baseline.value)} from it."
-        lines += [f"Baseline ({baseline.attrs['baseline']}): {baseline.value:.4f}.{gain}", ""]
+        lines += [f"Baseline ({baseline.attributes.baseline}): {baseline.value:.4f}.{gain}", ""]
     if importances:
         lines += ["| parameter | importance |", "|---|---|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in list(importances.items())[:8]]
         lines.append("")
     lines += [
-        "To go on:",
+        "To continue:",
         "",
         "```",
         f"hpo confirm {study.name}",
@@ -104,6 +104,6 @@ def note(connection: Connection, study: StudyRecord, importances: dict[str, floa
         "hpo train best.toml -o best",
         "```",
         "",
-        "*Written by hpo; what you write here is replaced while workers are at it.*",
+        "*Written by hpo; it replaces what you write here while workers run.*",
     ]
     return "\n".join(lines)

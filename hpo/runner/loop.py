@@ -15,6 +15,7 @@ from hpo.runner.session import Assignment, Session
 from hpo.runner.trial_plots import TrialPlotter
 from hpo.store.leases.claims import NothingToClaim
 from hpo.store.leases.stopping import StopReason
+from hpo.store.record import TrialAttributes
 from hpo.training.engine import Engine, EpochResult, Fault, TrialFault, final
 
 LOOK_SECONDS = 1.0
@@ -160,8 +161,12 @@ class Loop:
         except TrialFault as error:
             self._fail(live, error.fault)
             return
-        noted = {"parameters": facts.parameters, "device": facts.device, "precision": facts.precision}
-        self.session.set_attrs(assignment.trial_id, noted)
+        self.session.note(
+            assignment.trial_id,
+            TrialAttributes.parameters.entry(facts.parameters),
+            TrialAttributes.device.entry(facts.device),
+            TrialAttributes.precision.entry(facts.precision),
+        )
         self.keeper.admitted(assignment.root)
         self.live[assignment.trial_id] = live
         if history and history[-1].last:  # killed between its last checkpoint and the news of its end
@@ -240,7 +245,11 @@ class Loop:
         self.engine.evict(key)
         _log.warning("trial %d ran out of memory: once more in %d parts", live.assignment.number, OOM_PARTS)
         config = replace(live.assignment.config, accumulation=OOM_PARTS * live.assignment.config.accumulation)
-        self.session.set_attrs(key, {"config": config.to_dict(), "retried_after": fault.message})
+        self.session.note(
+            key,
+            TrialAttributes.config.entry(config.to_dict()),
+            TrialAttributes.retried_after.entry(fault.message),
+        )
         self.session.restore_curve(key, {})
         self._admit(replace(live.assignment, config=config, resumed=False))
         if key in self.live:
@@ -263,12 +272,21 @@ class Loop:
         self.training_seconds += time.perf_counter() - start
         gap = examined.train_accuracy - final(config, self.live[key].history).validation_accuracy
         self._note_course(key)
-        self.session.set_attrs(key, {"train_accuracy": examined.train_accuracy, "overfitting_gap": gap})
+        self.session.note(
+            key,
+            TrialAttributes.train_accuracy.entry(examined.train_accuracy),
+            TrialAttributes.overfitting_gap.entry(gap),
+        )
 
     def _note_course(self, key: int) -> None:
         history, curves = self.live[key].history, self._curves(key)
         seconds = round(sum(result.seconds for result in history), 3)
-        self.session.set_attrs(key, {"epochs": len(history), "seconds": seconds, "curves": curves})
+        self.session.note(
+            key,
+            TrialAttributes.epochs.entry(len(history)),
+            TrialAttributes.seconds.entry(seconds),
+            TrialAttributes.curves.entry(curves),
+        )
 
     def _curves(self, key: int) -> dict[str, list[float]]:
         history = self.live[key].history
@@ -294,8 +312,8 @@ class Loop:
                 start = time.perf_counter()
                 probabilities = self.engine.predict(key)
                 self.training_seconds += time.perf_counter() - start
-                shown |= self.illustrator.judgement(key, probabilities)
-        self.session.set_system_attrs(key, shown)
+                shown += self.illustrator.judgement(key, probabilities)
+        self.session.note(key, *shown)
 
     def _hand_back(self, key: int) -> None:
         live = self.live.pop(key)

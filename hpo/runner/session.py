@@ -14,16 +14,19 @@ from sqlalchemy.engine import Connection
 
 from hpo.config import WORST, TrialConfig
 from hpo.constraints import Costs
-from hpo.search.cached_storage import DIVERGED, CachedStorage, awaits_verdict, is_infeasible
-from hpo.search.samplers import StudySearch
+from hpo.optuna_compat import trial_id as id_of_trial
+from hpo.search.cached_storage import CachedStorage, awaits_verdict, is_infeasible
+from hpo.search.study_search import StudySearch
 from hpo.store import studies
+from hpo.store.attributes import Entry
 from hpo.store.database import trial_rows
 from hpo.store.database.connect import Store, patiently
 from hpo.store.database.trial_rows import Changes, root_of
 from hpo.store.leases import claims, stopping
 from hpo.store.leases.claims import Claimed, NothingToClaim, Presence, Watch
 from hpo.store.leases.outbox import Outbox, WorkerLost
-from hpo.store.leases.stopping import CONSTRAINT, COST, COSTS, EXCUSED, FAILURE, INFEASIBLE, StopReason
+from hpo.store.leases.stopping import StopReason
+from hpo.store.record import Failure, State, TrialAttributes
 from hpo.store.studies import StudyRecord
 
 T = TypeVar("T")
@@ -144,7 +147,7 @@ class Session:
             with self.store.read() as connection:
                 return trial_rows.load_some(connection, known)
 
-        loaded = {t._trial_id: t for t in patiently(read, self.stopped)} if known else {}
+        loaded = {id_of_trial(t): t for t in patiently(read, self.stopped)} if known else {}
         assignments = [
             self._assign(c, loaded.get(c.trial_id) or trial_rows.empty(c.trial_id, c.number)) for c in claimed
         ]
@@ -154,19 +157,18 @@ class Session:
     def _assign(self, claimed: Claimed, trial: FrozenTrial) -> Assignment:
         self._held.add(claimed.trial_id)
         self._mirror.adopt(trial)
-        attrs = trial.user_attrs
-        stored = attrs.get("config")
-        if stored is None:
-            config = self._search.draw(claimed.trial_id, claimed.number)
-            self.set_attrs(claimed.trial_id, {"config": config.to_dict()})
+        attributes = TrialAttributes.of(trial)
+        resumed = attributes.config is not None
+        if resumed:
+            config = attributes.training_config(claimed.number)
         else:
-            config = TrialConfig.from_dict(stored, f"trial {claimed.number}: config")
-        return Assignment(claimed.trial_id, claimed.number, root_of(trial), config, stored is not None)
+            config = self._search.draw(claimed.trial_id, claimed.number)
+            self.note(claimed.trial_id, TrialAttributes.config.entry(config.to_dict()))
+        return Assignment(claimed.trial_id, claimed.number, root_of(trial), config, resumed)
 
-    def set_attrs(self, trial_id: int, attrs: dict[str, Any]) -> None:
-        """Note something about a trial, for people and for whoever goes on with it."""
-        for key, value in attrs.items():
-            self._mirror.set_trial_user_attr(trial_id, key, value)
+    def note(self, trial_id: int, *entries: Entry) -> None:
+        """Set attributes of a trial."""
+        self._mirror.note(trial_id, *entries)
 
     def restore_curve(self, trial_id: int, values: dict[int, float]) -> None:
         """Put a resumed trial's curve in the place of whatever was reported of it."""
@@ -191,7 +193,7 @@ class Session:
         A baseline is compared with, but never ends early: it is what the winner shall be measured against.
         """
         prunes = self._search.should_prune(trial_id)
-        return prunes and "baseline" not in self._mirror.get_trial(trial_id).user_attrs
+        return prunes and TrialAttributes.of(self._mirror.get_trial(trial_id)).baseline is None
 
     def complete(self, trial_id: int, value: float) -> None:
         """End a trial that ran to its last epoch."""
@@ -206,7 +208,7 @@ class Session:
     def diverge(self, trial_id: int, message: str) -> None:
         """End a trial whose loss was not finite: pruned, with the worst value, so that the sampler learns."""
         self._note_failure(trial_id, "diverged", message)
-        self._mirror.set_trial_system_attr(trial_id, DIVERGED, True)
+        self.note(trial_id, TrialAttributes.diverged.entry(True))
         trial, worst = self._mirror.get_trial(trial_id), WORST[self.study.metric]
         self._mirror.set_trial_intermediate_value(trial_id, (trial.last_step or 0) + 1, worst)
         self._end(trial_id, TrialState.PRUNED, worst)
@@ -215,23 +217,24 @@ class Session:
         """Say whether a trial's costs have been found out, perhaps under another number."""
         trial = self._mirror.get_trial(trial_id)
         judged = bool(trial.constraints) or not self.study.space.constraints.limits
-        return judged and (COST in trial.system_attrs or self.study.recipe.cost is None)
+        return judged and (self.study.recipe.cost is None or TrialAttributes.of(trial).cost is not None)
 
     def note_costs(self, trial_id: int, costs: Costs) -> None:
         """Note what a trial's untrained network costs, and by how much it exceeds what the space allows."""
-        self.set_attrs(trial_id, {COSTS: costs})
-        for name, excess in self.study.space.constraints.excess(costs).items():
-            self._mirror.set_trial_system_attr(trial_id, f"{CONSTRAINT}max_{name}", excess)
+        excesses = self.study.space.constraints.excess(costs).items()
+        limits = [TrialAttributes.constraints.entry(f"max_{name}", excess) for name, excess in excesses]
+        self.note(trial_id, TrialAttributes.costs.entry(costs), *limits)
         cost = self.study.recipe.cost
         if cost is not None and cost in costs:
-            self._mirror.set_trial_system_attr(trial_id, COST, costs[cost])
+            self.note(trial_id, TrialAttributes.cost.entry(costs[cost]))
 
     def reject(self, trial_id: int, message: str) -> int:
         """End a trial that breaks a constraint before it was trained: it costs no budget, and the sampler learns of it.
 
         Returns how many draws of the study, the latest ones, were rejected in a row.
         """
-        self.set_attrs(trial_id, {INFEASIBLE: message, EXCUSED: f"infeasible: {message}"})
+        excused = TrialAttributes.excused.entry(f"infeasible: {message}")
+        self.note(trial_id, TrialAttributes.infeasible.entry(message), excused)
         self._end(trial_id, TrialState.FAIL, None)
         drawn = [t for t in self._mirror.everything() if t.state != TrialState.WAITING and not awaits_verdict(t)]
         return sum(1 for _ in itertools.takewhile(is_infeasible, reversed(drawn)))
@@ -278,11 +281,6 @@ class Session:
         """Return how much each parameter matters, the most important first."""
         return self._search.importances()
 
-    def set_system_attrs(self, trial_id: int, attrs: dict[str, str]) -> None:
-        """Note something about a trial for Optuna and its dashboard."""
-        for key, value in attrs.items():
-            self._mirror.set_trial_system_attr(trial_id, key, value)
-
     def unfinished_roots(self) -> set[int]:
         """Return the roots of the trials that somebody runs or will go on with."""
         states = (TrialState.RUNNING, TrialState.WAITING)
@@ -292,11 +290,11 @@ class Session:
     def hand_back(self, trial_id: int) -> None:
         """Give up a trial so that whoever claims it next goes on from its checkpoint."""
         self._held.discard(trial_id)
-        self._outbox.put(Changes(states={trial_id: ("WAITING", ())}))
+        self._outbox.put(Changes(states={trial_id: (State.WAITING, ())}))
         self._mirror.disown(trial_id)
 
     def _note_failure(self, trial_id: int, kind: str, message: str) -> None:
-        self.set_attrs(trial_id, {FAILURE: {"kind": kind, "message": message}})
+        self.note(trial_id, TrialAttributes.failure.entry(Failure(kind, message)))
 
     def _end(self, trial_id: int, state: TrialState, value: float | None) -> None:
         self._held.discard(trial_id)

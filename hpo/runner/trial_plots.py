@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.store.attributes import Entry
+from hpo.store.record import TrialAttributes
+
 MAX_PICTURES = 300
 """Of one worker; each is a few ten thousand bytes."""
 WRONG_IMAGES = 18
 """On one sheet."""
-ARTIFACT = "artifacts:"
-"""What Optuna's system attributes of artifacts begin with."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,17 @@ class TrialPlotter:
             self._jobs.put(None)
             self._thread.join(timeout=5)
 
-    def curves(self, trial_id: int, curves: Mapping[str, Sequence[float]]) -> dict[str, str]:
-        """Have a trial's learning curves drawn; return the system attributes that show them."""
+    def curves(self, trial_id: int, curves: Mapping[str, Sequence[float]]) -> list[Entry]:
+        """Have a trial's learning curves drawn; return the attributes by which the dashboard shows them."""
         return self._draw(trial_id, "learning_curve", {"curves": dict(curves)})
 
-    def judgement(self, trial_id: int, probabilities: NDArray[np.float32]) -> dict[str, str]:
+    def judgement(self, trial_id: int, probabilities: NDArray[np.float32]) -> list[Entry]:
         """Have a confusion matrix drawn and, of images, those that are most confidently wrong."""
         if self._validation is None:
             self._validation = self._load()
         known = self._validation
         if len(known.y) != len(probabilities):
-            return {}
+            return []
         predicted = probabilities.argmax(1)
         size = len(known.classes)
         matrix = np.bincount(known.y * size + predicted, minlength=size * size).reshape(size, size)
@@ -77,12 +78,12 @@ class TrialPlotter:
                 f"{known.classes[known.y[i]]}\nnot {known.classes[predicted[i]]} ({probabilities[i].max():.2f})"
                 for i in worst
             ]
-            shown |= self._draw(trial_id, "wrong_images", {"images": images.tolist(), "titles": titles})
+            shown += self._draw(trial_id, "wrong_images", {"images": images.tolist(), "titles": titles})
         return shown
 
-    def _draw(self, trial_id: int, name: str, arguments: dict[str, Any]) -> dict[str, str]:
+    def _draw(self, trial_id: int, name: str, arguments: dict[str, Any]) -> list[Entry]:
         if self._left <= 0:
-            return {}
+            return []
         self._left -= 1
         if self._thread is None:
             self._thread = threading.Thread(target=self._feed, name="pictures", daemon=True)
@@ -91,7 +92,7 @@ class TrialPlotter:
         key = f"{self.uid}-{trial_id:x}-{sum(name.encode()):x}"
         self._jobs.put(json.dumps({"draw": name, "to": str(self.folder / key), "arguments": arguments}))
         about = {"artifact_id": key, "filename": f"{name}.png", "mimetype": "image/png", "encoding": None}
-        return {ARTIFACT + key: json.dumps(about)}
+        return [TrialAttributes.artifacts.entry(key, json.dumps(about))]
 
     def _feed(self) -> None:
         """Start the process that draws, and hand it one job after another; a worker's death ends its input."""

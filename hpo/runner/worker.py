@@ -10,6 +10,7 @@ from typing import Any
 
 from hpo import data
 from hpo.artifacts import dashboard_folder, study_files
+from hpo.optuna_compat import silence
 from hpo.recipe import EngineName
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
@@ -96,6 +97,7 @@ def train_study(
 
     Raises: HpoError.
     """
+    silence()
     info = data.info(study.space.data)
     data.fetch(info)
     check_data(study, data.fingerprint(info, study.space.split))

@@ -19,13 +19,15 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
+from hpo.optuna_compat import FrozenStudy
+from hpo.optuna_compat import trial_id as id_of_trial
+from hpo.store.attributes import Entry
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.trial_rows import Changes
-from hpo.store.leases.stopping import COST, OUTSIDE
+from hpo.store.record import State, TrialAttributes
 
 
 class CachedStorage(BaseStorage):
@@ -64,15 +66,16 @@ class CachedStorage(BaseStorage):
             others = [i for i, t in self._trials.items() if not t.state.is_finished() and i not in self._own]
             fresh = trial_rows.load_newer(connection, self.study_id, self._newest, others)
             for trial in fresh:
-                self._newest = max(self._newest, trial._trial_id)
-                if trial._trial_id not in self._own:
-                    self._trials[trial._trial_id] = _as_seen(trial)
+                key = id_of_trial(trial)
+                self._newest = max(self._newest, key)
+                if key not in self._own:
+                    self._trials[key] = _as_seen(trial)
 
     def adopt(self, trial: FrozenTrial) -> None:
         """Take a trial that this worker runs: from now on the mirror, not the store, knows it best."""
         with self._lock:
-            self._own.add(trial._trial_id)
-            self._trials[trial._trial_id] = trial
+            self._own.add(id_of_trial(trial))
+            self._trials[id_of_trial(trial)] = trial
 
     def disown(self, trial_id: int) -> None:
         """Forget a trial that this worker no longer runs; the next refresh shows it as the store has it."""
@@ -90,7 +93,7 @@ class CachedStorage(BaseStorage):
         held, self._held = self._held, None
         if undo is not None:
             with self._lock:
-                self._trials[undo._trial_id] = undo
+                self._trials[id_of_trial(undo)] = undo
         elif held is not None:
             self._write(held)
 
@@ -123,7 +126,7 @@ class CachedStorage(BaseStorage):
 
     def _in_sight(self) -> list[FrozenTrial]:
         """Return what may be learned from. While a trial is drawn, that is also what was found infeasible."""
-        inside = [t for t in self._trials.values() if OUTSIDE not in t.system_attrs]
+        inside = [t for t in self._trials.values() if not _is_outside(t)]
         ended = [t for t in inside if t.state != TrialState.FAIL]
         if self._held is None:
             return ended
@@ -134,7 +137,7 @@ class CachedStorage(BaseStorage):
     def everything(self) -> list[FrozenTrial]:
         """Return all trials of the space, failed ones too, in the order of their numbers."""
         with self._lock:
-            return sorted((t for t in self._trials.values() if OUTSIDE not in t.system_attrs), key=lambda t: t.number)
+            return sorted((t for t in self._trials.values() if not _is_outside(t)), key=lambda t: t.number)
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return self.study_id
@@ -190,6 +193,12 @@ class CachedStorage(BaseStorage):
         self._change(trial_id, system_attrs=self.get_trial(trial_id).system_attrs | {key: value})
         self._record(Changes(system_attrs={(trial_id, key): json.dumps(value)}))
 
+    def note(self, trial_id: int, *entries: Entry) -> None:
+        """Set attributes of a trial."""
+        for entry in entries:
+            set_value = self.set_trial_user_attr if entry.kind == "user" else self.set_trial_system_attr
+            set_value(trial_id, entry.key, entry.value)
+
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         changed: dict[str, Any] = {"state": state}
         if values is not None:
@@ -197,7 +206,7 @@ class CachedStorage(BaseStorage):
         self._change(trial_id, **changed)
         with self._lock:
             self._trials[trial_id] = _as_seen(self._trials[trial_id])
-        self._record(Changes(states={trial_id: (state.name, tuple(values or ()))}))
+        self._record(Changes(states={trial_id: (State(state.name), tuple(values or ()))}))
         return True
 
     # What belongs to the store and is never asked of a mirror.
@@ -243,11 +252,12 @@ def _as_complete(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _cost(trial: FrozenTrial) -> list[float]:
-    return [trial.system_attrs[COST]] if COST in trial.system_attrs else []
+    cost = TrialAttributes.of(trial).cost
+    return [] if cost is None else [cost]
 
 
-DIVERGED = "diverged"
-"""System attribute of a trial whose loss was not finite."""
+def _is_outside(trial: FrozenTrial) -> bool:
+    return TrialAttributes.outside.key in trial.system_attrs
 
 
 def _as_seen(trial: FrozenTrial) -> FrozenTrial:
@@ -256,7 +266,7 @@ def _as_seen(trial: FrozenTrial) -> FrozenTrial:
     TPE ranks pruned trials by how far they came. One that diverged late did not do better for it: it is shown
     as the worst of those that ended after their first epoch.
     """
-    if DIVERGED not in trial.system_attrs or not trial.intermediate_values:
+    if not TrialAttributes.of(trial).diverged or not trial.intermediate_values:
         return trial
     seen = copy.copy(trial)
     seen.intermediate_values = {1: trial.intermediate_values[max(trial.intermediate_values)]}

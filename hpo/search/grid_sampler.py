@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.grid import grid, key_of
 from hpo.space import SearchSpace
-from hpo.store.leases.stopping import VOID
+from hpo.store.record import TrialAttributes
 
 
 class GridSampler(BaseSampler):
@@ -42,9 +42,10 @@ class GridSampler(BaseSampler):
         taken: set[int] = set()
         free = 0
         for trial in trials:
-            if VOID in trial.system_attrs:
+            attributes = TrialAttributes.of(trial)
+            if attributes.is_void:
                 continue
-            place = self._place.get(key_of(trial.system_attrs.get("fixed_params") or trial.params))
+            place = self._place.get(key_of(attributes.fixed_params or trial.params))
             if place is None and not trial.state.is_finished():  # claimed, its draw not written yet
                 while free in taken:
                     free += 1
@@ -59,7 +60,7 @@ class GridSampler(BaseSampler):
         Of what is left, or of all if nothing is (the claims see to it that this is rare), it takes the first that has
         the parameters the trial was enqueued with.
         """
-        fixed = trial.system_attrs.get("fixed_params", {}).items()
+        fixed = (TrialAttributes.of(trial).fixed_params or {}).items()
         taken = self.taken(t for t in trials if t.number < trial.number)
         wanted = [i for i, leaf in enumerate(self._leaves) if all(leaf.get(k, v) == v for k, v in fixed)]
         place = next((i for i in wanted if i not in taken), wanted[0] if wanted else 0)

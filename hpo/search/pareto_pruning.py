@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.cached_storage import CachedStorage
-from hpo.store.leases.stopping import COST
+from hpo.store.record import TrialAttributes
 
 
 class ParetoStorage:
@@ -32,5 +32,5 @@ class ParetoStorage:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        found = self._mirror.get_all_trials(study_id, deepcopy, states)
-        return [trial for trial in found if trial.system_attrs.get(COST, math.inf) <= self.limit]
+        key, trials = TrialAttributes.cost.key, self._mirror.get_all_trials(study_id, deepcopy, states)
+        return [trial for trial in trials if trial.system_attrs.get(key, math.inf) <= self.limit]

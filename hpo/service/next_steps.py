@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hpo.store.database.connect import Store
 from hpo.store.database.url import DEFAULT, parse, shown
-from hpo.store.queries import StudyView
+from hpo.store.views import StudyView
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,6 @@ def next_commands(store: Store, study: StudyView) -> str:
 
 def _python_option(study: StudyView) -> str:
     """Return the --python option that a command needs to run a study's code of the user's own."""
-    space = study.attrs.get("space", {})
+    space = study.attributes.space or {}
     reference = space.get("python") or (space.get("model") or {}).get("python")
     return f" --python {reference.rpartition(':')[0]}" if reference else ""

@@ -8,8 +8,8 @@ from hpo.errors import StoreError
 from hpo.store import queries
 from hpo.store.database.connect import Store, reason
 from hpo.store.database.url import shown
-from hpo.store.queries import StudyView, TrialView
 from hpo.store.studies import StudyRecord
+from hpo.store.views import StudyView, TrialView
 
 __all__ = ["StudyProgressView", "StudyView", "TrialView", "read_progress"]
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from hpo.config import TrialConfig, format_difference
+from hpo.config import format_difference
 from hpo.errors import StudyError
 from hpo.store import queries, studies
 from hpo.store.database.connect import Store
-from hpo.store.queries import StudyView, TrialView
+from hpo.store.database.study_rows import load_attributes
+from hpo.store.views import StudyView, TrialView
 
 __all__ = [
     "Leaderboard",
@@ -79,14 +79,15 @@ def list_studies(store: Store) -> tuple[StudyView, ...]:
 def leaderboard(store: Store, study_id: int, *, top: int = 10) -> Leaderboard:
     """Return the `top` best trials of a study, its best baseline, and what lies outside its space."""
     with store.read() as connection:
-        cost = queries.cost(connection, study_id)
+        study = load_attributes(connection, study_id)
+        cost = study.cost_label
         if cost is None:
             best, front_size = queries.best_trials(connection, study_id, top), None
         else:
             front = queries.front(connection, study_id)
             best, front_size = front[:top], len(front)
         return Leaderboard(
-            metric=queries.metric(connection, study_id),
+            metric=study.metric_label,
             cost=cost,
             best=tuple(best),
             front_size=front_size,
@@ -116,12 +117,11 @@ def show_trial(store: Store, name: str, number: int) -> TrialDetails:
         trial_id = queries.trial_id_of(connection, study_id, number)
         if trial_id is None:
             raise StudyError(f'Study "{name}" has no trial {number}. `hpo studies show {name}` lists the best.')
-        return TrialDetails(queries.trial(connection, trial_id), queries.metric(connection, study_id))
+        return TrialDetails(queries.trial(connection, trial_id), load_attributes(connection, study_id).metric_label)
 
 
 def configuration(trial: TrialView) -> str:
     """Return a trial's configuration in one line; its parameters, for a trial that was not made by hpo."""
-    config: Any = trial.attrs.get("config")
-    if config is None:
+    if trial.attributes.config is None:
         return ", ".join(f"{name}={value}" for name, value in trial.params.items())
-    return TrialConfig.from_dict(config, f"trial {trial.number}").summary()
+    return trial.config.summary()

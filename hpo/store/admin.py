@@ -1,6 +1,5 @@
 """Studies as things: deleted, renamed, copied; trials voided and retried."""
 
-import json
 import time
 import uuid
 from typing import Any
@@ -10,13 +9,16 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StoreError, StudyError
+from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.store import queries
+from hpo.store.attributes import Entry
 from hpo.store.database import schema, trial_rows
+from hpo.store.database.conditions import is_excused, is_of, is_outside
 from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
-from hpo.store.leases import claims, stopping
-from hpo.store.leases.stopping import EXCUSED, FAILURE, VOID
-from hpo.store.studies import check_name, id_of, insert_study
+from hpo.store.leases import claims
+from hpo.store.record import FINISHED, State, TrialAttributes, Voided
+from hpo.store.studies import check_name, id_of, insert_study, invalidate_caches
 
 _BEATS_SEEN_WITHIN = 2.5
 _TRIAL_CHILDREN = (
@@ -135,8 +137,8 @@ def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | 
                 _insert(connection, table, [row | {"study_id": new_study_id} for row in rows[table.name]])
             new_ids: dict[int, int] = {}
             for row in sorted(main, key=lambda row: int(row["number"])):
-                new_ids[row["trial_id"]], _ = trial_rows.insert_trial(target, connection, new_study_id, "WAITING")
-                state = "WAITING" if row["state"] == "RUNNING" else row["state"]
+                new_ids[row["trial_id"]], _ = trial_rows.insert_trial(target, connection, new_study_id, State.WAITING)
+                state = State.WAITING if row["state"] == State.RUNNING else State(row["state"])
                 times = {key: row[key] for key in ("datetime_start", "datetime_complete")}
                 changed = sa.update(schema.trials).where(schema.trials.c.trial_id == new_ids[row["trial_id"]])
                 connection.execute(changed.values(state=state, number=row["number"], **times))
@@ -179,7 +181,7 @@ def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]])
 
 
 def _comparable(trial: Any) -> tuple[Any, ...]:
-    state = "WAITING" if trial.state.name == "RUNNING" else trial.state.name
+    state = State.WAITING if trial.state.name == State.RUNNING else State(trial.state.name)
     parts = (trial.values, trial.params, trial.distributions, trial.intermediate_values)
     return (trial.number, state, repr(parts), trial.user_attrs, trial.system_attrs)
 
@@ -196,18 +198,19 @@ def void(store: Store, name: str, number: int, why: str) -> None:
         if trial_id is None:
             raise StudyError(f'Study "{name}" has no trial {number}. `hpo studies show {name}` lists the best.')
         trial = queries.trial(connection, trial_id)
-        if trial.state not in schema.FINISHED:
+        if trial.state not in FINISHED:
             raise StudyError(
                 f'Study "{name}": trial {number} must be complete or pruned to be voided, got {trial.state.lower()}.'
             )
-        changes = trial_rows.Changes(states={trial_id: ("FAIL", ())})
-        changes.user_attrs[trial_id, VOID] = json.dumps({"why": why, "was": trial.state})
-        changes.system_attrs[trial_id, VOID] = json.dumps(True)
-        changes.user_attrs[trial_id, EXCUSED] = json.dumps(f"voided: {why}")
+        changes = trial_rows.Changes(states={trial_id: (State.FAIL, ())})
+        changes.note(
+            trial_id,
+            TrialAttributes.void.entry(Voided(why, trial.state)),
+            TrialAttributes.is_void.entry(True),
+            TrialAttributes.excused.entry(f"voided: {why}"),
+        )
         trial_rows.write(store, connection, changes)
-        studies = schema.hpo_studies
-        changed = sa.update(studies).where(studies.c.study_id == study_id)
-        connection.execute(changed.values(revision=studies.c.revision + 1))
+        invalidate_caches(connection, study_id)
 
 
 def retry(store: Store, name: str, kind: str | None) -> list[tuple[int, int]]:
@@ -218,18 +221,18 @@ def retry(store: Store, name: str, kind: str | None) -> list[tuple[int, int]]:
     with store.write() as connection:
         study_id = id_of(connection, store, name)
         store.lock_study(connection, study_id)
-        columns, attrs = schema.trials.c, schema.trial_user_attributes.c
-        excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
-        failed = sa.select(columns.trial_id).where(
-            columns.study_id == study_id, columns.state == "FAIL", sa.not_(excused), sa.not_(stopping.is_outside())
-        )
+        failed = sa.and_(is_of(study_id, [State.FAIL]), sa.not_(is_excused()), sa.not_(is_outside()))
         retried = []
-        for trial in trial_rows.load_some(connection, list(connection.execute(failed).scalars())):
-            if kind is not None and trial.user_attrs.get(FAILURE, {}).get("kind") != kind:
+        for trial in trial_rows.load_where(connection, failed):
+            attributes = TrialAttributes.of(trial)
+            if kind is not None and (attributes.failure is None or attributes.failure.kind != kind):
                 continue
-            fixed = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
-            number = trial_rows.add_waiting(store, connection, study_id, trial, {"retries": trial.number}, fixed)
-            note = {(trial._trial_id, EXCUSED): json.dumps(f"retried as trial {number}")}
-            trial_rows.write(store, connection, trial_rows.Changes(user_attrs=note))
+            entries: list[Entry] = [TrialAttributes.retries.entry(trial.number)]
+            if attributes.fixed_params is not None:
+                entries.append(TrialAttributes.fixed_params.entry(attributes.fixed_params))
+            number = trial_rows.add_waiting(store, connection, study_id, trial, entries)
+            changes = trial_rows.Changes()
+            changes.note(id_of_trial(trial), TrialAttributes.excused.entry(f"retried as trial {number}"))
+            trial_rows.write(store, connection, changes)
             retried.append((trial.number, number))
     return retried

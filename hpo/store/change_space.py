@@ -4,7 +4,6 @@ Samplers group trials by their distributions, so a trial that stays is given the
 which the new space draws its config. A trial that the new space cannot draw keeps what it has and is marked.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,17 +17,17 @@ from hpo.config import TrialConfig
 from hpo.constraints import Costs
 from hpo.errors import HpoError, StudyError
 from hpo.grid import grid
+from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.ranges import FixedSuggester
 from hpo.space import SearchSpace
 from hpo.store import admin, studies
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.connect import Store
-from hpo.store.leases.stopping import CONFIRMS, CONSTRAINT, COSTS, EXCUSED, INFEASIBLE, OUTSIDE
+from hpo.store.database.study_rows import load_attributes, write_attributes
+from hpo.store.record import FINISHED, State, StudyAttributes, TrialAttributes
 from hpo.store.studies import StudyRecord
 from hpo.transfer import SAME_STUDY, draws_for
 
-_OF_ONE_DRAW = "tpe:"
-"""System attributes under which TPE tells other workers what it is about to draw."""
 _FEASIBLE_NOW = "it broke constraints that no longer hold, and was not trained"
 _CHUNK = 500
 
@@ -65,100 +64,129 @@ def change_space(store: Store, name: str, space_name: str, space: SearchSpace) -
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
         admin.give_up(store, connection, name, study.study_id, standing)
-        if CONFIRMS in studies.user_attrs(connection, study.study_id):
-            raise StudyError(f'Study "{name}" trains another\'s best again and draws nothing: its space says nothing.')
-        found = trial_rows.load_trials(connection, study.study_id)
-        result, changes, fitting = _sorted_out(study, space, found)
+        if load_attributes(connection, study.study_id).confirms is not None:
+            raise StudyError(f'Study "{name}" is a confirmation and draws nothing: its space cannot be changed.')
+        trials = trial_rows.load_trials(connection, study.study_id)
+        mapping = _Mapping(study, space)
+        for trial in trials:
+            mapping.add(trial)
+        result = mapping.result
         if result.hidden and not result.kept:
             number, why = next(iter(result.hidden.items()))
             raise StudyError(
                 f'Study "{name}": none of its {len(result.hidden)} finished trials fits the new space '
-                f"(trial {number}: {why}). Begin another study: hpo run --space {space_name} --study NEW_NAME"
+                f"(trial {number}: {why}). Start another study: hpo run --space {space_name} --study NEW_NAME"
             )
-        _forget(connection, [t._trial_id for t in found], fitting)
-        trial_rows.write(store, connection, changes)
+        _delete_stale(connection, [id_of_trial(trial) for trial in trials], mapping.redrawn)
+        trial_rows.write(store, connection, mapping.changes)
         _add_baselines(store, connection, study.study_id, space, result)
-        _put(connection, study.study_id, {"space": documents.dump(space), "space_name": space_name})
+        write_attributes(
+            connection,
+            study.study_id,
+            StudyAttributes.space.entry(documents.dump(space)),
+            StudyAttributes.space_name.entry(space_name),
+        )
+        studies.invalidate_caches(connection, study.study_id)
     return result
 
 
 def _check_mappable(study: StudyRecord, space: SearchSpace) -> None:
     before, now = study.space, space
-    found = documents.differences("data", documents.dump(before).get("data"), documents.dump(now).get("data"))
-    found += documents.differences("split", documents.dump(before.split), documents.dump(now.split))
-    found += documents.differences("metric", study.metric, study.with_space(space).metric)
-    found += documents.differences("family", before.family, now.family)
-    if found:
+    differences = documents.differences("data", documents.dump(before).get("data"), documents.dump(now).get("data"))
+    differences += documents.differences("split", documents.dump(before.split), documents.dump(now.split))
+    differences += documents.differences("metric", study.metric, study.with_space(space).metric)
+    differences += documents.differences("family", before.family, now.family)
+    if differences:
         raise StudyError(
-            f'Study "{study.name}": its trials cannot be mapped to the new space ({"; ".join(found)}): their scores '
-            f"would not compare. Begin another study: hpo run --space FILE --study NEW_NAME"
+            f'Study "{study.name}": its trials cannot be mapped to the new space ({"; ".join(differences)}): their '
+            f"scores would not compare. Start another study: hpo run --space FILE --study NEW_NAME"
         )
 
 
-def _sorted_out(
-    study: StudyRecord, space: SearchSpace, found: list[FrozenTrial]
-) -> tuple[SpaceSet, trial_rows.Changes, list[int]]:
-    """Return what becomes of each trial, what is to be written, and the ids of those with new parameters."""
-    walked = study.with_space(space).effective_space
-    result, changes, fitting = SpaceSet(), trial_rows.Changes(), []
-    for trial in found:
-        rejected = INFEASIBLE in trial.user_attrs
-        if EXCUSED in trial.user_attrs and not rejected:  # its record stays as it was
-            continue
-        key, costs = trial._trial_id, _costs(trial)
+class _Mapping:
+    """What becomes of each trial in the new space, and the changes that follow from it."""
+
+    def __init__(self, study: StudyRecord, space: SearchSpace) -> None:
+        self.study, self.space = study, study.with_space(space).effective_space
+        self.result = SpaceSet()
+        self.changes = trial_rows.Changes()
+        self.redrawn: list[int] = []
+        """Ids of the trials whose parameters are replaced by those of the new space."""
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Map one trial. An excused one keeps its record as it is, unless it was infeasible."""
+        attributes = TrialAttributes.of(trial)
+        if attributes.excused is not None and attributes.infeasible is None:
+            return
         try:
-            config, drawn = _config_of(study, trial)
-            draws = draws_for(walked, config, SAME_STUDY, drawn)
-            broken = walked.constraints.broken(costs)
-            if rejected != bool(broken):
-                raise ValueError(broken or _FEASIBLE_NOW)
+            draws = self._draws(trial, attributes)
         except (ValueError, HpoError) as error:  # the latter from a space in Python
-            why = str(error).removesuffix(".")
-            if trial.state.is_finished():
-                changes.system_attrs[key, OUTSIDE] = json.dumps(why)
-                if trial.state.name in schema.FINISHED:
-                    result.hidden[trial.number] = why
-            else:
-                result.dropped[trial.number] = (_what(trial), why)
-                changes.user_attrs[key, EXCUSED] = json.dumps(f"dropped: it does not fit the new space: {why}")
-                changes.states[key] = ("FAIL", ())
-            continue
-        if trial.state.name in schema.FINISHED:
-            result.kept.append(trial.number)
+            self._leave_out(trial, attributes, str(error).removesuffix("."))
+        else:
+            self._keep(trial, attributes, draws)
+
+    def _draws(self, trial: FrozenTrial, attributes: TrialAttributes) -> dict[str, Any]:
+        """Return the draws that give the trial's config in the new space. Raises: ValueError if nothing does."""
+        config, drawn = _config_of(self.study, trial.number, attributes, trial.params)
+        draws = draws_for(self.space, config, SAME_STUDY, drawn)
+        broken = self.space.constraints.broken(_costs(attributes))
+        if (attributes.infeasible is not None) != bool(broken):
+            raise ValueError(broken or _FEASIBLE_NOW)
+        return draws
+
+    def _leave_out(self, trial: FrozenTrial, attributes: TrialAttributes, why: str) -> None:
+        """Hide an ended trial from samplers; fail one that waits."""
+        key = id_of_trial(trial)
+        if trial.state.is_finished():
+            self.changes.note(key, TrialAttributes.outside.entry(why))
+            if trial.state.name in FINISHED:
+                self.result.hidden[trial.number] = why
+        else:
+            self.result.dropped[trial.number] = (_kind(attributes), why)
+            reason = f"dropped: it does not fit the new space: {why}"
+            self.changes.note(key, TrialAttributes.excused.entry(reason))
+            self.changes.states[key] = (State.FAIL, ())
+
+    def _keep(self, trial: FrozenTrial, attributes: TrialAttributes, draws: dict[str, Any]) -> None:
+        """Give a trial the parameters and constraints of the new space."""
+        key, costs = id_of_trial(trial), _costs(attributes)
+        if trial.state.name in FINISHED:
+            self.result.kept.append(trial.number)
         elif not trial.state.is_finished():
-            result.waiting.append(trial.number)
-        if trial.state.is_finished() or walked.constraints.limits.keys() <= costs.keys():
-            for name, excess in walked.constraints.excess(costs).items():
-                changes.system_attrs[key, f"{CONSTRAINT}max_{name}"] = json.dumps(excess)
-        if "fixed_params" in trial.system_attrs:
-            changes.system_attrs[key, "fixed_params"] = json.dumps(draws)
+            self.result.waiting.append(trial.number)
+        constraints = self.space.constraints
+        if trial.state.is_finished() or constraints.limits.keys() <= costs.keys():
+            for name, excess in constraints.excess(costs).items():
+                self.changes.note(key, TrialAttributes.constraints.entry(f"max_{name}", excess))
+        if attributes.fixed_params is not None:
+            self.changes.note(key, TrialAttributes.fixed_params.entry(draws))
         if trial.params:
-            fitting.append(key)
-            changes.params |= dict(_parameters(walked, draws, key))
-    return result, changes, fitting
+            self.redrawn.append(key)
+            self.changes.params |= dict(_parameters(self.space, draws, key))
 
 
-def _config_of(study: StudyRecord, trial: FrozenTrial) -> tuple[TrialConfig, dict[str, Any]]:
+def _config_of(
+    study: StudyRecord, number: int, attributes: TrialAttributes, params: dict[str, Any]
+) -> tuple[TrialConfig, dict[str, Any]]:
     """Return a trial's config, drawn or to be drawn, and its draws. Raises: ValueError if there is none."""
-    stored = trial.user_attrs.get("config")
-    if stored is not None:
-        return TrialConfig.from_dict(stored, f"trial {trial.number}: config"), trial.params
-    draws = trial.system_attrs.get("fixed_params", {})
+    if attributes.config is not None:
+        return attributes.training_config(number), params
+    draws = attributes.fixed_params or {}
     return study.effective_space.draw(FixedSuggester(draws), seed=0), draws
 
 
-def _costs(trial: FrozenTrial) -> Costs:
-    """Return what is known of a trial's costs: measured for constraints, or counted when it was trained."""
-    known: Costs = dict(trial.user_attrs.get(COSTS, {}))
-    if "parameters" in trial.user_attrs:
-        known.setdefault("parameters", trial.user_attrs["parameters"])
+def _costs(attributes: TrialAttributes) -> Costs:
+    """Return the known costs of a trial: measured for constraints, or counted when it was trained."""
+    known: Costs = dict(attributes.costs or {})
+    if attributes.parameters is not None:
+        known.setdefault("parameters", attributes.parameters)
     return known
 
 
-def _what(trial: FrozenTrial) -> str:
-    if "baseline" in trial.user_attrs:
-        return f"baseline {trial.user_attrs['baseline']}"
-    return "warm start" if "warm_from" in trial.user_attrs else "waiting trial"
+def _kind(attributes: TrialAttributes) -> str:
+    if attributes.baseline is not None:
+        return f"baseline {attributes.baseline}"
+    return "warm start" if attributes.warm_from is not None else "waiting trial"
 
 
 def _parameters(
@@ -172,13 +200,13 @@ def _parameters(
         yield (trial_id, name), trial_rows.param_change(internal, distribution)
 
 
-def _forget(connection: Connection, all_ids: list[int], fitting: list[int]) -> None:
-    """Delete the old parameters of trials that get new ones, and what was noted for the old space."""
+def _delete_stale(connection: Connection, all_ids: list[int], redrawn: list[int]) -> None:
+    """Delete the old parameters of trials that get new ones, and the attributes that depend on the old space."""
     params, attrs = schema.trial_params.c, schema.trial_system_attributes.c
-    for ids in _chunks(fitting):
+    for ids in _chunks(redrawn):
         connection.execute(sa.delete(schema.trial_params).where(params.trial_id.in_(ids)))
-    noted = (attrs.key.startswith(start) for start in (_OF_ONE_DRAW, CONSTRAINT))
-    stale = sa.or_(attrs.key == OUTSIDE, *noted)
+    groups = (TrialAttributes.tpe, TrialAttributes.constraints)
+    stale = sa.or_(attrs.key == TrialAttributes.outside.key, *(attrs.key.startswith(group.prefix) for group in groups))
     for ids in _chunks(all_ids):
         connection.execute(sa.delete(schema.trial_system_attributes).where(attrs.trial_id.in_(ids), stale))
 
@@ -188,28 +216,13 @@ def _chunks(ids: list[int]) -> Iterator[list[int]]:
 
 
 def _add_baselines(store: Store, connection: Connection, study_id: int, space: SearchSpace, result: SpaceSet) -> None:
-    """Have the baselines of the new space that were not tried, and do not wait, wait to be tried."""
-    there = [
-        (trial.user_attrs["baseline"], _known_draws(trial))
-        for trial in trial_rows.load_trials(connection, study_id)
-        if "baseline" in trial.user_attrs and EXCUSED not in trial.user_attrs
-    ]
+    """Enqueue the baselines of the new space that were neither tried nor wait."""
+    known = []
+    for trial in trial_rows.load_trials(connection, study_id):
+        attributes = TrialAttributes.of(trial)
+        if attributes.baseline is not None and attributes.excused is None:
+            known.append((attributes.baseline, attributes.fixed_params or trial.params))
     for baseline in space.baselines:
-        if (baseline.name, baseline.values()) not in there:
+        if (baseline.name, baseline.values()) not in known:
             studies.add_baseline(store, connection, study_id, baseline)
             result.added.append(baseline.name)
-
-
-def _known_draws(trial: FrozenTrial) -> dict[str, Any]:
-    draws: dict[str, Any] = trial.system_attrs.get("fixed_params") or trial.params
-    return draws
-
-
-def _put(connection: Connection, study_id: int, attrs: dict[str, Any]) -> None:
-    table, ours = schema.study_user_attributes, schema.hpo_studies
-    for key, value in attrs.items():
-        of_key = sa.and_(table.c.study_id == study_id, table.c.key == key)
-        connection.execute(sa.delete(table).where(of_key))
-        connection.execute(sa.insert(table), {"study_id": study_id, "key": key, "value_json": json.dumps(value)})
-    changed = sa.update(ours).where(ours.c.study_id == study_id)
-    connection.execute(changed.values(revision=ours.c.revision + 1))

@@ -1,88 +1,24 @@
-"""Looking at studies without touching them: plain queries, no optuna, quick on studies of any size."""
+"""Reading of studies and trials, without changing them: plain queries, no optuna, quick on studies of any size."""
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hpo.recipe import Budget
+from hpo.store.attributes import Attribute
 from hpo.store.database import schema
+from hpo.store.database.conditions import count, has, is_excused, is_of, is_outside
+from hpo.store.database.study_rows import load_attributes
 from hpo.store.leases import stopping
-from hpo.store.leases.stopping import EXCUSED, FAILURE, StopReason
-
-STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
-
-
-@dataclass(frozen=True)
-class TrialView:
-    """A trial as people look at it."""
-
-    trial_id: int
-    number: int
-    state: str
-    value: float | None
-    """Of the metric."""
-    curve: dict[int, float]
-    """Value of the metric by epoch."""
-    attrs: dict[str, Any]
-    params: dict[str, Any]
-    """As drawn, by name; empty if they were not asked for."""
-    cost: float | None = None
-    """The second objective's value, if there are two."""
-    outside: str | None = None
-    """Why the study's space, changed since, cannot draw it; None if it can."""
-
-
-@dataclass(frozen=True)
-class StudyView:
-    """A study as people look at it; what hpo keeps of it is None for a study that it did not make."""
-
-    study_id: int
-    name: str
-    counts: dict[str, int]
-    """Trials by state; FAIL without those that went on under another number."""
-    best_value: float | None
-    attrs: dict[str, Any]
-    budget: Budget | None
-    active_seconds: float | None
-    over: StopReason | None
-    metric: str
-    """What the values are of, in words: "validation accuracy"."""
-    cost: str | None
-    """What the second objective is, in words: "parameters"; None if there is one objective."""
-    workers: tuple[dict[str, Any], ...]
-    infeasible: int = 0
-    """Draws that broke the space's constraints and were not trained."""
-    outside: int = 0
-    """Finished trials that the study's space, changed since, cannot draw."""
-
-    @property
-    def finished(self) -> int:
-        """Trials that count against the budget."""
-        return self.counts["COMPLETE"] + self.counts["PRUNED"]
-
-    @property
-    def trials_per_hour(self) -> float | None:
-        """Finished trials per hour in which a worker was at work; None before there are any."""
-        return 3600 * self.finished / self.active_seconds if self.finished and self.active_seconds else None
-
-    @property
-    def lanes(self) -> int:
-        """Programs in which workers train several trials at once."""
-        return sum(int(worker.get("lanes", 0)) for worker in self.workers)
-
-    @property
-    def occupancy(self) -> float | None:
-        """The part of the slots for trials that was in use so far, over the workers that tell it."""
-        told = [float(worker["occupancy"]) for worker in self.workers if "occupancy" in worker]
-        return sum(told) / len(told) if told else None
+from hpo.store.record import ENDED, FINISHED, State, TrialAttributes
+from hpo.store.views import StudyView, TrialView
 
 
 def studies(connection: Connection) -> list[StudyView]:
-    """Return all studies of a store, in the order they were made."""
+    """Return all studies of a store, in the order of their creation."""
     ids = connection.execute(sa.select(schema.studies.c.study_id).order_by(schema.studies.c.study_id)).scalars()
     return [study(connection, study_id) for study_id in list(ids)]
 
@@ -92,15 +28,16 @@ def study(connection: Connection, study_id: int) -> StudyView:
     name = connection.execute(
         sa.select(schema.studies.c.study_name).where(schema.studies.c.study_id == study_id)
     ).scalar_one()
-    columns, attrs = schema.trials.c, schema.study_user_attributes.c
-    counted = connection.execute(
+    columns = schema.trials.c
+    rows = connection.execute(
         sa.select(columns.state, sa.func.count()).where(columns.study_id == study_id).group_by(columns.state)
     )
-    counts = dict.fromkeys(STATES, 0) | {state: int(number) for state, number in counted}
-    ours = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).first()
-    rows = connection.execute(sa.select(attrs.key, attrs.value_json).where(attrs.study_id == study_id))
-    if ours is not None:
-        counts["FAIL"] = stopping.failed_trials(connection, study_id)
+    counts = dict.fromkeys(State, 0) | {State(state): int(number) for state, number in rows}
+    budget_row = connection.execute(
+        sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)
+    ).first()
+    if budget_row is not None:
+        counts[State.FAIL] = stopping.failed_trials(connection, study_id)
     workers = connection.execute(
         sa.select(schema.hpo_workers.c.state_json).where(schema.hpo_workers.c.study_id == study_id)
     )
@@ -109,54 +46,31 @@ def study(connection: Connection, study_id: int) -> StudyView:
         name=name,
         counts=counts,
         best_value=stopping.best_value(connection, study_id)[0],
-        attrs={row.key: json.loads(row.value_json) for row in rows},
-        budget=stopping.budget_of(connection, study_id)[0] if ours is not None else None,
-        active_seconds=ours.active_seconds if ours is not None else None,
-        over=stopping.over(connection, study_id) if ours is not None else None,
-        metric=metric(connection, study_id),
-        cost=cost(connection, study_id),
+        attributes=load_attributes(connection, study_id),
+        budget=stopping.budget_of(connection, study_id)[0] if budget_row is not None else None,
+        active_seconds=budget_row.active_seconds if budget_row is not None else None,
+        over=stopping.over(connection, study_id) if budget_row is not None else None,
         workers=tuple(json.loads(text) for text in workers.scalars()),
         infeasible=stopping.infeasible_draws(connection, study_id),
-        outside=stopping.count(
-            connection, sa.and_(columns.study_id == study_id, columns.state.in_(schema.FINISHED), stopping.is_outside())
-        ),
+        outside=count(connection, sa.and_(is_of(study_id, FINISHED), is_outside())),
     )
 
 
-def metric(connection: Connection, study_id: int) -> str:
-    """Return what a study's values are of, in words; "value" for a study that does not say so."""
-    return _value_names(connection, study_id)[0]
-
-
-def cost(connection: Connection, study_id: int) -> str | None:
-    """Return what a study minimizes besides, in words; None if it has one objective."""
-    names = _value_names(connection, study_id)
-    return names[1] if len(names) > 1 else None
-
-
-def _value_names(connection: Connection, study_id: int) -> list[str]:
-    table = schema.study_system_attributes
-    query = sa.select(table.c.value_json).where(table.c.study_id == study_id, table.c.key == schema.METRIC_NAMES)
-    text = connection.execute(query).scalar()
-    return ["value"] if text is None else [str(name) for name in json.loads(text)]
-
-
-def best_trials(connection: Connection, study_id: int, count: int, outside: bool = False) -> list[TrialView]:
+def best_trials(connection: Connection, study_id: int, limit: int, *, outside: bool = False) -> list[TrialView]:
     """Return the best complete trials of the space (or of those outside it), the best first.
 
     Of equals the one that costs less, then the earlier.
     """
     columns, values, costs = schema.trials.c, schema.trial_values.c, schema.trial_values.alias().c
     cost = sa.select(costs.value).where(costs.trial_id == columns.trial_id, costs.objective == 1).scalar_subquery()
-    belongs = stopping.is_outside() if outside else sa.not_(stopping.is_outside())
     query = (
         sa.select(columns.trial_id)
-        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state == "COMPLETE", belongs)
-        .where(values.objective == 0)
+        .where(is_of(study_id, [State.COMPLETE]), is_outside() if outside else sa.not_(is_outside()))
+        .where(columns.trial_id == values.trial_id, values.objective == 0)
         .order_by(values.value.desc(), cost, columns.number)
-        .limit(count)
+        .limit(limit)
     )
-    return _views(connection, list(connection.execute(query).scalars()))
+    return trials(connection, connection.execute(query).scalars())
 
 
 def front(connection: Connection, study_id: int) -> list[TrialView]:
@@ -167,85 +81,73 @@ def front(connection: Connection, study_id: int) -> list[TrialView]:
     columns, values, costs = schema.trials.c, schema.trial_values.c, schema.trial_values.alias().c
     query = (
         sa.select(columns.trial_id, costs.value)
-        .where(columns.study_id == study_id, columns.state == "COMPLETE", sa.not_(stopping.is_outside()))
+        .where(is_of(study_id, [State.COMPLETE]), sa.not_(is_outside()))
         .where(columns.trial_id == values.trial_id, values.objective == 0)
         .where(columns.trial_id == costs.trial_id, costs.objective == 1)
         .order_by(values.value.desc(), costs.value, columns.number)
     )
-    found, lowest = [], float("inf")
+    ids, lowest = [], float("inf")
     for trial_id, cost in connection.execute(query).fetchall():
         if cost < lowest:
-            found.append(trial_id)
+            ids.append(trial_id)
             lowest = cost
-    return _views(connection, found)
+    return trials(connection, ids)
 
 
 def running_trials(connection: Connection, study_id: int) -> list[TrialView]:
     """Return the trials that are being trained."""
     columns = schema.trials.c
-    query = sa.select(columns.trial_id).where(columns.study_id == study_id, columns.state == "RUNNING")
-    return _views(connection, list(connection.execute(query.order_by(columns.number)).scalars()))
+    query = sa.select(columns.trial_id).where(is_of(study_id, [State.RUNNING])).order_by(columns.number)
+    return trials(connection, connection.execute(query).scalars())
 
 
 def best_so_far(connection: Connection, study_id: int) -> list[float]:
-    """Return the best value of the complete trials after each finished trial, in the order they finished."""
+    """Return the best value of the complete trials after each finished trial, in the order in which they finished."""
     columns, values = schema.trials.c, schema.trial_values.c
     query = (
         sa.select(columns.state, values.value)
-        .where(columns.trial_id == values.trial_id, columns.study_id == study_id, columns.state.in_(schema.FINISHED))
-        .where(sa.not_(stopping.is_outside()), values.objective == 0)
+        .where(is_of(study_id, FINISHED), sa.not_(is_outside()))
+        .where(columns.trial_id == values.trial_id, values.objective == 0)
         .order_by(columns.datetime_complete, columns.number)
     )
-    best, found = float("-inf"), []
+    best, history = float("-inf"), []
     for state, value in connection.execute(query).fetchall():
-        best = max(best, value) if state == "COMPLETE" else best
-        found.append(best)
-    return [value for value in found if value > float("-inf")]
+        best = max(best, value) if state == State.COMPLETE else best
+        history.append(best)
+    return [value for value in history if value > float("-inf")]
 
 
-def last_ended(connection: Connection, study_id: int, count: int) -> list[TrialView]:
-    """Return the trials that ended last, the latest first; without those that went on elsewhere."""
-    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
-    excused = sa.exists().where(attrs.trial_id == columns.trial_id, attrs.key == EXCUSED)
-    ended = columns.state.in_(("COMPLETE", "PRUNED", "FAIL"))
+def last_ended(connection: Connection, study_id: int, limit: int) -> list[TrialView]:
+    """Return the trials that ended last, the latest first; without those that were continued or excused."""
+    columns = schema.trials.c
     query = (
         sa.select(columns.trial_id)
-        .where(columns.study_id == study_id, ended, sa.not_(excused))
+        .where(is_of(study_id, ENDED), sa.not_(is_excused()))
         .order_by(columns.datetime_complete.desc(), columns.number.desc())
-        .limit(count)
+        .limit(limit)
     )
-    return _views(connection, list(connection.execute(query).scalars()))
+    return trials(connection, connection.execute(query).scalars())
 
 
 def baseline_trial(connection: Connection, study_id: int) -> TrialView | None:
     """Return the best finished baseline of a study."""
-    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
-    query = sa.select(columns.trial_id).where(
-        columns.study_id == study_id,
-        columns.state.in_(schema.FINISHED),
-        attrs.trial_id == columns.trial_id,
-        attrs.key == "baseline",
-    )
-    found = _views(connection, list(connection.execute(query).scalars()))
-    return max((t for t in found if t.value is not None), key=lambda t: t.value or 0.0, default=None)
+    query = sa.select(schema.trials.c.trial_id).where(is_of(study_id, FINISHED), has(TrialAttributes.baseline))
+    baselines = trials(connection, connection.execute(query).scalars())
+    return max((t for t in baselines if t.value is not None), key=lambda t: t.value or 0.0, default=None)
 
 
-def trials_with(connection: Connection, study_id: int, key: str) -> list[TrialView]:
-    """Return the trials that have a user attribute, in the order of their numbers."""
-    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
-    query = (
-        sa.select(columns.trial_id)
-        .where(columns.study_id == study_id, attrs.trial_id == columns.trial_id, attrs.key == key)
-        .order_by(columns.number)
-    )
-    return _views(connection, list(connection.execute(query).scalars()))
+def trials_with(connection: Connection, study_id: int, attribute: Attribute[Any]) -> list[TrialView]:
+    """Return the trials that have an attribute, in the order of their numbers."""
+    columns = schema.trials.c
+    query = sa.select(columns.trial_id).where(is_of(study_id), has(attribute)).order_by(columns.number)
+    return trials(connection, connection.execute(query).scalars())
 
 
 def failure_kinds(connection: Connection, study_id: int) -> dict[str, int]:
-    """Return how many trials ended by each kind of fault."""
-    columns, attrs = schema.trials.c, schema.trial_user_attributes.c
+    """Return how many trials ended by each kind of failure."""
+    attrs = schema.trial_user_attributes.c
     query = sa.select(attrs.value_json).where(
-        attrs.trial_id == columns.trial_id, columns.study_id == study_id, attrs.key == FAILURE
+        attrs.trial_id == schema.trials.c.trial_id, is_of(study_id), attrs.key == TrialAttributes.failure.key
     )
     kinds: dict[str, int] = defaultdict(int)
     for text in connection.execute(query).scalars():
@@ -254,58 +156,62 @@ def failure_kinds(connection: Connection, study_id: int) -> dict[str, int]:
 
 
 def trial_id_of(connection: Connection, study_id: int, number: int) -> int | None:
-    """Return the id of a trial by its number."""
-    columns = schema.trials.c
-    query = sa.select(columns.trial_id).where(columns.study_id == study_id, columns.number == number)
-    found: int | None = connection.execute(query).scalar()
-    return found
+    """Return the id of a trial by its number; None if there is none."""
+    query = sa.select(schema.trials.c.trial_id).where(is_of(study_id), schema.trials.c.number == number)
+    trial_id: int | None = connection.execute(query).scalar()
+    return trial_id
 
 
 def trial(connection: Connection, trial_id: int) -> TrialView:
     """Return one trial."""
-    return _views(connection, [trial_id])[0]
+    return trials(connection, [trial_id])[0]
 
 
-def _views(connection: Connection, trial_ids: list[int]) -> list[TrialView]:
+def trials(connection: Connection, trial_ids: Iterable[int]) -> list[TrialView]:
     """Return trials in the order of the ids given."""
-    if not trial_ids:
+    ids = list(trial_ids)
+    if not ids:
         return []
 
     def rows(table: sa.Table, *names: str) -> dict[int, list[Any]]:
-        found: dict[int, list[Any]] = defaultdict(list)
+        by_trial: dict[int, list[Any]] = defaultdict(list)
         chosen = sa.select(table.c.trial_id, *(table.c[name] for name in names))
-        query = chosen.where(table.c.trial_id.in_(trial_ids)).order_by(next(iter(table.primary_key)))
+        query = chosen.where(table.c.trial_id.in_(ids)).order_by(next(iter(table.primary_key)))
         for row in connection.execute(query):
-            found[row[0]].append(row[1:])
-        return found
+            by_trial[row[0]].append(row[1:])
+        return by_trial
 
     main = rows(schema.trials, "number", "state")
-    objectives = rows(schema.trial_values, "objective", "value")
-    values: dict[int, dict[int, float]] = {i: dict(tuple(row) for row in found) for i, found in objectives.items()}
+    values = rows(schema.trial_values, "objective", "value")
     curves = rows(schema.trial_intermediate_values, "step", "intermediate_value")
-    attrs = rows(schema.trial_user_attributes, "key", "value_json")
-    params = rows(schema.trial_params, "param_name", "param_value", "distribution_json")
+    user = rows(schema.trial_user_attributes, "key", "value_json")
     system = rows(schema.trial_system_attributes, "key", "value_json")
-    outside = {i: json.loads(text) for i in trial_ids for key, text in system[i] if key == stopping.OUTSIDE}
-    return [
-        TrialView(
-            trial_id=i,
-            number=main[i][0][0],
-            state=main[i][0][1],
-            value=values.get(i, {}).get(0),
-            curve=dict(sorted(tuple(point) for point in curves[i])),
-            attrs={key: json.loads(text) for key, text in attrs[i]},
-            params={name: _external(value, text) for name, value, text in params[i]},
-            cost=values.get(i, {}).get(1),
-            outside=outside.get(i),
+    params = rows(schema.trial_params, "param_name", "param_value", "distribution_json")
+    views = []
+    for i in ids:
+        objectives = dict(tuple(row) for row in values[i])
+        views.append(
+            TrialView(
+                trial_id=i,
+                number=main[i][0][0],
+                state=State(main[i][0][1]),
+                value=objectives.get(0),
+                curve=dict(sorted(tuple(point) for point in curves[i])),
+                attributes=TrialAttributes(_parsed(user[i]), _parsed(system[i])),
+                params={name: _external(value, text) for name, value, text in params[i]},
+                cost=objectives.get(1),
+            )
         )
-        for i in trial_ids
-    ]
+    return views
+
+
+def _parsed(rows: list[Any]) -> dict[str, Any]:
+    return {key: json.loads(text) for key, text in rows}
 
 
 def _external(value: float, distribution: str) -> Any:
-    """Return a stored parameter as it was drawn: Optuna keeps the index of a choice and every number as float."""
-    known = json.loads(distribution)
-    if known["name"] == "CategoricalDistribution":
-        return known["attributes"]["choices"][int(value)]
-    return int(value) if known["name"] == "IntDistribution" else value
+    """Return a stored parameter as it was drawn: Optuna stores the index of a choice, and every number as float."""
+    content = json.loads(distribution)
+    if content["name"] == "CategoricalDistribution":
+        return content["attributes"]["choices"][int(value)]
+    return int(value) if content["name"] == "IntDistribution" else value

@@ -20,10 +20,13 @@ from hpo.constraints import COST_NAMES
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.recipe import Budget, StudyRecipe
 from hpo.space import Baseline, SearchSpace
+from hpo.store.attributes import Entry
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
+from hpo.store.database.study_rows import load_attributes, write_attributes
 from hpo.store.database.trial_rows import Changes, fresh_id, insert_trial, write
 from hpo.store.database.url import shown
+from hpo.store.record import State, StudyAttributes, TrialAttributes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -84,29 +87,29 @@ def create(
     space: SearchSpace,
     recipe: StudyRecipe,
     fingerprint: str,
-    noted: Mapping[str, Any] = MappingProxyType({}),
+    *entries: Entry,
 ) -> bool:
-    """Make a study, its baselines waiting to be tried first; return False if there is one of this name.
+    """Create a study, its baselines waiting to be tried first; return False if there is one of this name.
 
-    `noted` are further user attributes of the study.
+    `entries` are further attributes of the study.
     """
     check_name(name)
     try:
         with store.write() as connection:
             study_id = insert_study(store, connection, name, recipe.cost is not None)
-            attrs = {
-                "space_name": space_name,
-                "space": documents.dump(space),
-                "recipe": documents.dump(recipe),
-                "data_fingerprint": fingerprint,
-                "hpo_version": version("hpo"),
-            } | dict(noted)
-            rows = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
-            connection.execute(sa.insert(schema.study_user_attributes), rows)
-            values = [metric_label(recipe.metric or space.metric)]
-            values += [COST_NAMES[recipe.cost]] if recipe.cost is not None else []
-            named = {"study_id": study_id, "key": schema.METRIC_NAMES, "value_json": json.dumps(values)}
-            connection.execute(sa.insert(schema.study_system_attributes), named)
+            labels = [metric_label(recipe.metric or space.metric)]
+            labels += [COST_NAMES[recipe.cost]] if recipe.cost is not None else []
+            write_attributes(
+                connection,
+                study_id,
+                StudyAttributes.space_name.entry(space_name),
+                StudyAttributes.space.entry(documents.dump(space)),
+                StudyAttributes.recipe.entry(documents.dump(recipe)),
+                StudyAttributes.data_fingerprint.entry(fingerprint),
+                StudyAttributes.hpo_version.entry(version("hpo")),
+                StudyAttributes.metric_names.entry(labels),
+                *entries,
+            )
             budget = json.dumps(documents.dump(recipe.budget))
             connection.execute(
                 sa.insert(schema.hpo_studies),
@@ -121,23 +124,21 @@ def create(
 
 def add_baseline(store: Store, connection: Connection, study_id: int, baseline: Baseline) -> None:
     """Have a baseline wait to be tried, within a transaction."""
-    _enqueue(store, connection, study_id, baseline.values(), {"baseline": baseline.name})
+    _enqueue(store, connection, study_id, baseline.values(), TrialAttributes.baseline.entry(baseline.name))
 
 
-def enqueue(store: Store, study: StudyRecord, listed: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-    """Have trials with given draws run before any others: pairs of draws and user attributes."""
+def enqueue(store: Store, study: StudyRecord, trials: list[tuple[dict[str, Any], Entry]]) -> None:
+    """Have trials with given draws run before any others: pairs of draws and an attribute that says where from."""
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
-        for draws, attrs in listed:
-            _enqueue(store, connection, study.study_id, draws, attrs)
+        for draws, origin in trials:
+            _enqueue(store, connection, study.study_id, draws, origin)
 
 
-def _enqueue(store: Store, connection: Connection, study_id: int, draws: dict[str, Any], attrs: dict[str, Any]) -> None:
-    trial_id, _ = insert_trial(store, connection, study_id, "WAITING")
-    changes = Changes(
-        user_attrs={(trial_id, key): json.dumps(value) for key, value in attrs.items()},
-        system_attrs={(trial_id, "fixed_params"): json.dumps(draws)},
-    )
+def _enqueue(store: Store, connection: Connection, study_id: int, draws: dict[str, Any], origin: Entry) -> None:
+    trial_id, _ = insert_trial(store, connection, study_id, State.WAITING)
+    changes = Changes()
+    changes.note(trial_id, origin, TrialAttributes.fixed_params.entry(draws))
     write(store, connection, changes)
 
 
@@ -173,32 +174,33 @@ def load_study(store: Store, name: str) -> StudyRecord:
     """Return a study. Raises: StudyError if there is none of this name, or if it was not made by hpo."""
     with store.read() as connection:
         study_id = id_of(connection, store, name)
-        attrs = user_attrs(connection, study_id)
+        attributes = load_attributes(connection, study_id)
         row = connection.execute(sa.select(schema.hpo_studies).where(schema.hpo_studies.c.study_id == study_id)).first()
-    if row is None or not {"space", "recipe", "data_fingerprint"} <= attrs.keys():
+    space, recipe, fingerprint = attributes.space, attributes.recipe, attributes.data_fingerprint
+    if row is None or space is None or recipe is None or fingerprint is None:
         raise StudyError(f'Study "{name}" was not made by hpo: optuna can read it, hpo cannot run it.')
     where = f'study "{name}"'
     return StudyRecord(
         study_id=study_id,
         uid=row.uid,
         name=name,
-        space_name=attrs.get("space_name", name),
-        space=documents.check(SearchSpace, attrs["space"], f"{where}: space"),
-        recipe=documents.check(StudyRecipe, attrs["recipe"], f"{where}: recipe"),
-        fingerprint=attrs["data_fingerprint"],
+        space_name=attributes.space_name or name,
+        space=documents.check(SearchSpace, space, f"{where}: space"),
+        recipe=documents.check(StudyRecipe, recipe, f"{where}: recipe"),
+        fingerprint=fingerprint,
     )
 
 
 def space_of(connection: Connection, study_id: int, name: str) -> SearchSpace:
     """Return a study's space as it is now. Raises: DocumentError."""
-    return documents.check(SearchSpace, user_attrs(connection, study_id)["space"], f'study "{name}": space')
+    return documents.check(SearchSpace, load_attributes(connection, study_id).space or {}, f'study "{name}": space')
 
 
-def user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
-    """Return the user attributes of a study."""
-    table = schema.study_user_attributes
-    rows = connection.execute(sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id))
-    return {row.key: json.loads(row.value_json) for row in rows}
+def invalidate_caches(connection: Connection, study_id: int) -> None:
+    """Have every worker read a study's finished trials anew, because some of them have changed."""
+    table = schema.hpo_studies
+    changed = sa.update(table).where(table.c.study_id == study_id)
+    connection.execute(changed.values(revision=table.c.revision + 1))
 
 
 def check_same(

@@ -281,10 +281,9 @@ def _alone(store: Store) -> Iterator[None]:
 
 
 def _create_tables(store: Store) -> None:
-    import optuna
+    from optuna.storages import RDBStorage
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(store.url.render_as_string(hide_password=False))
+    storage = RDBStorage(store.url.render_as_string(hide_password=False))
     storage.remove_session()
     storage.engine.dispose()
     with store.write() as connection:

@@ -6,6 +6,8 @@ bulk. `tests/test_schema.py` compares this description with Optuna's models.
 
 import sqlalchemy as sa
 
+from hpo.store.record import State
+
 OPTUNA_REVISION = "v3.2.0.a"
 """The alembic revision of Optuna's tables that this description fits."""
 HPO_REVISION = 1
@@ -13,13 +15,6 @@ HPO_REVISION = 1
 
 optuna_tables = sa.MetaData()
 hpo_tables = sa.MetaData()
-
-_TRIAL_STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
-UNFINISHED = ("RUNNING", "WAITING")
-METRIC_NAMES = "study:metric_names"
-"""What Optuna calls the system attribute by which its dashboard names the values."""
-FINISHED = ("COMPLETE", "PRUNED")
-"""The states that a budget counts."""
 
 alembic_version = sa.Table("alembic_version", optuna_tables, sa.Column("version_num", sa.String))
 studies = sa.Table(
@@ -58,7 +53,7 @@ trials = sa.Table(
     sa.Column("trial_id", sa.Integer, primary_key=True),
     sa.Column("number", sa.Integer),
     sa.Column("study_id", sa.Integer),
-    sa.Column("state", sa.Enum(*_TRIAL_STATES, name="trialstate")),
+    sa.Column("state", sa.Enum(*(state.value for state in State), name="trialstate")),
     sa.Column("datetime_start", sa.DateTime),
     sa.Column("datetime_complete", sa.DateTime),
 )

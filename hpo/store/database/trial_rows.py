@@ -1,7 +1,7 @@
 """Trials, read and written in bulk.
 
 Optuna's own storage loads a study at about a millisecond per trial and writes a report in three to four
-statements. Here a study is read in six statements, and what a worker has to say is written in one short
+statements. Here a study is read in six statements, and all changes of a worker are written in one short
 transaction - the same rows in the same tables.
 """
 
@@ -16,34 +16,27 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
+from hpo.store.attributes import Entry
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
-from hpo.store.leases.stopping import CONFIRMS, COSTS
+from hpo.store.record import KEPT_WHEN_CONTINUED, State, TrialAttributes
 
-ROOT = "root"
-"""System attribute of a trial that goes on from another: the number under which the first of them began."""
-
-
-KEPT = ("config", "baseline", CONFIRMS, COSTS)
-"""User attributes that a trial takes along when it goes on under another number."""
+FEW_TRIALS = 500
+"""Up to so many trials, their rows in other tables are selected by ids: Postgres reads whole tables for a join."""
 
 
 def root_of(trial: FrozenTrial) -> int:
     """Return the number under which a trial first began."""
-    root: int = trial.system_attrs.get(ROOT, trial.number)
-    return root
-
-
-FEW_TRIALS = 500
-"""Up to so many, what belongs to trials is asked for by their ids: Postgres reads whole tables for a join."""
+    root = TrialAttributes.of(trial).root
+    return trial.number if root is None else root
 
 
 @dataclass
 class Changes:
-    """What is to be written of some trials. Writing the same changes twice has the effect of once."""
+    """Changes of some trials, to be written. Writing the same changes twice has the effect of once."""
 
     params: dict[tuple[int, str], tuple[float, str]] = field(default_factory=dict)
     """(trial, name) -> internal value, distribution."""
@@ -51,14 +44,20 @@ class Changes:
     system_attrs: dict[tuple[int, str], str] = field(default_factory=dict)
     intermediate: dict[tuple[int, int], float] = field(default_factory=dict)
     """(trial, step) -> value."""
-    states: dict[int, tuple[str, Sequence[float]]] = field(default_factory=dict)
+    states: dict[int, tuple[State, Sequence[float]]] = field(default_factory=dict)
     """trial -> new state, values: none, or one per objective. A trial that leaves RUNNING loses its lease."""
 
     def __bool__(self) -> bool:
         return bool(self.params or self.user_attrs or self.system_attrs or self.intermediate or self.states)
 
+    def note(self, trial_id: int, *entries: Entry) -> None:
+        """Add attributes of a trial."""
+        for entry in entries:
+            attrs = self.user_attrs if entry.kind == "user" else self.system_attrs
+            attrs[trial_id, entry.key] = json.dumps(entry.value)
+
     def merge(self, later: "Changes") -> None:
-        """Take in changes made after these; where both say something, the later word holds."""
+        """Add changes made after these; of two values for the same, the later one is kept."""
         self.params |= later.params
         self.user_attrs |= later.user_attrs
         self.system_attrs |= later.system_attrs
@@ -94,12 +93,12 @@ def write(store: Store, connection: Connection, changes: Changes) -> None:
         set_state(store, connection, trial_id, state, objectives)
 
 
-def set_state(store: Store, connection: Connection, trial_id: int, state: str, values: Sequence[float] = ()) -> None:
+def set_state(store: Store, connection: Connection, trial_id: int, state: State, values: Sequence[float] = ()) -> None:
     """Move a trial to a state, with its values if it has any; it keeps its lease only while RUNNING."""
     times: dict[str, Any] = {}
-    if state == "RUNNING":
+    if state == State.RUNNING:
         times["datetime_start"] = now()
-    elif state != "WAITING":
+    elif state != State.WAITING:
         times["datetime_complete"] = now()
     trials = schema.trials
     connection.execute(sa.update(trials).where(trials.c.trial_id == trial_id).values(state=state, **times))
@@ -107,25 +106,27 @@ def set_state(store: Store, connection: Connection, trial_id: int, state: str, v
         {"trial_id": trial_id, "objective": i} | _stored(value, "value", "value_type") for i, value in enumerate(values)
     ]
     _upsert(store, connection, schema.trial_values, ("trial_id", "objective"), rows)
-    if state != "RUNNING":
+    if state != State.RUNNING:
         connection.execute(sa.delete(schema.hpo_leases).where(schema.hpo_leases.c.trial_id == trial_id))
 
 
-def insert_trial(store: Store, connection: Connection, study_id: int, state: str) -> tuple[int, int]:
+def insert_trial(store: Store, connection: Connection, study_id: int, state: State) -> tuple[int, int]:
     """Add an empty trial to a study whose row is locked; return its id and number."""
-    [found] = insert_trials(store, connection, study_id, state, 1)
-    return found
+    [inserted] = insert_trials(store, connection, study_id, state, 1)
+    return inserted
 
 
-def insert_trials(store: Store, connection: Connection, study_id: int, state: str, count: int) -> list[tuple[int, int]]:
+def insert_trials(
+    store: Store, connection: Connection, study_id: int, state: State, count: int
+) -> list[tuple[int, int]]:
     """Add empty trials to a study whose row is locked; return the id and number of each."""
     if count == 0:
         return []
     trials = schema.trials
-    there = sa.select(sa.func.count()).where(trials.c.study_id == study_id)
-    first = int(connection.execute(there).scalar_one())
+    existing = sa.select(sa.func.count()).where(trials.c.study_id == study_id)
+    first = int(connection.execute(existing).scalar_one())
     rows: list[dict[str, Any]] = [{"study_id": study_id, "number": first + i, "state": state} for i in range(count)]
-    if state == "RUNNING":
+    if state == State.RUNNING:
         started = now()
         rows = [row | {"datetime_start": started} for row in rows]
     if store.is_sqlite:
@@ -143,21 +144,16 @@ def fresh_id(connection: Connection, column: sa.Column[int], last: sa.Column[int
 
 
 def add_waiting(
-    store: Store,
-    connection: Connection,
-    study_id: int,
-    trial: FrozenTrial,
-    user_attrs: dict[str, Any],
-    system_attrs: dict[str, Any],
+    store: Store, connection: Connection, study_id: int, trial: FrozenTrial, entries: Iterable[Entry]
 ) -> int:
-    """Add a trial that waits to be run with the parameters and the config of another; return its number."""
-    new_id, number = insert_trial(store, connection, study_id, "WAITING")
-    kept: dict[str, Any] = {k: trial.user_attrs[k] for k in KEPT if k in trial.user_attrs}
+    """Add a trial that waits to be run with the parameters and the config of another; return its number.
+
+    `entries` are further attributes.
+    """
+    new_id, number = insert_trial(store, connection, study_id, State.WAITING)
+    kept = [Entry(a.kind, a.key, trial.user_attrs[a.key]) for a in KEPT_WHEN_CONTINUED if a.key in trial.user_attrs]
     changes = Changes()
-    for key, value in (kept | user_attrs).items():
-        changes.user_attrs[new_id, key] = json.dumps(value)
-    for key, value in system_attrs.items():
-        changes.system_attrs[new_id, key] = json.dumps(value)
+    changes.note(new_id, *kept, *entries)
     for name, distribution in trial.distributions.items():
         internal = distribution.to_internal_repr(trial.params[name])
         changes.params[new_id, name] = param_change(internal, distribution)
@@ -196,20 +192,30 @@ def _distribution(text: str) -> BaseDistribution:
 
 
 def empty(trial_id: int, number: int) -> FrozenTrial:
-    """Return a running trial of which nothing is known yet."""
-    trial = create_trial(state=TrialState.RUNNING)
-    trial.number, trial._trial_id = number, trial_id
-    return trial
+    """Return a running trial that has nothing but its number yet."""
+    return FrozenTrial(
+        number=number,
+        trial_id=trial_id,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 def load_some(connection: Connection, trial_ids: Iterable[int]) -> list[FrozenTrial]:
     """Read trials by their ids, in order. Equal to what Optuna's storage gives."""
-    return load_where(connection, schema.trials.c.trial_id.in_(list(trial_ids)), user_attrs=True)
+    return load_where(connection, schema.trials.c.trial_id.in_(list(trial_ids)))
 
 
 def load_trials(connection: Connection, study_id: int) -> list[FrozenTrial]:
     """Read all trials of a study, in order. Equal to what Optuna's storage gives."""
-    return load_where(connection, schema.trials.c.study_id == study_id, user_attrs=True)
+    return load_where(connection, schema.trials.c.study_id == study_id)
 
 
 def load_newer(connection: Connection, study_id: int, newer_than: int, also: Iterable[int]) -> list[FrozenTrial]:
@@ -219,8 +225,8 @@ def load_newer(connection: Connection, study_id: int, newer_than: int, also: Ite
     return load_where(connection, sa.and_(columns.study_id == study_id, newer), user_attrs=False)
 
 
-def load_where(connection: Connection, wanted: sa.ColumnElement[bool], user_attrs: bool) -> list[FrozenTrial]:
-    """Read the trials of which a condition on `schema.trials` holds, in order."""
+def load_where(connection: Connection, wanted: sa.ColumnElement[bool], *, user_attrs: bool = True) -> list[FrozenTrial]:
+    """Read the trials that fulfil a condition on `schema.trials`, in order; if asked, without user attributes."""
     trials = schema.trials
     rows = connection.execute(sa.select(trials).where(wanted).order_by(trials.c.trial_id)).all()
     if not rows:
@@ -228,7 +234,7 @@ def load_where(connection: Connection, wanted: sa.ColumnElement[bool], user_attr
     ids = [row.trial_id for row in rows] if len(rows) <= FEW_TRIALS else None
 
     def children(table: sa.Table, *columns: str) -> dict[int, list[Any]]:
-        found: dict[int, list[Any]] = defaultdict(list)
+        by_trial: dict[int, list[Any]] = defaultdict(list)
         query = sa.select(table.c.trial_id, *(table.c[name] for name in columns))
         if ids is not None:
             query = query.where(table.c.trial_id.in_(ids))
@@ -236,8 +242,8 @@ def load_where(connection: Connection, wanted: sa.ColumnElement[bool], user_attr
             query = query.join_from(table, trials, table.c.trial_id == trials.c.trial_id).where(wanted)
         # fetchall: row by row, SQLAlchemy's cursor takes most of the time.
         for row in connection.execute(query.order_by(next(iter(table.primary_key)))).fetchall():
-            found[row[0]].append(row)
-        return found
+            by_trial[row[0]].append(row)
+        return by_trial
 
     params = children(schema.trial_params, "param_name", "param_value", "distribution_json")
     values = children(schema.trial_values, "value", "value_type")

@@ -9,7 +9,6 @@ No two machines' clocks are ever compared. On one machine it is faster: each wor
 the system lets go of the lock the moment the worker dies.
 """
 
-import json
 import os
 import tempfile
 import time
@@ -21,11 +20,15 @@ import filelock
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hpo.store.attributes import Entry
 from hpo.store.database import schema, trial_rows
+from hpo.store.database.conditions import count as count_rows
+from hpo.store.database.conditions import is_of
 from hpo.store.database.connect import Store
 from hpo.store.database.trial_rows import insert_trials, set_state
 from hpo.store.leases import stopping
-from hpo.store.leases.stopping import EXCUSED, FAILURE, StopReason
+from hpo.store.leases.stopping import StopReason
+from hpo.store.record import Failure, State, TrialAttributes
 
 GRACE_SECONDS = 30.0
 EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
@@ -70,17 +73,17 @@ def claim(
     progress = stopping.progress(connection, study_id)
     if progress.over is not None:
         return progress.over
-    leases = stopping.count(connection, schema.hpo_leases.c.study_id == study_id)
+    leases = count_rows(connection, schema.hpo_leases.c.study_id == study_id)
     left = progress.budget.trials - progress.finished - leases
     if left <= 0:
         return NothingToClaim()
     claimed = []
     for trial_id, number in _waiting(connection, study_id, min(count, left)):
-        set_state(store, connection, trial_id, "RUNNING")
+        set_state(store, connection, trial_id, State.RUNNING)
         claimed.append(Claimed(trial_id, number))
     fresh = 0 if progress.budget.only_waiting else min(count, left) - len(claimed)
     limit = undrawn(connection) if fresh else None
-    made = insert_trials(store, connection, study_id, "RUNNING", fresh if limit is None else min(fresh, limit))
+    made = insert_trials(store, connection, study_id, State.RUNNING, fresh if limit is None else min(fresh, limit))
     claimed += [Claimed(*each, fresh=True) for each in made]
     if not claimed and limit == 0 and leases == 0:
         return _end(connection, study_id, EXHAUSTED)
@@ -110,7 +113,7 @@ def _leased(connection: Connection, worker_id: str) -> list[Claimed]:
 
 def _waiting(connection: Connection, study_id: int, count: int) -> list[tuple[int, int]]:
     columns = schema.trials.c
-    query = sa.select(columns.trial_id, columns.number).where(columns.study_id == study_id, columns.state == "WAITING")
+    query = sa.select(columns.trial_id, columns.number).where(is_of(study_id, [State.WAITING]))
     rows = connection.execute(query.order_by(columns.number).limit(count)).all()
     return [(row.trial_id, row.number) for row in rows]
 
@@ -120,7 +123,7 @@ def release(store: Store, connection: Connection, study_id: int, worker_id: str)
     store.lock_study(connection, study_id)
     mine = _leased(connection, worker_id)
     for claimed in mine:
-        set_state(store, connection, claimed.trial_id, "WAITING")
+        set_state(store, connection, claimed.trial_id, State.WAITING)
     connection.execute(sa.delete(schema.hpo_workers).where(schema.hpo_workers.c.worker_id == worker_id))
     return len(mine)
 
@@ -146,19 +149,26 @@ def reap(store: Store, connection: Connection, study_id: int, worker_id: str, be
 def _continue_later(store: Store, connection: Connection, study_id: int, dead: Claimed) -> None:
     """Fail a dead worker's trial and, unless it has cost too many workers, add the one that goes on from it."""
     [trial] = trial_rows.load_some(connection, [dead.trial_id])
-    attrs, epochs = trial.user_attrs, trial.last_step or 0
-    deaths = 1 if epochs > attrs.get("resumed_at", -1) else attrs.get("deaths", 0) + 1
+    attributes, epochs = TrialAttributes.of(trial), trial.last_step or 0
+    resumed_at, deaths = attributes.resumed_at, (attributes.deaths or 0) + 1
+    if resumed_at is None or epochs > resumed_at:
+        deaths = 1
     changes = trial_rows.Changes()
     if deaths < MAX_DEATHS:
-        noted = {"continues": dead.number, "resumed_at": epochs, "deaths": deaths}
-        system_attrs = trial.system_attrs | {trial_rows.ROOT: trial_rows.root_of(trial)}
-        number = trial_rows.add_waiting(store, connection, study_id, trial, noted, system_attrs)
-        message = f"its worker died after epoch {epochs}; trial {number} goes on from there"
-        changes.user_attrs[dead.trial_id, EXCUSED] = json.dumps(f"continued as trial {number}")
+        entries = [
+            *(Entry("system", key, value) for key, value in trial.system_attrs.items()),
+            TrialAttributes.root.entry(trial_rows.root_of(trial)),
+            TrialAttributes.continues.entry(dead.number),
+            TrialAttributes.resumed_at.entry(epochs),
+            TrialAttributes.deaths.entry(deaths),
+        ]
+        number = trial_rows.add_waiting(store, connection, study_id, trial, entries)
+        message = f"its worker died after epoch {epochs}; trial {number} resumes it"
+        changes.note(dead.trial_id, TrialAttributes.excused.entry(f"continued as trial {number}"))
     else:
         message = f"its workers died {deaths} times in epoch {epochs + 1}"
-    changes.user_attrs[dead.trial_id, FAILURE] = json.dumps({"kind": "lost", "message": message})
-    changes.states[dead.trial_id] = ("FAIL", ())
+    changes.note(dead.trial_id, TrialAttributes.failure.entry(Failure("lost", message)))
+    changes.states[dead.trial_id] = (State.FAIL, ())
     trial_rows.write(store, connection, changes)
 
 
