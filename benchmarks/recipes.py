@@ -25,7 +25,7 @@ import torch
 
 from hpo import data, space
 from hpo.artifacts import FolderFiles
-from hpo.config import Split, TrialConfig
+from hpo.config import Split
 from hpo.ranges import Choices, IntRange
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results.intervals import mean_interval
@@ -112,7 +112,7 @@ def whole_study(job: tuple[str, str, int, int]) -> dict[str, Any]:
             [best] = queries.best_trials(connection, study.study_id, 1)
             state = queries.study(connection, study.study_id)
         store.dispose()
-    config = TrialConfig.from_dict(best.attrs["config"], "best")
+    config = best.config
     _, test_x, test_y = parts_of(name)
     scores = []
     for i in range(3):

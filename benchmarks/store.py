@@ -34,6 +34,7 @@ from hpo.store import studies
 from hpo.store.database import schema
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 
 EPOCHS, RUNGS = 20, (3, 9)
@@ -65,7 +66,7 @@ def fill(store: Store, study: StudyRecord, space: SearchSpace, count: int) -> No
             config = space.draw(asked, seed=i)
             top = chance.uniform(0.6, 0.91)
             curve = [top * (1 - 0.5 ** (epoch / 2)) + chance.gauss(0, 0.003) for epoch in range(1, EPOCHS + 1)]
-            state = "COMPLETE" if i % 3 == 0 else "PRUNED"
+            state = State.COMPLETE if i % 3 == 0 else State.PRUNED
             moment = datetime(2026, 1, 1) + timedelta(seconds=10 * i)
             tables[schema.trials].append(
                 {
@@ -77,13 +78,12 @@ def fill(store: Store, study: StudyRecord, space: SearchSpace, count: int) -> No
                     "datetime_complete": moment + timedelta(seconds=10),
                 }
             )
-            frozen = oracle._storage.get_trial(asked._trial_id)
-            for name, distribution in frozen.distributions.items():
+            for name, distribution in asked.distributions.items():
                 tables[schema.trial_params].append(
                     {
                         "trial_id": trial_id,
                         "param_name": name,
-                        "param_value": distribution.to_internal_repr(frozen.params[name]),
+                        "param_value": distribution.to_internal_repr(asked.params[name]),
                         "distribution_json": optuna.distributions.distribution_to_json(distribution),
                     }
                 )

@@ -17,7 +17,6 @@ from hpo.store import queries, studies
 from hpo.store.change_space import change_space
 from hpo.store.database.connect import Store, exists
 from hpo.store.database.url import parse
-from hpo.store.leases.stopping import INFEASIBLE
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import TrialFault
 from hpo.training.model_cost import latency_ms, measure, memory_mb
@@ -47,7 +46,7 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store,
     over = work(store, study, engine, tmp_path)
     assert over is not None and over.reason == "all 12 trials are finished"
     found = trials_of(store, study)
-    rejected = [t for t in found if INFEASIBLE in t.user_attrs]
+    rejected = [t for t in found if "infeasible" in t.user_attrs]
     trained = [t for t in found if t.state.name == "COMPLETE"]
     assert len(trained) == 12 and len(rejected) > 3 and len(trained) + len(rejected) == len(found)
     assert all(widths(t) <= 60 for t in trained) and all(widths(t) > 60 for t in rejected)
@@ -55,7 +54,7 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store,
     for trial in found:
         assert trial.user_attrs["costs"] == {"parameters": widths(trial)}
         assert trial.constraints == {"max_parameters": widths(trial) / 60 - 1}, "as Optuna knows constraints"
-    assert rejected[0].user_attrs[INFEASIBLE] == f"{widths(rejected[0])} parameters, max_parameters is 60"
+    assert rejected[0].user_attrs["infeasible"] == f"{widths(rejected[0])} parameters, max_parameters is 60"
     with store.read() as connection:
         view = queries.study(connection, study.study_id)
         ended = queries.last_ended(connection, study.study_id, 99)
@@ -85,7 +84,7 @@ def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path):
     for sampler in ("tpe", "random"):
         study = constrained(store, sampler, sampler, {"max_parameters": 32}, 30)
         work(store, study, SimulatedEngine(), tmp_path / sampler)
-        wasted[sampler] = sum(INFEASIBLE in t.user_attrs for t in trials_of(store, study)[10:])
+        wasted[sampler] = sum("infeasible" in t.user_attrs for t in trials_of(store, study)[10:])
     assert wasted["tpe"] < 0.6 * wasted["random"]
 
 
@@ -134,17 +133,17 @@ def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: Mak
     studies.update_budget(store, study, trials=20)
     engine = SimulatedEngine(costs=lambda config, name: 2000.0 if config.optimizer.name == "sgd" else 500.0)
     work(store, study, engine, tmp_path)
-    rejected = [t for t in trials_of(store, study) if INFEASIBLE in t.user_attrs]
+    rejected = [t for t in trials_of(store, study) if "infeasible" in t.user_attrs]
     assert rejected and all(t.params["optimizer.name"] == "sgd" for t in rejected)
     wider = small_space(batch_size={"choices": [32, 64]}, constraints={"max_parameters": 1500})
     result = change_space(store, "s", "wider", wider)
     assert result.hidden == {} and len(result.kept) == 20
     for trial in trials_of(store, study)[16:]:
         assert trial.params["batch_size"] in (32, 64), "what was rejected has the new parameters too"
-    rejected_now = [t for t in trials_of(store, study) if INFEASIBLE in t.user_attrs]
+    rejected_now = [t for t in trials_of(store, study) if "infeasible" in t.user_attrs]
     assert all(t.constraints["max_parameters"] == pytest.approx(1 / 3) for t in rejected_now)
     change_space(store, "s", "loose", small_space(constraints={"max_parameters": 5000}))
-    rejected_now = [t for t in trials_of(store, study) if INFEASIBLE in t.user_attrs]
+    rejected_now = [t for t in trials_of(store, study) if "infeasible" in t.user_attrs]
     assert all("that no longer hold" in t.system_attrs["outside"] for t in rejected_now)
     assert len(free) == 16
 
@@ -158,7 +157,7 @@ def test_samplers_go_on_after_constraints_were_set(store: Store, tmp_path: Path,
     studies.update_budget(store, study, trials=16)
     over = work(store, study, SimulatedEngine(), tmp_path)
     assert over is not None and over.reason == "all 16 trials are finished"
-    assert sum(INFEASIBLE in t.user_attrs for t in trials_of(store, study)) > 0
+    assert sum("infeasible" in t.user_attrs for t in trials_of(store, study)) > 0
 
 
 SPACE = """

@@ -62,7 +62,7 @@ def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStu
         assert config.metric == "neg_log_loss"
         assert trial.value == pytest.approx(accuracy(config, 6) - 1)
     with store.read() as connection:
-        assert queries.metric(connection, study.study_id) == "validation negative log loss"
+        assert queries.study(connection, study.study_id).metric_label == "validation negative log loss"
 
 
 def test_running_again_goes_on_to_the_same_total(store: Store, make_study: MakeStudy, tmp_path: Path):

@@ -15,6 +15,7 @@ from hpo.runner.loop import Loop
 from hpo.runner.session import Session
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.connect import Store
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.studies import url_of as url
@@ -67,14 +68,14 @@ def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable
 def test_changes_written_twice_count_once(store: Store, make_study: Callable[..., StudyRecord]):
     study = make_study()
     with store.write() as connection:
-        trial_id, _ = trial_rows.insert_trial(store, connection, study.study_id, "RUNNING")
+        trial_id, _ = trial_rows.insert_trial(store, connection, study.study_id, State.RUNNING)
     distribution = optuna.distributions.FloatDistribution(0, 1)
     changes = trial_rows.Changes(
         params={(trial_id, "x"): trial_rows.param_change(0.5, distribution)},
         user_attrs={(trial_id, "a"): "1"},
         system_attrs={(trial_id, "b"): '"c"'},
         intermediate={(trial_id, 1): 0.25, (trial_id, 2): float("nan")},
-        states={trial_id: ("COMPLETE", (0.25,))},
+        states={trial_id: (State.COMPLETE, (0.25,))},
     )
     for _ in range(2):
         with store.write() as connection:

@@ -16,7 +16,6 @@ from hpo.results.report import report
 from hpo.store import admin, queries, studies
 from hpo.store.change_space import change_space
 from hpo.store.database.connect import Store
-from hpo.store.leases.stopping import COST, INFEASIBLE
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine, accuracy
@@ -91,7 +90,7 @@ def test_every_sampler_draws_the_same_whoever_draws(
             over = work(store, study, SimulatedEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
         found = trials_of(store, study)
         drawn.append([(t.state, t.params) for t in found])
-        assert any(INFEASIBLE in t.user_attrs for t in found) == bool(constraints)
+        assert any("infeasible" in t.user_attrs for t in found) == bool(constraints)
     assert drawn[0] == drawn[1]
 
 
@@ -113,7 +112,7 @@ def test_pruning_is_optunas_among_those_that_cost_no_more(store: Store, make: Ma
     for trial in found:
         oracle = optuna.create_study(direction="maximize", pruner=ORACLES[pruner])
         for other in found[: trial.number]:
-            if other.system_attrs[COST] <= trial.system_attrs[COST]:
+            if other.system_attrs["cost"] <= trial.system_attrs["cost"]:
                 oracle.add_trial(
                     optuna.trial.create_trial(
                         state=other.state,
@@ -188,7 +187,7 @@ def test_the_front_is_exported_confirmed_and_reported(
     assert chosen.provenance["trial"] == front[0].number and chosen.provenance["latency_ms"] == front[0].cost
     other = export.winner(store, study, front[-1].number)
     assert other.provenance["trial"] == front[-1].number and "chosen by hand" in other.chosen
-    assert other.config.to_dict() == front[-1].attrs["config"]
+    assert other.config.to_dict() == front[-1].attributes.config
     pruned = next(t.number for t in trials_of(store, study) if t.state.name == "PRUNED")
     with pytest.raises(StudyError, match=f"trial {pruned} must be complete to be exported, got pruned"):
         export.winner(store, study, pruned)
