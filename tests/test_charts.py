@@ -10,7 +10,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import StudyError
 from hpo.results import charts, report_charts
-from hpo.store.leases.stopping import EXCUSED
 
 START = datetime(2026, 1, 1)
 LR, NORM = FloatDistribution(1e-4, 1.0, log=True), CategoricalDistribution(["none", "batch"])
@@ -99,7 +98,7 @@ def test_too_few_trials_are_an_error_in_one_line():
 
 def test_searched_trials_count_and_have_one_value():
     both = create_trial(state=TrialState.COMPLETE, values=[0.8, 1000.0])
-    excused = trial(7, 0.0, TrialState.FAIL, user_attrs={EXCUSED: True})
+    excused = trial(7, 0.0, TrialState.FAIL, user_attrs={"excused": "retried as trial 8"})
     kept = charts.searched_trials([both, excused, TRIALS[0]])
     assert [t.values for t in kept] == [[0.8], [0.5]]
     assert both.values == [0.8, 1000.0], "the trial itself is not changed"

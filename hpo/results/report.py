@@ -150,7 +150,7 @@ def _sections(material: _Material) -> Iterator[_Section]:
     trials, metric = material.trials, material.metric
     yield _Section("What was searched", html=_searched(material.study))
     if material.front:
-        label = {"metric": material.state.metric, "cost": material.state.cost or "cost"}
+        label = {"metric": material.state.metric_label, "cost": material.state.cost_label or "cost"}
         figure = charts.pareto_figure(material.all_trials, material.front, **label)
         text = "Each trial of the front is the best of those that cost no more than it."
         yield _Section("Pareto front", text, name="front", figure=figure)
