@@ -183,7 +183,7 @@ def test_what_cannot_be_mapped_is_refused_and_nothing_is_changed(
     before = rows(store)
     with pytest.raises(StudyError, match=message) as caught:
         change_space(store, "s", "other", small_space(**changes))
-    assert len(str(caught.value).splitlines()) == 1 and "Begin another study" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1 and "Start another study" in str(caught.value)
     assert rows(store) == before and studies.load_study(store, "s") == study
 
 
