@@ -105,8 +105,10 @@ class Encoding:
                 columns = ", ".join(map(str, frame.columns[:8]))
                 raise DataError(f'{where}: must have a column "{column.name}", got {columns}.')
             values = frame[column.name]
+            if values.ndim != 1:
+                raise DataError(f'{where}: must have one column "{column.name}", got {values.shape[1]}.')
             if column.is_text:
-                content[column.name] = np.array(_texts(values), dtype=object)
+                content[column.name] = np.array(_as_categories(values, column), dtype=object)
                 continue
             try:
                 content[column.name] = _finite_or_nan(values.to_numpy(dtype=np.float64, na_value=np.nan))
@@ -133,6 +135,13 @@ def _finite_or_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _texts(values: Any) -> list[str]:
     return [MISSING if missing else str(value) for value, missing in zip(values, values.isna(), strict=True)]
+
+
+def _as_categories(values: Any, column: Column) -> list[str]:
+    """Return texts; whole numbers that pandas made floats, as beside missing ones, by their category without ".0"."""
+    texts, known = _texts(values), set(column.categories)
+    short = [text.removesuffix(".0") for text in texts]
+    return [s if text not in known and s in known else text for text, s in zip(texts, short, strict=True)]
 
 
 def _is_number(values: Any) -> bool:
