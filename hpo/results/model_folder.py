@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from hpo import documents, plots, user_code
 from hpo.artifacts import FolderFiles
 from hpo.config import PythonNetwork, TrialConfig
-from hpo.data import DataInfo, InputFormat, Parts, decode_rows
+from hpo.data import InputFormat, Parts, decode_rows
 from hpo.errors import DocumentError, TrainingError, UsageError
 from hpo.models import build_model
 from hpo.results.export import Export, to_toml
+from hpo.results.model_card import model_card
 from hpo.results.retrain import Trained
 from hpo.training.dataset import resized
 
@@ -103,7 +104,7 @@ def write_model_folder(folder: Path, export: Export, trained: Trained, metrics: 
         files.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
         files.write("learning_curve.png", plots.learning_curve(metrics["curves"]))
         files.write("confusion_matrix.png", plots.confusion(metrics["confusion"], parts.info.classes))
-        files.write("model_card.md", card(export, parts.info, metrics).encode())
+        files.write("model_card.md", model_card(export, parts.info, metrics).encode())
         for left in folder.glob(".unfinished-*.safetensors"):
             left.unlink(missing_ok=True)
     except OSError as error:
@@ -185,50 +186,3 @@ def curves(trained: Trained) -> dict[str, list[float]]:
     )
     rows = [dataclasses.asdict(result) for result in trained.run.history]
     return {name: [row[name] for row in rows] for name in figures}
-
-
-def card(export: Export, info: DataInfo, metrics: dict[str, Any]) -> str:
-    """Return the model card as Markdown: what it is, what it was trained on, how good it is, how to use it."""
-    source, low_high = export.provenance, metrics["test_accuracy_interval"]
-    lines = [
-        f"# {export.config.summary()}",
-        "",
-        f"A classifier of {info.title}. {metrics['parameters']:,} parameters, trained for "
-        f"{export.config.epochs} epochs on {metrics['trained_on_rows']:,} rows ({metrics['device']}, "
-        f"{metrics['precision']}).",
-        "",
-        f"**Test accuracy {metrics['test_accuracy']:.4f}** (95 % interval {low_high[0]:.4f} to {low_high[1]:.4f}, "
-        f"{metrics['test_rows']:,} rows that neither the search nor the training saw).",
-    ]
-    if metrics.get("seeds"):
-        lines += ["", _seeds(metrics)]
-    if "study" in source:
-        lines += ["", f"It is {export.chosen}. Trial {source['trial']} of the study `{source['study']}`."]
-    lines += ["", "| class | precision | recall | f1 | rows |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {c['name']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} | {c['rows']} |"
-        for c in metrics["classes"]
-    ]
-    lines += [
-        "",
-        "![learning curve](learning_curve.png)",
-        "",
-        "![confusion matrix](confusion_matrix.png)",
-        "",
-        "```python",
-        "import hpo",
-        "",
-        'model = hpo.load("THIS_FOLDER")  # a torch.nn.Module that takes raw numbers; model.classes names its outputs',
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _seeds(metrics: dict[str, Any]) -> str:
-    seeds = metrics["seeds"]
-    count, (low, high) = len(seeds["test_accuracies"]), seeds["mean_interval"]
-    return (
-        f"Over {count} seeds: mean {seeds['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}); "
-        "this is the network with the highest validation accuracy."
-    )
