@@ -23,8 +23,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         return
     target = path.resolve() if path.is_symlink() else path
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays, for some writers (numpy.savez) append theirs to a name without it.
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
+    # No suffix of the target's: whoever lists *.safetensors must not see it.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield temporary
         if durable:

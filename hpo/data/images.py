@@ -46,8 +46,8 @@ def read_folder(root: Path, size: int, *, grey: bool, skip_broken: bool) -> tupl
         raise DataError(f"{root}: must hold images, got {len(images)} files that cannot be decoded.")
     x = np.stack(rows)
     try:
-        with files.replacing(cached) as temporary:
-            np.savez(temporary, x=x, names=np.array(names))
+        with files.replacing(cached) as temporary, temporary.open("wb") as content:
+            np.savez(content, x=x, names=np.array(names))
     except OSError as error:
         raise DataError(
             f"{cached}: cannot be written: {error.strerror or error}. Set HPO_DATA to another folder."
