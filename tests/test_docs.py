@@ -63,6 +63,7 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.mark.docs
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("pages", [PAGES[:2], GUIDES], ids=["tutorial, README", "guides"])
 def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path):
     """In the pages' order; on digits in the place of Fashion-MNIST, and fewer trials, for the time it takes."""
