@@ -1,6 +1,6 @@
 """What augmentation adds to a CNN's epoch: each kind, and all at once, over the same epoch without.
 
-    python benchmarks/augmentation.py [--rows 8000] [--repeats 5] [-o FILE]
+    python -m benchmarks.augmentation [--rows 8000] [--repeats 5] [-o FILE]
 
 The network is the tutorials' for Fashion-MNIST (32-64-128, batch norm), batch 64, in the precision that `auto` takes.
 """

@@ -1,6 +1,6 @@
 """Are promises kept? Whole studies, repeated: searched, confirmed, retrained, tested.
 
-    python benchmarks/confirmation.py [--studies 20] [--space ann_digits] [--trials 30]
+    python -m benchmarks.confirmation [--studies 20] [--space ann_digits] [--trials 30]
 
 Each study has its own seed. Its winner is confirmed on five fresh seeds, then trained once more on a seed that
 nothing has seen, and tested. Shown: how often the test score lies in the promised 95 % interval, and how far
@@ -57,16 +57,18 @@ def whole_study(job: tuple[str, int, int]) -> dict[str, Any]:
         result = confirmation.evaluate(store, study)
         assert result is not None
         winner = result.winner
+        assert winner.promise is not None, "the metric of the space is accuracy"
+        promise = [winner.promise.low, winner.promise.high]
         config: TrialConfig = replace(winner.config, seed=derived_seed(seed, "unseen", 0))
         trained = retrain.retrain(config, retrain.load_data(config, None), torch.device("cpu"), Path(folder) / "m")
-        _, metrics = test_evaluation.evaluate_on_test([trained], [winner.promise.low, winner.promise.high])
+        _, metrics = test_evaluation.evaluate_on_test([trained], promise)
         naive = max(result.candidates, key=lambda c: c.searched)
     return {
         "seed": seed,
         "winner": config.summary(),
         "verdict": result.verdict,
         "fresh_mean": winner.mean,
-        "promise": [winner.promise.low, winner.promise.high],
+        "promise": promise,
         "test_accuracy": metrics["test_accuracy"],
         "kept": metrics["as_promised"],
         "naive_best": naive.searched,

@@ -1,6 +1,6 @@
 """What keeping a study costs: the share of a worker's time that is not training, in a real study.
 
-    python benchmarks/overhead.py [--trials 30] [--space ann_fashion] [--storage URL] [--slots 64]
+    python -m benchmarks.overhead [--trials 30] [--space ann_fashion] [--storage URL] [--slots 64]
 
 One worker, one CPU thread. Training is the time spent within the engine; everything else - claim, draw,
 report, prune, checkpoint, finish, the waits for the store - is overhead. Start-up is not counted: it is paid

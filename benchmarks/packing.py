@@ -1,6 +1,6 @@
 """The packed engine against the solo engine, all in one run: how fast, how equal, how good.
 
-    python benchmarks/packing.py [--repeats 3] [--device auto] [--only speed,loops,...] [-o FILE] [--figure]
+    python -m benchmarks.packing [--repeats 3] [--device auto] [--only speed,loops,...] [-o FILE] [--figure]
 
 speed      The same trials by the solo engine, the packed one and `auto`, through the engine's contract: admitted as
            there is room, evicted as they end. The sides take turns; trials per hour are those of the median time:
@@ -34,16 +34,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from packing_cases import CASES, Case, configs, drawn_from
-from packing_sides import (
+from scipy.stats import spearmanr
+
+from benchmarks.packing_cases import CASES, Case, configs, drawn_from
+from benchmarks.packing_figure import FIGURE, draw
+from benchmarks.packing_sides import (
     ms_to_start_in_a_warm_lane,
     seconds_by_hand,
     seconds_of_processes,
     train_all,
     train_in_static_batches,
 )
-from scipy.stats import spearmanr
-
 from hpo import data, documents
 from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
@@ -60,7 +61,6 @@ from hpo.training.devices import choose_device, describe, use_one_thread
 from hpo.training.packed.engine import PackedEngine
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-FIGURE = Path(__file__).parent.parent / "docs" / "pictures" / "packing.svg"
 NEVER_BELOW = 0.95
 """What `auto` may lose to the solo engine: its measurement, and chance."""
 
@@ -166,7 +166,7 @@ def measure_agreement(device: str) -> dict[str, Any]:
     pairs = []
     for config in configs(case, 24, seed=1):  # rates from useless to good: ranks shall have something to rank
         pairs.append(replace(config, optimizer=replace(config.optimizer, lr=10 ** chance.uniform(-4.5, -1.5))))
-    finals = {kind: train_all(make_engine(kind, device), pairs) for kind in ("solo", "packed")}  # type: ignore[arg-type]
+    finals = {kind: train_all(make_engine(kind, device), pairs) for kind in ("solo", "packed")}
     solo, packed = ([finals[k][i].validation_accuracy for i in range(24)] for k in ("solo", "packed"))
     differences = [a - b for a, b in zip(packed, solo, strict=True)]
     error = statistics.stdev(differences) / math.sqrt(len(differences))
@@ -221,7 +221,7 @@ def measure_study(device: str, trials: int) -> dict[str, Any]:
             store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
             studies.create(store, kind, kind, space, recipe, fingerprint)
             study = studies.load_study(store, kind)
-            engine = make_engine(kind, device)  # type: ignore[arg-type]
+            engine = make_engine(kind, device)
             with Session(store, study, {"device": device}) as session:
                 loop = Loop(session, engine, CheckpointRetention(FolderFiles(Path(folder)), recipe.checkpoints))
                 start = time.perf_counter()
@@ -241,30 +241,6 @@ def measure_study(device: str, trials: int) -> dict[str, Any]:
     print(f"  best accuracy {100 * gap:+.2f} points (promised >= -0.2){'' if gap >= -0.002 else '  MISSED'}")
     tell("packed/solo trials per hour", report["solo"]["seconds"] / report["packed"]["seconds"], 1.5)
     return report
-
-
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Draw trials per hour of each engine, relative to the solo engine's."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    speed = report["speed"]
-    figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(speed) + 1.2))
-    for number, found in enumerate(speed.values()):
-        for offset, kind, color in ((-0.18, "packed", "#4c78a8"), (0.18, "auto", "#f58518")):
-            ratio = found[f"{kind}/solo"]
-            axes.barh(number + offset, ratio, 0.34, color=color, label=kind if number == 0 else None)
-            axes.text(ratio, number + offset, f" {ratio:.1f}x", va="center", fontsize=8)
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(speed)), list(speed), fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel(f"trials per hour, in those of the solo engine ({report['device']}, one process)")
-    axes.legend(loc="lower right", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

@@ -23,7 +23,8 @@ from hpo.training.solo import SoloEngine
 
 def train_all(engine: engine.Engine, trials: Sequence[TrialConfig]) -> dict[int, EpochResult]:
     """Train trials as a runner would, without a store; return the last epoch of each."""
-    waiting, final = list(enumerate(trials)), {}
+    waiting = list(enumerate(trials))
+    final: dict[int, EpochResult] = {}
     while len(final) < len(trials):
         for _ in range(min(engine.room(), len(waiting))):
             key, config = waiting.pop(0)
@@ -93,7 +94,7 @@ def seconds_of_processes(trials: Sequence[TrialConfig], device: str, count: int)
     return time.perf_counter() - start
 
 
-def _work(share: list[str], device: str, barrier: "multiprocessing.synchronize.Barrier") -> None:  # type: ignore[name-defined]
+def _work(share: list[str], device: str, barrier: "multiprocessing.synchronize.Barrier") -> None:
     use_one_thread()
     trials = [TrialConfig.from_dict(json.loads(text), "share") for text in share]
     engine = make_engine("solo", device)
@@ -107,7 +108,7 @@ def ms_to_start_in_a_warm_lane(trials: Sequence[TrialConfig], device: str, turns
     engine = make_engine("packed", device)
     waiting = [replace(config, epochs=100) for config in trials]
     engine.admit(0, waiting[0])
-    for key, config in enumerate(waiting[1 : engine.room()], 1):  # type: ignore[attr-defined]
+    for key, config in enumerate(waiting[1 : engine.room()], 1):
         if engine.room() > 1:
             engine.admit(key, config)
     plain, with_newcomer = [], []

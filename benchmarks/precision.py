@@ -1,6 +1,6 @@
 """Where bf16 autocast pays on this device: epochs of the same network in fp32 and bf16, taking turns.
 
-    python benchmarks/precision.py [--repeats 5] [--rows 8192] [--device auto]
+    python -m benchmarks.precision [--repeats 5] [--rows 8192] [--device auto]
 
 Prints fp32 time over bf16 time (above 1: bf16 is faster) for each shape, beside what `auto` chooses there.
 The rule in `hpo/training/devices.py` is read off this table: it may pass over a gain, never choose a loss.
@@ -50,11 +50,12 @@ def main() -> None:
     whole = resident(load_parts(info("fashion_mnist"), split), config, device)
     rows = options.rows
     data = dataclasses.replace(whole, train_x=whole.train_x[:rows], train_y=whole.train_y[:rows])
+    ratios: dict[str, float] = {}
     report = {
         "date": date.today().isoformat(),
         "device": describe(device),
         "torch": torch.__version__,
-        "ratios": {},
+        "ratios": ratios,
     }
     for name, network in NETWORKS.items():
         for batch in (32, 64, 128, 256, 512) if network.family == "mlp" else (32, 128):
@@ -69,7 +70,7 @@ def main() -> None:
                         times[precision].append(time.perf_counter() - start)
             ratio = statistics.median(times["fp32"]) / statistics.median(times["bf16"])
             chosen = resolve_precision("auto", network, (1, 28, 28), batch, device)
-            report["ratios"][f"{name}, batch {batch}"] = round(ratio, 2)
+            ratios[f"{name}, batch {batch}"] = round(ratio, 2)
             loss = "  A LOSS" if chosen == "bf16" and ratio < 1 else ""
             print(f"{name:18} batch {batch:4}: {ratio:5.2f}x, auto: {chosen}{loss}", flush=True)
     if options.output:

@@ -1,6 +1,6 @@
 """Which recipe finds the best network for the same training? Whole studies on small tasks, over many seeds.
 
-    python benchmarks/recipes.py [--seeds 20] [--epochs 400] [--tasks ...] [--recipes ...] [-o FILE]
+    python -m benchmarks.recipes [--seeds 20] [--epochs 400] [--tasks ...] [--recipes ...] [-o FILE]
 
 Each study may train so many epochs in all, whatever its pruner saves on one trial goes to others. Its winner is then
 trained on three further seeds and tested. Shown for each task: the mean test score of each recipe over the studies'

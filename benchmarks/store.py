@@ -1,6 +1,6 @@
 """What a study of 10,000 trials with 20 reports each costs, beside plain Optuna on the same database.
 
-    python benchmarks/store.py [--trials 10000] [--storage URL] [--repeats 9] [--without-optuna]
+    python -m benchmarks.store [--trials 10000] [--storage URL] [--repeats 9] [--without-optuna]
 
 Every figure is the median over the repeats of what one trial or one command pays: `join` is a worker's start
 (connect and load the study), `claim` the transaction that takes a trial, `draw` the sampler's parameters
@@ -21,12 +21,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 
+from hpo.config import TrialConfig
 from hpo.recipe import Budget, Pruner, StudyRecipe
 from hpo.runner.session import Session
 from hpo.space import SearchSpace, load_space
@@ -121,6 +123,12 @@ def timed(function: Callable[[], Any]) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
+def report_value(session: Session, trial_id: int, epoch: int) -> None:
+    """Report a value and wait until it is in the store."""
+    session.report(trial_id, epoch, 0.9)
+    session._outbox.flush()
+
+
 def ours(store: Store, study: StudyRecord, repeats: int, environment: dict[str, str]) -> dict[str, float]:
     """Return milliseconds of each step of a worker of ours."""
     times: dict[str, list[float]] = {name: [] for name in PROMISED_MS}
@@ -131,12 +139,13 @@ def ours(store: Store, study: StudyRecord, repeats: int, environment: dict[str, 
         session.__exit__()
         fresh.dispose()
     with Session(store, study, {}) as session:
-        search, draws = session._search, []
+        search = session._search
+        draws: list[float] = []
         drawn = search.draw
 
-        def draw(*arguments: Any) -> Any:
+        def draw(trial_id: int, number: int) -> TrialConfig:
             start = time.perf_counter()
-            config = drawn(*arguments)
+            config = drawn(trial_id, number)
             draws.append(1000 * (time.perf_counter() - start))
             return config
 
@@ -150,7 +159,7 @@ def ours(store: Store, study: StudyRecord, repeats: int, environment: dict[str, 
             times["claim"].append(whole - draws[-1])
             key = assignment.trial_id
             for epoch in RUNGS:
-                times["report"].append(timed(lambda: (session.report(key, epoch, 0.9), session._outbox.flush())))  # noqa: B023
+                times["report"].append(timed(partial(report_value, session, key, epoch)))
                 times["prune"].append(timed(lambda: session.should_prune(key)))  # noqa: B023
             session.prune(key)
     command = [sys.executable, "-m", "hpo", "studies", "show", study.name]

@@ -1,6 +1,6 @@
 """Samples per second of the solo engine against the loops that people write by hand, all in one run.
 
-    python benchmarks/throughput.py [--repeats 7] [--rows 20000] [--device auto]
+    python -m benchmarks.throughput [--repeats 7] [--rows 20000] [--device auto]
 
 Each side trains the same network, batch size and optimizer for one epoch of real Fashion-MNIST rows, on one
 CPU thread; the sides take turns, and the ratio is that of the medians. Nothing is validated on any side.
@@ -76,7 +76,7 @@ def by_hand(
         for x, y in batches():
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x.to(device)), y.to(device))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     return epoch

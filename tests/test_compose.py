@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.helpers import command
 from tests.helpers.postgres import PASSWORD, Postgres
 
 ROOT = Path(__file__).parent.parent
@@ -102,7 +103,7 @@ def test_the_services_do_their_work(server: Postgres, tmp_path: Path):
     found = services(POSTGRES_PASSWORD=PASSWORD, HPO_DASHBOARD_AUTH=auth, HPO_SPACE="ann_digits", HPO_TRIALS="4")
     (tmp_path / "runs").mkdir()
 
-    def start(name: str, *more: str) -> subprocess.Popen[str]:
+    def start(name: str, *more: str) -> command.Process:
         """What the container would do, with its paths and the database's address on this machine."""
         service = found[name]
         environment = {
@@ -111,15 +112,12 @@ def test_the_services_do_their_work(server: Postgres, tmp_path: Path):
             .replace("/runs", str(tmp_path / "runs"))
             for key, value in service["environment"].items()
         }
-        command = [sys.executable, "-m", "hpo", *service["command"], *more]
         path = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-        return subprocess.Popen(
-            command, env=path | environment, cwd=tmp_path / "runs", stderr=subprocess.PIPE, text=True
-        )
+        return command.start(*service["command"], *more, folder=tmp_path / "runs", environment=path | environment)
 
-    def finish(process: subprocess.Popen[str]) -> str:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+    def finish(process: command.Process) -> str:
+        assert process.wait(120) == 0, process.stderr
+        err = process.stderr
         assert PASSWORD not in err and "word" not in err
         return err
 
@@ -130,8 +128,7 @@ def test_the_services_do_their_work(server: Postgres, tmp_path: Path):
 
     dashboard = start("dashboard", "--port", "0")
     try:
-        assert dashboard.stderr is not None
-        address = dashboard.stderr.readline().partition("is shown at ")[2].split("/dashboard")[0]
+        address = dashboard.first_error_line().partition("is shown at ")[2].split("/dashboard")[0]
         assert address.startswith("http://localhost:")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{address}/api/studies", timeout=20)

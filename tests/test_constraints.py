@@ -1,5 +1,6 @@
 """Constraints: judged before training, free of charge, taught to the sampler, and never drawn against for ever."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
@@ -8,7 +9,7 @@ import torch
 
 from hpo.cli.prepare import prepare
 from hpo.config import CNN, MLP, SGD, Adam, TrialConfig
-from hpo.constraints import Constraints
+from hpo.constraints import Constraints, Cost
 from hpo.errors import DocumentError
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results import confirmation
@@ -22,7 +23,7 @@ from hpo.training.engine import TrialFault
 from hpo.training.model_cost import latency_ms, measure, memory_mb
 from hpo.training.simulated import SimulatedEngine
 from hpo.training.solo import SoloEngine
-from tests.helpers.studies import MakeStudy, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, mlp, small_space, trials_of, work
 
 SMALL = {"max_parameters": 60}
 """For the fake engine, which takes the sum of all widths for the number of parameters."""
@@ -32,9 +33,11 @@ def widths(trial: optuna.trial.FrozenTrial) -> int:
     return sum(trial.user_attrs["config"]["model"]["widths"])
 
 
-def constrained(store: Store, name: str, sampler: str, constraints: dict[str, object], trials: int) -> StudyRecord:
+def constrained(store: Store, name: str, sampler: str, constraints: Mapping[str, object], trials: int) -> StudyRecord:
     recipe = StudyRecipe(
-        budget=Budget(trials=trials), pruner=Pruner(name="none"), sampler=Sampler(name=sampler, startup_trials=10)
+        budget=Budget(trials=trials),
+        pruner=Pruner(name="none"),
+        sampler=Sampler.model_validate({"name": sampler, "startup_trials": 10}),
     )
     assert studies.create(store, name, "small", small_space(constraints=constraints), recipe, "f" * 64)
     return studies.load_study(store, name)
@@ -105,8 +108,8 @@ def test_what_breaks_a_cheap_constraint_is_not_timed(store: Store, make_study: M
     study = make_study(trials=6, space={"constraints": SMALL | {"max_latency_ms": 1e9}})
     engine = SimulatedEngine()
     work(store, study, engine, tmp_path)
-    timed = [sum(config.model.widths) for config, wanted in engine.measured if "latency_ms" in wanted]
-    counted = [sum(config.model.widths) for config, wanted in engine.measured if "parameters" in wanted]
+    timed = [sum(mlp(config).widths) for config, wanted in engine.measured if "latency_ms" in wanted]
+    counted = [sum(mlp(config).widths) for config, wanted in engine.measured if "parameters" in wanted]
     assert timed == [width for width in counted if width <= 60] and len(timed) < len(counted)
     assert {frozenset(t.constraints) for t in trials_of(store, study)} == {
         frozenset(("max_parameters", "max_latency_ms"))
@@ -215,7 +218,7 @@ def test_costs_of_real_networks_are_found_without_training(tmp_path: Path):
     cpu = torch.device("cpu")
     small, large = config(MLP((8,), (0.0,))), config(MLP((2048, 2048), (0.0, 0.0)))
     state = torch.random.get_rng_state()
-    names = ("parameters", "memory_mb", "latency_ms")
+    names: tuple[Cost, ...] = ("parameters", "memory_mb", "latency_ms")
     cheap, dear = (measure(each, (64,), 10, cpu, names) for each in (small, large))
     assert cheap["parameters"] == 610 and dear["parameters"] == 64 * 2048 + 2048 + 2048**2 + 2048 + 20480 + 10
     assert 0 < cheap["latency_ms"] < dear["latency_ms"] and cheap["memory_mb"] < dear["memory_mb"]
@@ -228,7 +231,7 @@ def test_costs_of_real_networks_are_found_without_training(tmp_path: Path):
 
 def test_a_real_engine_keeps_to_real_constraints(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=3, space={"epochs": 1, "constraints": {"max_parameters": 3000, "max_memory_mb": 0.2}})
-    over = work(store, study, SoloEngine(torch.device("cpu")), tmp_path)  # type: ignore[arg-type]
+    over = work(store, study, SoloEngine(torch.device("cpu")), tmp_path)
     assert over is not None and over.reason == "all 3 trials are finished"
     for trial in trials_of(store, study):
         kept = trial.user_attrs["costs"]["parameters"] <= 3000 and trial.user_attrs["costs"].get("memory_mb", 0) <= 0.2

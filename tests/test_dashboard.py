@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import subprocess
 import sys
 import time
 import urllib.error
@@ -28,6 +27,7 @@ from hpo.runner.session import Session
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
+from tests.helpers.command import start
 from tests.helpers.studies import MakeStudy
 from tests.helpers.studies import url_of as url
 
@@ -214,10 +214,8 @@ def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: Stud
 
 
 def test_the_command_serves_and_ends(store: Store, study: StudyRecord, tmp_path: Path):
-    command = [sys.executable, "-m", "hpo", "dashboard", "--storage", url(store), "--port", "0"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    line = process.stderr.readline()
+    process = start("dashboard", "--storage", url(store), "--port", "0", folder=tmp_path)
+    line = process.first_error_line()
     address = line.partition("is shown at ")[2].split("/dashboard")[0]
     assert address.startswith("http://127.0.0.1:"), line
     with urllib.request.urlopen(f"{address}/api/studies", timeout=20) as answer:
@@ -227,4 +225,4 @@ def test_the_command_serves_and_ends(store: Store, study: StudyRecord, tmp_path:
         urllib.request.urlopen(foreign, timeout=20)
     process.send_signal(2)
     assert process.wait(20) == 0
-    assert "Traceback" not in process.stderr.read()
+    assert "Traceback" not in process.stderr

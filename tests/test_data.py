@@ -158,8 +158,12 @@ def test_a_silent_network_costs_a_source_its_patience_and_no_more(
     monkeypatch.setattr(sources, "TIMEOUT", 2.0)
     unlucky = dataclasses.replace(data.info("fashion_mnist"), system_folder="/nowhere")
     started: dict[str, float] = {}
+
+    def progress(source: str, size: int) -> None:
+        started.setdefault(source, time.monotonic())
+
     with pytest.raises(DataError) as caught:
-        data.fetch(unlucky, lambda source, size: started.setdefault(source, time.monotonic()))
+        data.fetch(unlucky, progress)
     assert "/nowhere: no such folder" in str(caught.value)
     assert "torchvision's download: no progress for 2 s" in str(caught.value)
     debian = time.monotonic() - started["Debian's archive"]

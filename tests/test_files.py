@@ -40,7 +40,12 @@ def test_readers_never_see_half_a_file(tmp_path: Path):
     """Four threads write the same file at once: each read gives the whole content of one of them."""
     path, contents = tmp_path / "a.bin", [bytes([i]) * 200_000 for i in range(4)]
     files.write(path, contents[0])
-    threads = [threading.Thread(target=lambda c=c: [files.write(path, c) for _ in range(20)]) for c in contents]
+
+    def write_often(content: bytes) -> None:
+        for _ in range(20):
+            files.write(path, content)
+
+    threads = [threading.Thread(target=write_often, args=(content,)) for content in contents]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

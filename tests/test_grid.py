@@ -24,7 +24,7 @@ from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.oracles import FixedTrialLike
-from tests.helpers.studies import small_space, trials_of, work
+from tests.helpers.studies import mlp, small_space, trials_of, work
 
 WIDTHS = {"low": 8, "high": 24, "step": 8}
 OPTIMIZER = {"name": {"choices": ["sgd", "adam"]}, "lr": 0.01, "adam": {"lr": {"choices": [0.1, 0.01]}}}
@@ -36,7 +36,9 @@ def grid_space(**changes: object) -> SearchSpace:
 
 
 def grid_study(store: Store, space: SearchSpace | None = None, seed: int = 0, **budget: object) -> StudyRecord:
-    recipe = StudyRecipe(seed=seed, budget=Budget(**budget), pruner=Pruner(name="none"), sampler=Sampler(name="grid"))
+    recipe = StudyRecipe(
+        seed=seed, budget=Budget.model_validate(budget), pruner=Pruner(name="none"), sampler=Sampler(name="grid")
+    )
     assert studies.create(store, "s", "small", space or grid_space(), recipe, "f" * 64)
     return studies.load_study(store, "s")
 
@@ -49,7 +51,7 @@ def test_the_leaves_of_the_walk_are_all_its_configurations_once():
             for optimizer in (("sgd", 0.01), ("adam", 0.1), ("adam", 0.01)):
                 expected.add((widths, *optimizer))
     configs = [space.draw(FixedTrialLike(leaf), 0) for leaf in grid(space)]
-    found = [(c.model.widths, c.optimizer.name, c.optimizer.lr) for c in configs]
+    found = [(mlp(c).widths, c.optimizer.name, c.optimizer.lr) for c in configs]
     assert len(found) == len(set(found)) == 36 and set(found) == expected
 
 
@@ -168,6 +170,7 @@ def test_a_claim_whose_draw_is_not_written_yet_is_followed(store: Store):
         claimed = first._transact(lambda c: claims.claim(store, c, study.study_id, first.worker_id, 1, set()))
         [other] = second.claim(1)  # type: ignore[misc]
         [mine] = first.claim(1)  # type: ignore[misc]
+        assert isinstance(claimed, list)
         assert mine.trial_id == claimed[0].trial_id and mine.number == 0 and other.number == 1
     found = trials_of(store, study)
     assert key_of(found[0].params) != key_of(found[1].params)

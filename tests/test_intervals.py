@@ -15,15 +15,15 @@ from hpo.results.intervals import (
 
 def test_intervals_are_those_of_the_books():
     # Student's t of 1..5: 3 ± 2.776 * 1.5811 / sqrt(5).
-    found = mean_interval([1, 2, 3, 4, 5])
-    assert (found.low, found.high) == (pytest.approx(1.0368, abs=1e-4), pytest.approx(4.9632, abs=1e-4))
+    interval = mean_interval([1, 2, 3, 4, 5])
+    assert interval.low == pytest.approx(1.0368, abs=1e-4) and interval.high == pytest.approx(4.9632, abs=1e-4)
     # Wilson, 81 of 263 (R. G. Newcombe, 1998, Stat. Med. 17, table I): 0.2553 to 0.3662.
-    found = proportion_interval(81 / 263, 263)
-    assert (found.low, found.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    interval = proportion_interval(81 / 263, 263)
+    assert interval.low == pytest.approx(0.2553, abs=1e-4) and interval.high == pytest.approx(0.3662, abs=1e-4)
     # Dunnett's own example of three fabrics (1955): A above the control, 11 ± 16.
     control = [55, 47, 48]
-    found = dunnett_intervals([[55, 64, 64], [55, 49, 52], [50, 44, 41]], control)[0]
-    assert (found.low, found.high) == (pytest.approx(0, abs=1.5), pytest.approx(22, abs=1.5))
+    interval = dunnett_intervals([[55, 64, 64], [55, 49, 52], [50, 44, 41]], control)[0]
+    assert interval.low == pytest.approx(0, abs=1.5) and interval.high == pytest.approx(22, abs=1.5)
     assert mean_interval([0.5, 0.5]) == Interval(0.5, 0.5)
     assert dunnett_intervals([[0.5, 0.5]], [0.4, 0.4])[0].low == pytest.approx(0.1)
 

@@ -17,7 +17,7 @@ from hpo.search.samplers import derived_seed
 from hpo.store import queries, studies
 from hpo.store.database.connect import Store
 from hpo.training import checkpoints
-from hpo.training.engine import Fault
+from hpo.training.engine import EpochResult, Fault
 from hpo.training.simulated import SimulatedEngine, accuracy
 from tests.helpers.oracles import ORACLES
 from tests.helpers.studies import MakeStudy, small_space, trials_of, work
@@ -96,11 +96,12 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
     study = make_study(trials=1)
     engine = SimulatedEngine()
     with Session(store, study, {"device": "fake"}) as session:
-        [assignment] = session.claim(1)
+        [assignment] = session.claim(1)  # type: ignore[misc]
         key = assignment.trial_id
         engine.admit(key, assignment.config)
         for epoch in range(1, 7):
             result = engine.step()[key]
+            assert isinstance(result, EpochResult)
             session.report(key, epoch, result.validation_accuracy)
         CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints).save(
             assignment.root, lambda: engine.snapshot(key)
@@ -119,7 +120,9 @@ def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path
     drawn = []
     for name, pauses in (("one", 1000), ("many", 7)):
         recipe = StudyRecipe(
-            budget=Budget(trials=14), pruner=Pruner(name="none"), sampler=Sampler(name=sampler, startup_trials=5)
+            budget=Budget(trials=14),
+            pruner=Pruner(name="none"),
+            sampler=Sampler.model_validate({"name": sampler, "startup_trials": 5}),
         )
         assert studies.create(store, name, "small", small_space(), recipe, "f" * 64)
         study = studies.load_study(store, name)
@@ -236,7 +239,7 @@ def checkpoints_in(folder: Path) -> set[int]:
 def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=12)
     work(store, study, SimulatedEngine(), tmp_path)
-    trials = sorted(trials_of(store, study), key=lambda t: -t.value)
+    trials = sorted(trials_of(store, study), key=lambda t: -t.values[0])
     assert checkpoints_in(tmp_path) == {t.number for t in trials[:3]}
     best = checkpoints.from_bytes((tmp_path / f"checkpoints/{trials[0].number}.safetensors").read_bytes(), "best")
     assert [r.validation_accuracy for r in best.history] == list(trials[0].intermediate_values.values())
@@ -249,7 +252,7 @@ def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy,
         Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), policy)).run()
     kept = sum(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())
     assert 0 < kept <= 4000
-    best = max(trials_of(store, study), key=lambda t: t.value)
+    best = max(trials_of(store, study), key=lambda t: t.values[0])
     assert checkpoints_in(tmp_path) == {best.number}
 
 
@@ -302,7 +305,7 @@ def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: 
     listed = (
         boto3.client("s3").list_objects_v2(Bucket="hpo-test", Prefix=f"some/prefix/{study.uid}").get("Contents", [])
     )
-    best = sorted(trials_of(store, study), key=lambda t: -t.value)[:3]
+    best = sorted(trials_of(store, study), key=lambda t: -t.values[0])[:3]
     expected = {f"some/prefix/{study.uid}/checkpoints/{t.number}.safetensors" for t in best}
     assert {entry["Key"] for entry in listed} == expected
     content = files.read(f"checkpoints/{best[0].number}.safetensors")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from hpo.models import build_model, parameter_count
 from hpo.ranges import FixedSuggester, RandomSuggester
 from hpo.space import load_space
 from hpo.transfer import draws_for
+from tests.helpers import command
 
 NETWORK = """
 from torch import nn
@@ -178,13 +177,10 @@ def test_references_are_checked(folder: Path):
         load_space(str(folder / "related.toml"), trust_code=True).draw(RandomSuggester(0), 0)
 
 
-def hpo(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def hpo(*arguments: str, folder: Path, code: int = 0) -> command.Ended:
     environment = {k: v for k, v in os.environ.items() if k != "HPO_PYTHON"}
     environment["HPO_STORAGE"] = f"sqlite:///{folder}/studies.db"
-    command = [sys.executable, "-m", "hpo", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done
+    return command.hpo(*arguments, folder=folder, environment=environment, code=code)
 
 
 def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
@@ -210,6 +206,6 @@ def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
 
 
 def test_a_space_of_ones_own_is_run(folder: Path):
-    hpo("run", "--space", "related.toml", "--trials", "3", "--workers", "2", "--device", "cpu", folder=folder)
+    hpo("run", "--space", "related.toml", "--trials", "2", "--workers", "1", "--device", "cpu", folder=folder)
     shown = json.loads(hpo("trials", "show", "related", "0", "--json", folder=folder).stdout)
     assert {"first", "second", "lr"} == set(shown["params"])

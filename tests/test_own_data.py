@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from hpo import data
 from hpo.config import OwnData, Split
 from hpo.data import loading, user_data
 from hpo.errors import DataError, HpoError, UsageError
+from tests.helpers import command
 
 Frame = pd.DataFrame
 
@@ -102,7 +101,7 @@ def wrong_tables() -> dict[str, tuple[Frame | str, str]]:
         "text for a number": (typed, 'column "age" must be numbers, got "sixty" in row 7'),
         "an id": (good.assign(name=[f"person {i}" for i in range(400)]), 'column "name" must be numbers or categories'),
         "a missing label": (
-            good.assign(label=[None, *["a", "b"] * 199, "a"]),
+            good.assign(label=pd.Series([None, *["a", "b"] * 199, "a"], dtype=object)),
             "got 1 rows without it .the first is row 1",
         ),
         "nothing but a header": (good.iloc[:0], "must have rows, got only a header line"),
@@ -231,12 +230,9 @@ def test_what_is_no_source_is_refused(tmp_path: Path):
         data.info(None)
 
 
-def hpo(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def hpo(*arguments: str, folder: Path, code: int = 0) -> command.Ended:
     environment = {**os.environ, "HPO_STORAGE": f"sqlite:///{folder}/studies.db", "HPO_DATA": str(folder / "cache")}
-    command = [sys.executable, "-m", "hpo", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done
+    return command.hpo(*arguments, folder=folder, environment=environment, code=code)
 
 
 def test_a_strangers_table_goes_from_run_to_predict(table: Path, tmp_path: Path):

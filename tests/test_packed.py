@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -151,7 +152,7 @@ def plain_parameters(layout: MLPLayout, slot: int, params: Blocks) -> list[torch
 
 
 def torchs_own(config: Optimizer, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
-    common = {"lr": config.lr, "weight_decay": config.weight_decay}
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     match config:
         case SGD():
             return torch.optim.SGD(parameters, **common)

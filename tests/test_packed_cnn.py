@@ -81,7 +81,7 @@ def test_networks_of_one_lane_have_one_form(doubles: ResidentData):
     base = mixed_cnns("two stages, flat, dense", True, 1)[0]
     assert isinstance(base.model, CNN)
     for change in ({"head_width": 0}, {"kernel": 5}, {"convs": (2, 1)}, {"pool": ("avg", "max")}, {"head": "average"}):
-        other = dataclasses.replace(base, model=dataclasses.replace(base.model, **change))  # type: ignore[arg-type]
+        other = dataclasses.replace(base, model=dataclasses.replace(base.model, **change))
         assert bucket_of(other, doubles) != bucket_of(base, doubles)
     fewer = dataclasses.replace(base.model, channels=(1, 16), head_width=2000)
     assert bucket_of(dataclasses.replace(base, model=fewer), doubles) == bucket_of(base, doubles)

@@ -96,7 +96,7 @@ def test_best_weights_are_those_of_the_best_epoch():
     wild = config(0, best_weights=True, optimizer=SGD(4.0), schedule=OneCycle(warmup=0.95), epochs=8)
     engine.admit(1, wild)
     engine.admit(2, config(1))
-    curve = []
+    curve: list[EpochResult] = []
     while not curve or not curve[-1].last:
         curve.append(results(engine)[1])
     final = engine.snapshot(1)
@@ -377,7 +377,7 @@ def test_buckets_part_batches_and_powers_of_two():
 
 
 def test_an_engine_goes_by_its_name_and_is_no_part_of_what_a_study_is():
-    kinds = {name: make_engine(name, "cpu") for name in ("solo", "packed", "auto")}  # type: ignore[arg-type]
+    kinds = {name: make_engine(name, "cpu") for name in ("solo", "packed", "auto")}
     assert isinstance(kinds["solo"], SoloEngine)
     assert isinstance(kinds["packed"], PackedEngine) and not isinstance(kinds["packed"].planner, Chooser)
     assert isinstance(kinds["auto"], PackedEngine) and isinstance(kinds["auto"].planner, Chooser)

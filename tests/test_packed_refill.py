@@ -97,11 +97,11 @@ def test_newcomers_train_in_the_places_of_others_as_they_would_alone(graphed: No
         assert_same_state(lane.checkpoint(key), run.checkpoint())
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every call of a kernel: its name, its numbers, and which memory it reads and writes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[str, list[object]]] = []
         self._made: dict[int, int] = {}
         """Memory that came into being meanwhile, and the call that made it."""
@@ -132,7 +132,8 @@ def memory_of(tensor: torch.Tensor) -> int:
 
 def recorded(program: GraphedProgram) -> list[tuple[str, list[object]]]:
     program.counter.zero_()
-    with Recorder() as recorder:
+    recorder = Recorder()
+    with recorder:
         program.step()
     return recorder.calls
 
@@ -172,7 +173,7 @@ def widened(config: TrialConfig) -> TrialConfig:
 
 def sharper(config: TrialConfig) -> TrialConfig:
     other = "tanh" if config.model.activation != "tanh" else "relu"  # type: ignore[union-attr]
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, activation=other))  # type: ignore[arg-type, type-var]
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, activation=other))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", [widened, sharper])

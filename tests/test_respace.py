@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -23,7 +24,7 @@ LR = {"low": 1e-5, "high": 1e-1, "log": True}
 MLP = {"depth": {"low": 1, "high": 3}, "width": {"low": 8, "high": 64, "step": 8}}
 
 
-def finished_study(store: Store, make_study: MakeStudy, folder: Path, **kwargs: object) -> StudyRecord:
+def finished_study(store: Store, make_study: MakeStudy, folder: Path, **kwargs: Any) -> StudyRecord:
     study = make_study(**({"trials": 16} | kwargs))
     work(store, study, SimulatedEngine(), folder)
     return study
@@ -53,7 +54,7 @@ def test_a_wider_space_keeps_every_trial_and_learns_from_it(store: Store, make_s
         batch_size={"choices": [16, 32]},
     )
     result = change_space(store, "s", "wider", wider)
-    assert result.kept == list(range(16)) and result.hidden == result.dropped == {}
+    assert result.kept == list(range(16)) and result.hidden == {} and result.dropped == {}
     study = studies.load_study(store, "s")
     assert study.space == wider and study.space_name == "wider"
     studies.check_same(study, wider, None)

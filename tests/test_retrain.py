@@ -34,4 +34,4 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pyt
 def test_training_on_validation_too_uses_every_row(tmp_path: Path):
     _, metrics = trained(dataclasses.replace(MLP_CONFIG, epochs=2), tmp_path, with_validation=True)
     assert metrics["trained_on_rows"] == 1437 and metrics["validation_accuracy"] is None
-    assert set(metrics["curves"]) == {"train_accuracy", "train_loss"}  # type: ignore[arg-type]
+    assert set(metrics["curves"]) == {"train_accuracy", "train_loss"}

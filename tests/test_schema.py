@@ -60,8 +60,8 @@ def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable
         got = trial_rows.load_some(connection, [t._trial_id for t in expected])
         bare = trial_rows.load_newer(connection, study.study_id, -1, [])
     assert list(map(repr, got)) == list(map(repr, expected))
-    for trial in expected:
-        trial.user_attrs = {}
+    for frozen in expected:
+        frozen.user_attrs = {}
     assert list(map(repr, bare)) == list(map(repr, expected))
 
 
@@ -95,7 +95,7 @@ def test_optuna_goes_on_where_we_stopped(store: Store, make_study: Callable[...,
     theirs = optuna.load_study(study_name=study.name, storage=url(store))
     theirs.optimize(lambda t: study.space.draw(t, 0).optimizer.lr, n_trials=3)
     assert [t.number for t in theirs.trials] == list(range(15))
-    assert theirs.best_trial.value == max(t.value for t in theirs.trials)
+    assert theirs.best_trial.value == max(t.values[0] for t in theirs.trials)
     optuna.copy_study(from_study_name=study.name, from_storage=url(store), to_storage=url(store), to_study_name="copy")
     optuna.delete_study(study_name=study.name, storage=url(store))
     with store.read() as connection:

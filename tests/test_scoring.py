@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from hpo.config import Split, TrialConfig, format_difference
+from hpo.config import MLP, Split, TrialConfig, format_difference
 from hpo.data import info, load_parts
 from hpo.training.dataset import ResidentData, balanced_weights, resident
 from hpo.training.engine import EpochResult, final
@@ -52,7 +52,7 @@ def test_balanced_class_weights_are_scikit_learns_and_weigh_the_loss(cancer: Res
         MLP_RUN,
         data="breast_cancer",
         class_weight="balanced",
-        model=dataclasses.replace(MLP_RUN.model, dropout=(0.0, 0.0), norm="none"),
+        model=MLP((64, 32), (0.0, 0.0)),
     )
     whole, parts = Run(config, cancer, CPU), Run(dataclasses.replace(config, accumulation=3), cancer, CPU)
     rows = torch.arange(32)
@@ -60,7 +60,7 @@ def test_balanced_class_weights_are_scikit_learns_and_weigh_the_loss(cancer: Res
     whole.forward_backward(rows)
     parts.forward_backward(rows)
     weights = torch.tensor(expected, dtype=torch.float32)
-    F.cross_entropy(plain.model(cancer.train_x[rows]), cancer.train_y[rows], weights).backward()
+    F.cross_entropy(plain.model(cancer.train_x[rows]), cancer.train_y[rows], weights).backward()  # type: ignore[no-untyped-call]
     for one, other, third in zip(*(r.model.parameters() for r in (whole, parts, plain)), strict=True):
         torch.testing.assert_close(one.grad, third.grad)
         torch.testing.assert_close(other.grad, third.grad)

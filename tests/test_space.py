@@ -22,7 +22,8 @@ from tests.helpers.studies import small_space
 def test_200_random_draws_build(name: str):
     loaded = space.load_space(name)
     # A space without data is for the user's own: as breast cancer's rows, or as digits of four times their size.
-    shape, classes = (30,) if loaded.mlp else (3, 32, 32), 2
+    shape: tuple[int, ...] = (30,) if loaded.mlp else (3, 32, 32)
+    classes = 2
     if loaded.data is not None:
         shape, classes = info(loaded.data).input_shape, len(info(loaded.data).classes)
     rows = torch.empty(2, *shape, device="meta")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hpo.config import Exponential, Plateau, StepDecay, TrialConfig, WarmupCosine
+from hpo.config import MLP, Exponential, Plateau, StepDecay, TrialConfig, WarmupCosine
 from hpo.training import checkpoints
 from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData
@@ -103,13 +103,14 @@ def test_label_smoothing_is_torchs(digits: ResidentData):
     rows = torch.arange(32)
     logits = smooth.forward_backward(rows)
     plain.model.train()
-    F.cross_entropy(plain.model(digits.train_x[rows]), digits.train_y[rows], label_smoothing=0.2).backward()
+    F.cross_entropy(plain.model(digits.train_x[rows]), digits.train_y[rows], label_smoothing=0.2).backward()  # type: ignore[no-untyped-call]
     for one, other in zip(smooth.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
     assert logits.shape == (32, 10)
 
 
-def no_dropout(config: TrialConfig):
+def no_dropout(config: TrialConfig) -> MLP:
+    assert isinstance(config.model, MLP)
     return dataclasses.replace(config.model, dropout=(0.0,) * len(config.model.dropout))
 
 

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -300,7 +301,7 @@ def test_a_worker_of_this_machine_is_known_dead_at_once():
     ],
 )
 def test_each_limit_ends_a_study_and_names_its_extension(
-    store: Store, make_study: MakeStudy, limit: dict[str, float], reason: str, extension: str
+    store: Store, make_study: MakeStudy, limit: dict[str, Any], reason: str, extension: str
 ):
     study = make_study(**({"trials": 50} | limit))
     with Session(store, study, {}) as session:
@@ -358,7 +359,7 @@ def test_the_clock_of_a_study_counts_working_time_only(store: Store, make_study:
 
     def seconds() -> float:
         with store.read() as connection:
-            return stopping.budget_of(connection, study.study_id)[1].active_seconds
+            return float(stopping.budget_of(connection, study.study_id)[1].active_seconds)
 
     with Session(store, study, {}), Session(store, study, {}):
         time.sleep(2.6)

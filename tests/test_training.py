@@ -190,7 +190,7 @@ def test_an_optimizer_is_torchs_own_with_the_configs_numbers(config: Optimizer):
     for _ in range(5):
         for parameter, optimizer in ((ours, built), (theirs, plain[config.name])):
             optimizer.zero_grad()
-            (parameter**2).sum().backward()
+            (parameter**2).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     assert torch.allclose(ours, theirs, rtol=1e-6)
 
@@ -226,7 +226,7 @@ def test_dropout_keeps_its_rate_and_its_mean():
     kept = torch.cat([dropout(torch.ones(64, 128)) for _ in range(100)])
     assert (kept == 0).double().mean().item() == pytest.approx(0.3, abs=0.003)
     assert kept.mean().item() == pytest.approx(1.0, abs=0.005)
-    assert set(kept.unique().tolist()) == {0.0, kept.max().item()}
+    assert set(kept.unique().tolist()) == {0.0, kept.max().item()}  # type: ignore[no-untyped-call]
 
 
 def test_dropout_masks_follow_from_seed_epoch_layer_and_step():
@@ -274,7 +274,7 @@ def test_auto_precision_is_a_rule_of_shapes(monkeypatch: pytest.MonkeyPatch):
 
 def test_bf16_learns_as_fp32_does(digits: ResidentData):
     config = dataclasses.replace(MLP_RUN, epochs=15)
-    last = [curve(Run(dataclasses.replace(config, precision=p), digits, CPU), 15)[-1] for p in ("fp32", "bf16")]  # type: ignore[arg-type]
+    last = [curve(Run(dataclasses.replace(config, precision=p), digits, CPU), 15)[-1] for p in ("fp32", "bf16")]
     assert last[1].validation_accuracy == pytest.approx(last[0].validation_accuracy, abs=0.03)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -27,13 +28,13 @@ Made = Callable[..., StudyRecord]
 
 @pytest.fixture
 def make(store: Store) -> Made:
-    def made(name: str = "s", sampler: str = "tpe", pruner: str = "none", **kwargs: object) -> StudyRecord:
-        space = small_space(**kwargs.pop("space", {}))  # type: ignore[arg-type]
+    def made(name: str = "s", sampler: str = "tpe", pruner: str = "none", **kwargs: Any) -> StudyRecord:
+        space = small_space(**kwargs.pop("space", {}))
         recipe = StudyRecipe(
             objective=("accuracy", kwargs.pop("cost", "parameters")),
-            budget=Budget(**({"trials": 30} | kwargs)),
-            pruner=Pruner(name=pruner),
-            sampler=Sampler(name=sampler, startup_trials=8, population=6),
+            budget=Budget.model_validate({"trials": 30} | kwargs),
+            pruner=Pruner.model_validate({"name": pruner}),
+            sampler=Sampler.model_validate({"name": sampler, "startup_trials": 8, "population": 6}),
         )
         assert studies.create(store, name, "small", space, recipe, "f" * 64)
         return studies.load_study(store, name)
@@ -69,7 +70,7 @@ def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Mad
         best = queries.best_trials(connection, study.study_id, 1)[0]
         view = queries.study(connection, study.study_id)
     assert {(t.value, t.cost) for t in front} == {tuple(t.values) for t in theirs.best_trials} and len(front) > 2
-    assert [t.value for t in front] == sorted((t.value for t in front), reverse=True)
+    assert [t.value for t in front] == sorted((t.value or 0.0 for t in front), reverse=True)
     assert best.number == front[0].number and view.best_value == best.value
     assert (view.metric, view.cost) == ("validation accuracy", "parameters")
 

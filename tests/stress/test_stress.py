@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -32,6 +31,7 @@ from hpo.store.database.url import parse
 from hpo.store.leases import claims, stopping
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import accuracy
+from tests.helpers.command import Process, hpo, start
 from tests.helpers.postgres import Postgres
 from tests.helpers.studies import new_database, small_space
 from tests.stress.worker import FAULTS
@@ -58,7 +58,7 @@ class Field:
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
         self.log = folder / "admitted.txt"
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Process] = []
         self.outputs: list[Path] = []
 
     @property
@@ -84,11 +84,13 @@ class Field:
         assert studies.create(self.store, name, "small", small_space(epochs=epochs), recipe, "f" * 64)
         return studies.load_study(self.store, name)
 
-    def start(self, *options: str, study: str = "s") -> subprocess.Popen[bytes]:
+    def start(self, *options: str, study: str = "s") -> Process:
         output = self.folder / f"worker-{len(self.workers)}.log"
-        with output.open("wb") as log:
-            command = [sys.executable, "-m", "tests.stress.worker", "--study", study, *options]
-            worker = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=log, stderr=log)
+        output.touch()
+        worker = Process(
+            "--study", study, *options,
+            module="tests.stress.worker", folder=ROOT, environment=self.environment, output=output,
+        )  # fmt: skip
         self.workers.append(worker)
         self.outputs.append(output)
         return worker
@@ -150,30 +152,24 @@ def test_many_processes_share_a_store(field: Field):
         processes, trials, epochs, pause = (32, 1000, 10, 0.1) if FULL else (8, 80, 5, 0.02)
     field.make(trials, epochs, every=30.0)
     polls: list[float] = []
-    dashboard = subprocess.Popen(
-        [sys.executable, "-m", "hpo", "dashboard", "--port", "0"],
-        env=field.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert dashboard.stderr is not None
-    address = dashboard.stderr.readline().partition("is shown at ")[2].split("/dashboard")[0]
+    dashboard = start("dashboard", "--port", "0", folder=field.folder, environment=field.environment)
+    address = dashboard.first_error_line().partition("is shown at ")[2].split("/dashboard")[0]
     over = threading.Event()
 
     def poll() -> None:
         while not over.wait(1.0):
-            start = time.monotonic()
+            asked = time.monotonic()
             with urllib.request.urlopen(f"{address}/api/studies/1", timeout=60) as answer:
                 assert json.loads(answer.read())["name"] == "s"
-            polls.append(time.monotonic() - start)
+            polls.append(time.monotonic() - asked)
 
     poller = threading.Thread(target=poll)
     poller.start()
-    start = time.monotonic()
+    began = time.monotonic()
     for _ in range(processes):
         field.start("--epoch-seconds", str(pause))
     field.join()
-    wall = time.monotonic() - start
+    wall = time.monotonic() - began
     over.set()
     poller.join()
     dashboard.kill()
@@ -293,7 +289,7 @@ def test_a_clock_that_is_moved_by_an_hour_changes_nothing(field: Field):
     field.start("--epoch-seconds", "0.05")
     field.start("--epoch-seconds", "0.05", "--clock-ahead", "3600")
     field.start("--epoch-seconds", "0.05", "--clock-ahead", "-3600")
-    start = time.monotonic()
+    began = time.monotonic()
     moved = 3600.0
     while any(worker.poll() is None for worker in field.workers):
         time.sleep(0.7)
@@ -301,7 +297,7 @@ def test_a_clock_that_is_moved_by_an_hour_changes_nothing(field: Field):
             table = schema.hpo_studies
             connection.execute(sa.update(table).values(last_tick=table.c.last_tick + moved))
         moved = -moved
-    wall = time.monotonic() - start
+    wall = time.monotonic() - began
     field.join()
     check_curves(check_finished(field, trials))
     assert {t.state.name for t in field.trials()} == {"COMPLETE"}
@@ -361,12 +357,10 @@ def test_the_whole_run_killed_and_started_again(kind: str, request: pytest.Fixtu
     url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else new_database(request.getfixturevalue("postgres"))
     environment = {**os.environ, "HPO_STORAGE": url, "HPO_ARTIFACTS": str(tmp_path / "artifacts")}
     kills, trials = (10, 60) if FULL else (2, 8)
-    command = [sys.executable, "-m", "hpo", "run", "--space", "ann_digits", "--device", "cpu", "--workers", "2"]
+    run = ["run", "--space", "ann_digits", "--device", "cpu", "--workers", "2", "--trials", str(trials)]
     chance = random.Random(3)
     for i in range(kills):
-        process = subprocess.Popen(
-            [*command, "--trials", str(trials)], env=environment, cwd=tmp_path, stdout=-3, stderr=-3
-        )
+        process = start(*run, folder=tmp_path, environment=environment)
         time.sleep(chance.uniform(6, 9) if FULL else chance.uniform(4, 6))
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
@@ -376,9 +370,7 @@ def test_the_whole_run_killed_and_started_again(kind: str, request: pytest.Fixtu
         if i % 2:
             psutil.wait_procs(children, timeout=30)
             assert not any(child.is_running() for child in children)
-    again = [*command, "--trials", str(trials)]
-    last = subprocess.run(again, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
+    hpo(*run, folder=tmp_path, environment=environment, seconds=1800 if FULL else 240)
     loaded = optuna.load_study(study_name="ann_digits", storage=parse(url).render_as_string(hide_password=False))
     states = Counter(t.state.name for t in loaded.trials)
     assert states["COMPLETE"] + states["PRUNED"] == trials and states["RUNNING"] == states["WAITING"] == 0, states
