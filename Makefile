@@ -4,14 +4,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test docs check coverage format hooks dist clean
+.PHONY: run test quick docs check coverage format hooks dist clean
 
 run: $(INSTALLED)
 	$(BIN)/hpo run --space ann_fashion --timeout 270s
 
 test: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
-	$(BIN)/pytest -n 2 --dist worksteal -m "not docs"
+	$(BIN)/pytest -n 3 --dist worksteal -m "not docs"
+
+# The inner loop: no worker processes, no browser, SQLite alone.
+quick: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not docs and not slow"
 
 # Every command of the pages and every notebook is run; then the site is built in site/.
 docs: $(INSTALLED)

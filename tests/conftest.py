@@ -20,6 +20,13 @@ from hpo.store.studies import StudyRecord
 from tests.helpers.studies import MakeStudy, new_database, small_space
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on Postgres as slow: `make quick` runs it on SQLite alone."""
+    for item in items:
+        if "postgres" in getattr(getattr(item, "callspec", None), "params", {}).values():
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A real Postgres server of this test run's own; gives a URL whose database is `postgres`."""

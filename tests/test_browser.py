@@ -16,6 +16,8 @@ from playwright.sync_api import Error, Page
 from tests.helpers.browser import open_page
 from tests.helpers.command import hpo, start
 
+pytestmark = pytest.mark.slow
+
 USER, PASSWORD = "ann", "only-for-this-test"
 
 

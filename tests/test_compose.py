@@ -23,6 +23,8 @@ import yaml
 from tests.helpers import command
 from tests.helpers.postgres import PASSWORD, Postgres
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "docker-compose.yml"
 

@@ -213,6 +213,7 @@ def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: Stud
         assert "Access-Control-Allow-Origin" not in headers
 
 
+@pytest.mark.slow
 def test_the_command_serves_and_ends(store: Store, study: StudyRecord, tmp_path: Path):
     process = start("dashboard", "--storage", url(store), "--port", "0", folder=tmp_path)
     line = process.first_error_line()

@@ -17,6 +17,8 @@ from hpo.config import TrialConfig
 from hpo.models import build_model
 from tests.helpers.command import hpo, start
 
+pytestmark = pytest.mark.slow
+
 Environment = dict[str, str]
 
 

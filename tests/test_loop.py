@@ -281,6 +281,7 @@ def test_a_damaged_checkpoint_has_the_trial_start_anew(
     assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"]
 
 
+@pytest.mark.slow
 def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch):
     import boto3
     from moto.server import ThreadedMotoServer

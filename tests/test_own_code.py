@@ -183,6 +183,7 @@ def hpo(*arguments: str, folder: Path, code: int = 0) -> command.Ended:
     return command.hpo(*arguments, folder=folder, environment=environment, code=code)
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
     run = ["run", "--trials", "3", "--workers", "1", "--device", "cpu"]
     hpo(*run, "--space", "mine.toml", folder=folder)
@@ -205,6 +206,7 @@ def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
     assert [study["name"] for study in json.loads(listed)] == ["mine"], "nothing is made of what is wrong"
 
 
+@pytest.mark.slow
 def test_a_space_of_ones_own_is_run(folder: Path):
     hpo("run", "--space", "related.toml", "--trials", "2", "--workers", "1", "--device", "cpu", folder=folder)
     shown = json.loads(hpo("trials", "show", "related", "0", "--json", folder=folder).stdout)

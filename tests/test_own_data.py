@@ -235,6 +235,7 @@ def hpo(*arguments: str, folder: Path, code: int = 0) -> command.Ended:
     return command.hpo(*arguments, folder=folder, environment=environment, code=code)
 
 
+@pytest.mark.slow
 def test_a_strangers_table_goes_from_run_to_predict(table: Path, tmp_path: Path):
     run = ["run", "--space", "ann_tabular", "--trials", "4", "--workers", "1", "--device", "cpu"]
     assert "--data" in hpo(*run, folder=tmp_path, code=2).stderr
@@ -261,6 +262,7 @@ def test_a_strangers_table_goes_from_run_to_predict(table: Path, tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_a_folder_of_photographs_goes_from_run_to_predict(photographs: Path, tmp_path: Path):
     run = ["run", "--space", "cnn_images", "--recipe", "smoke", "--workers", "1", "--device", "cpu"]
     hpo(*run, "--data", "pictures", folder=tmp_path)

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from hpo.results import confirmation
 from hpo.results.report import report
 from hpo.store.database.connect import Store
@@ -40,6 +42,7 @@ def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeS
     assert "<td>0</td>" in report(store, study, "")
 
 
+@pytest.mark.slow
 def test_a_browser_draws_a_thousand_trials(tmp_path: Path):
     from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
     from hpo.store import studies

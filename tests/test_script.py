@@ -120,6 +120,7 @@ STOPPED = dataclasses.replace(
         EVERYTHING,
     ],
 )
+@pytest.mark.slow
 def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig):
     path = tmp_path / "best.py"
     path.write_text(to_script(config, {}))

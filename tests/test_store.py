@@ -115,6 +115,7 @@ def test_a_store_that_optuna_made_takes_our_studies(store_url: str):
     assert view.finished == 2 and view.budget is None
 
 
+@pytest.mark.slow
 def test_sixteen_processes_make_the_tables_at_once(store_url: str):
     code = (
         "import sys; from hpo.store.database.connect import open_store; from hpo.store.database.url import parse;"

@@ -9,6 +9,8 @@ import pytest
 
 from tests.helpers.terminal import Terminal
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(80, 24), (200, 50)]
 
 

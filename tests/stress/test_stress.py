@@ -39,7 +39,7 @@ from tests.stress.worker import FAULTS
 FULL = os.environ.get("HPO_STRESS") == "full"
 ROOT = Path(__file__).parent.parent.parent
 
-pytestmark = pytest.mark.timeout(1800 if FULL else 300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if FULL else 300)]
 
 
 def record(name: str, **figures: Any) -> None:
