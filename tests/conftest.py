@@ -23,7 +23,8 @@ from tests.helpers.studies import MakeStudy, new_database, small_space
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what runs on Postgres as slow: `make quick` runs it on SQLite alone."""
     for item in items:
-        if "postgres" in getattr(getattr(item, "callspec", None), "params", {}).values():
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if any(isinstance(value, str) and value == "postgres" for value in parameters.values()):
             item.add_marker(pytest.mark.slow)
 
 

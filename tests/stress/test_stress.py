@@ -310,11 +310,10 @@ def test_a_clock_that_is_moved_by_an_hour_changes_nothing(field: Field):
 def test_a_full_disk_and_a_missing_folder_cost_checkpoints_not_trials(field: Field):
     study = field.make(6, 12)
     folder = field.folder / "artifacts" / study.uid
-    folder.mkdir(parents=True)
-    worker = field.start("--epoch-seconds", "0.05")
-    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints").mkdir(parents=True)
     for root in range(6):  # the kernel's own 'No space left on device', at every write
-        (folder / "checkpoints" / f".{root}.safetensors.{worker.pid}").symlink_to("/dev/full")
+        (folder / "checkpoints" / f"{root}.safetensors").symlink_to("/dev/full")
+    field.start("--epoch-seconds", "0.05")
     deadline = time.monotonic() + 30
     while "no checkpoints can be written" not in field.said() and time.monotonic() < deadline:
         time.sleep(0.1)
