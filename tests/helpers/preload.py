@@ -1,7 +1,8 @@
 """Imported once by the server that the processes of `tests.helpers.command` are forked from."""
 
 import matplotlib  # noqa: F401
-import optuna  # noqa: F401
+import optuna.importance
+import optuna.samplers  # noqa: F401
 import pandas  # noqa: F401
 import psycopg  # noqa: F401
 import pytest  # noqa: F401
