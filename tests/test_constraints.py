@@ -18,6 +18,7 @@ from hpo.store import queries, studies
 from hpo.store.change_space import change_space
 from hpo.store.database.connect import Store, exists
 from hpo.store.database.url import parse
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import TrialFault
 from hpo.training.model_cost import latency_ms, measure, memory_mb
@@ -61,7 +62,7 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store,
     with store.read() as connection:
         view = queries.study(connection, study.study_id)
         ended = queries.last_ended(connection, study.study_id, 99)
-    assert view.infeasible == len(rejected) and view.counts["FAIL"] == 0 and view.finished == 12
+    assert view.infeasible == len(rejected) and view.counts[State.FAIL] == 0 and view.finished == 12
     assert {t.number for t in ended} == {t.number for t in trained}
 
 
@@ -70,15 +71,16 @@ def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Pa
     if sampler == "gp" and store.url.get_backend_name() != "sqlite":
         pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
+    trials = 7 if sampler == "gp" else 14  # a Gaussian process takes a second for each draw
     for name, pauses in (("one", 10**6), ("many", 9)):
-        study = constrained(store, name, sampler, SMALL, 14)
+        study = constrained(store, name, sampler, SMALL, trials)
         over = None
         while over is None:
             steps = iter(range(10**6))
             over = work(store, study, SimulatedEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
-        assert over.reason == "all 14 trials are finished"
+        assert over.reason == f"all {trials} trials are finished"
         drawn.append([(t.state, t.params, t.constraints) for t in trials_of(store, study)])
-    assert drawn[0] == drawn[1] and len(drawn[0]) > 14
+    assert drawn[0] == drawn[1] and len(drawn[0]) > max(trials, 10), "the first 10 are random"
 
 
 def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path):

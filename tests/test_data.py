@@ -149,6 +149,7 @@ def silent_proxy() -> Iterator[str]:
     server.close()
 
 
+@pytest.mark.slow
 def test_a_silent_network_costs_a_source_its_patience_and_no_more(
     silent_proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

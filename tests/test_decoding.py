@@ -200,8 +200,8 @@ def test_the_encoding_gives_the_numbers_of_version_0_1_0():
 
 def test_arrays_with_names_of_classes_and_columns(tmp_path: Path):
     x, y = uneven((40, 4), np.float64), np.arange(40) % 2
-    names = {"classes": np.array(["no", "yes"]), "columns": np.array(["a", "b", "c", "d"])}
-    np.savez(tmp_path / "a.npz", x=x, y=y, **names)
+    classes, columns = np.array(["no", "yes"]), np.array(["a", "b", "c", "d"])
+    np.savez(tmp_path / "a.npz", x=x, y=y, classes=classes, columns=columns)
     info = data.info(OwnData(npz=str(tmp_path / "a.npz")))
     assert info.classes == ("no", "yes") and info.columns == ("a", "b", "c", "d")
     inputs = InputFormat.of(info)

@@ -171,6 +171,7 @@ def test_shell_lines_are_well_formed():
             shlex.split(line)
 
 
+@pytest.mark.slow
 def test_the_files_of_the_guide_to_python_code_work(tmp_path: Path):
     text = (ROOT / "docs" / "guides" / "python_code.md").read_text()
     blocks = re.findall(r"```(?:python|toml)\n(# (\w+\.\w+)\n.*?)```", text, flags=re.DOTALL)

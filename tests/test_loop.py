@@ -117,10 +117,13 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
 def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str):
     """A study in one go, and one whose worker is replaced after each few trials: the same configs."""
+    if sampler == "gp" and store.url.get_backend_name() != "sqlite":
+        pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
+    trials = 9 if sampler == "gp" else 14  # the first 5 are random
     for name, pauses in (("one", 1000), ("many", 7)):
         recipe = StudyRecipe(
-            budget=Budget(trials=14),
+            budget=Budget(trials=trials),
             pruner=Pruner(name="none"),
             sampler=Sampler.model_validate({"name": sampler, "startup_trials": 5}),
         )
@@ -131,7 +134,7 @@ def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path
             steps = iter(range(1000))
             over = work(store, study, SimulatedEngine(), tmp_path / name, lambda: next(steps) > pauses)  # noqa: B023
         drawn.append([t.user_attrs["config"] for t in trials_of(store, study)])
-    assert drawn[0] == drawn[1] and len(drawn[0]) == 14
+    assert drawn[0] == drawn[1] and len(drawn[0]) == trials
 
 
 @pytest.mark.parametrize("pruner", ORACLES)

@@ -17,6 +17,7 @@ from hpo.store import admin, queries, studies
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
@@ -153,7 +154,7 @@ def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_stud
     assert optuna.load_study(study_name="s", storage=url(store)).best_trial.number != best.number
     with store.read() as connection:
         view = queries.study(connection, study.study_id)
-    assert view.finished == 4 and view.counts["FAIL"] == 0
+    assert view.finished == 4 and view.counts[State.FAIL] == 0
     work(store, study, tmp_path)
     assert len(trials_of(store, "s")) == 6
 
@@ -193,7 +194,7 @@ def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, 
         assert done[new].state.name == "COMPLETE" and done[new].user_attrs["retries"] == old
         assert done[new].user_attrs["config"] == done[old].user_attrs["config"]
     with store.read() as connection:
-        assert queries.study(connection, study.study_id).counts["FAIL"] == 0
+        assert queries.study(connection, study.study_id).counts[State.FAIL] == 0
 
 
 def test_the_json_of_a_study_is_all_json(store: Store, make_study: MakeStudy, tmp_path: Path):

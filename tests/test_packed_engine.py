@@ -20,6 +20,7 @@ from hpo.runner.worker import make_engine, most_held
 from hpo.store import queries, studies
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
+from hpo.store.record import State
 from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault, TrialFault
@@ -413,5 +414,5 @@ def test_lanes_and_pace_are_seen(tmp_path: Path):
         with store.read() as connection:
             view = queries.study(connection, study.study_id)
         assert view.lanes == len(sizes(engine)) and 0 < (view.occupancy or 0) < 1
-    told = dataclasses.replace(view, counts=view.counts | {"COMPLETE": 3, "PRUNED": 2}, active_seconds=36.0)
+    told = dataclasses.replace(view, counts=view.counts | {State.COMPLETE: 3, State.PRUNED: 2}, active_seconds=36.0)
     assert pace(told) == "500 trials per hour" and lanes(told).startswith(f"{view.lanes} lane")

@@ -9,11 +9,66 @@ LINES, METHODS, PARAMETERS = 300, 20, 5
 VAGUE = {"found", "told", "said", "own", "there"}
 """Variables of these names do not say what they hold."""
 
-LONG_MODULES: dict[str, str] = {}
-LARGE_CLASSES: dict[str, str] = {}
-MANY_PARAMETERS: dict[str, str] = {}
-"""Functions with more parameters. Typer commands need no entry: their parameters are the command's options."""
-VAGUE_NAMES: dict[str, str] = {}
+LONG_MODULES: set[str] = {
+    "hpo/runner/loop.py",
+    "hpo/runner/session.py",
+}
+LARGE_CLASSES: set[str] = {
+    "hpo/runner/loop.py: Loop",
+    "hpo/runner/session.py: Session",
+    "hpo/search/cached_storage.py: CachedStorage",
+    "hpo/training/run.py: Run",
+}
+"""`CachedStorage` implements a whole storage interface of Optuna. The others are not divided yet."""
+MANY_PARAMETERS: set[str] = {
+    "hpo/cli/confirm.py: confirm",
+    "hpo/cli/dashboard.py: dashboard",
+    "hpo/cli/predict.py: predict",
+    "hpo/cli/prepare.py: prepare",
+    "hpo/cli/prepare.py: _resume",
+    "hpo/cli/run.py: run",
+    "hpo/cli/run.py: init",
+    "hpo/cli/train.py: export",
+    "hpo/cli/train.py: train",
+    "hpo/cli/train.py: _train_once",
+    "hpo/cli/workers.py: worker",
+    "hpo/runner/supervisor.py: __init__",
+    "hpo/runner/worker.py: work",
+    "hpo/runner/worker.py: train_study",
+    "hpo/space/networks.py: _widths",
+    "hpo/store/leases/claims.py: claim",
+    "hpo/store/studies.py: create",
+    "hpo/training/augmentation.py: augmented",
+    "hpo/training/randomness.py: dropout_bytes",
+}
+"""Public functions of `hpo/cli` are Typer commands, whose parameters are the options; the others are to be changed."""
+VAGUE_NAMES: set[str] = {
+    "hpo/cli/confirm.py",
+    "hpo/cli/doctor.py",
+    "hpo/cli/manage.py",
+    "hpo/cli/predict.py",
+    "hpo/cli/prepare.py",
+    "hpo/cli/report.py",
+    "hpo/cli/run.py",
+    "hpo/cli/spaces.py",
+    "hpo/cli/studies.py",
+    "hpo/cli/train.py",
+    "hpo/cli/view.py",
+    "hpo/cli/workers.py",
+    "hpo/config/trial.py",
+    "hpo/constraints.py",
+    "hpo/grid.py",
+    "hpo/recipe.py",
+    "hpo/results/script/training.py",
+    "hpo/runner/process_stats.py",
+    "hpo/service/create.py",
+    "hpo/space/search_space.py",
+    "hpo/space/training.py",
+    "hpo/store/database/connect.py",
+    "hpo/store/studies.py",
+    "hpo/transfer.py",
+}
+"""Modules with such variables, to be renamed."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -53,7 +108,7 @@ def test_modules_are_short():
         lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
         if lines > LINES:
             lengths[name] = lines
-    assert {name: lengths[name] for name in lengths.keys() - LONG_MODULES.keys()} == {}
+    assert {name: lengths[name] for name in lengths.keys() - LONG_MODULES} == {}
 
 
 def test_classes_are_small():
@@ -64,7 +119,7 @@ def test_classes_are_small():
                 methods = sum(isinstance(part, Function) for part in node.body)
                 if methods > METHODS:
                     counts[f"{name}: {node.name}"] = methods
-    assert {name: counts[name] for name in counts.keys() - LARGE_CLASSES.keys()} == {}
+    assert {name: counts[name] for name in counts.keys() - LARGE_CLASSES} == {}
 
 
 def test_functions_take_few_parameters_by_position():
@@ -74,12 +129,12 @@ def test_functions_take_few_parameters_by_position():
             parameters = positional(function)
             if len(parameters) > PARAMETERS and not is_command(function):
                 many[f"{name}: {function.name}"] = parameters
-    assert {name: many[name] for name in many.keys() - MANY_PARAMETERS.keys()} == {}
+    assert {name: many[name] for name in many.keys() - MANY_PARAMETERS} == {}
 
 
 def test_variables_have_plain_names():
     vague: dict[str, object] = {name: names for name, tree in trees() if (names := assigned(tree) & VAGUE)}
-    assert {name: vague[name] for name in vague.keys() - VAGUE_NAMES.keys()} == {}
+    assert {name: vague[name] for name in vague.keys() - VAGUE_NAMES} == {}
 
 
 def test_the_benchmarks_are_short_too():

@@ -367,7 +367,7 @@ def test_the_whole_run_killed_and_started_again(kind: str, request: pytest.Fixtu
         for child in children if i % 2 == 0 else []:  # else the workers see that their parent is gone
             child.kill()
         if i % 2:
-            psutil.wait_procs(children, timeout=30)
+            psutil.wait_procs(children, timeout=60)
             assert not any(child.is_running() for child in children)
     hpo(*run, folder=tmp_path, environment=environment, seconds=1800 if FULL else 240)
     loaded = optuna.load_study(study_name="ann_digits", storage=parse(url).render_as_string(hide_password=False))
