@@ -128,7 +128,7 @@ def _command(command: Any, here: str) -> list[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden and p.name != "help"]
     usage = " ".join([here, *(_metavar(p) for p in arguments), *(["[OPTIONS]"] if options else [])])
-    lines = [f"### `{usage}`", "", inspect.cleandoc(command.help or ""), ""]
+    lines = [f"### `{here}`", "", inspect.cleandoc(command.help or ""), "", "```", usage, "```", ""]
     rows = [(_metavar(p), p.help or "") for p in arguments]
     for option in options:
         value = "" if option.is_flag else " " + (option.metavar or option.name.upper())
@@ -136,7 +136,7 @@ def _command(command: Any, here: str) -> list[str]:
         known = "" if default in (None, False) or callable(default) else f" [default: {default}]"
         rows.append((", ".join(option.opts) + value, (option.help or "") + known))
     if rows:
-        lines += ["| | |", "|---|---|"]
+        lines += ["| argument or option | meaning |", "|---|---|"]
         lines += [f"| `{name}` | {_cell(text)} |" for name, text in rows]
         lines.append("")
     return lines
@@ -159,7 +159,7 @@ def _section(module: ModuleType, name: str, where: str) -> list[str]:
     lines = [
         *textwrap.wrap(f"**{where}** - {doc}", 120, break_on_hyphens=False),
         "",
-        "| field | what | default | |",
+        "| field | value | default | meaning |",
         "|---|---|---|---|",
     ]
     for i, node in enumerate(definition.body):

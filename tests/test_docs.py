@@ -116,6 +116,15 @@ def test_every_name_of_the_design_exists(page: str):
         assert exists(name), name
 
 
+def test_the_map_of_the_design_is_complete():
+    text = (ROOT / "docs" / "design.md").read_text()
+    for path in sorted((ROOT / "hpo").iterdir()):
+        if path.suffix == ".py" and path.stem != "__main__":
+            assert re.search(rf"^  {path.name} ", text, flags=re.MULTILINE), path.name
+        if (path / "__init__.py").exists():
+            assert re.search(rf"^  {path.name}/ ", text, flags=re.MULTILINE), path.name
+
+
 def exists(name: str) -> bool:
     """Return whether a dotted name is a package, a module, or a name that a module or class of it defines."""
     parts = name.split(".")
