@@ -213,15 +213,15 @@ def test_a_space_in_python_can_be_a_grid_and_be_replaced(store: Store, tmp_path:
     (tmp_path / "space.toml").write_text('data = "digits"\nepochs = 6\npython = "own.py:draw"\n')
     (tmp_path / "own.py").write_text(OWN.replace("{step}", ""))
     with pytest.raises(UsageError, match="grid needs a space without continuous ranges, got lr"):
-        grid(load_space(str(tmp_path / "space.toml")))
+        grid(load_space(str(tmp_path / "space.toml"), trust_code=True))
     (tmp_path / "own.py").write_text(OWN.replace("{step}", ", step=0.09"))
-    space = load_space(str(tmp_path / "space.toml"))
+    space = load_space(str(tmp_path / "space.toml"), trust_code=True)
     assert len(grid(space)) == (2 + 4) * 2
     study = grid_study(store, space, trials=99)
     work(store, study, SimulatedEngine(), tmp_path)
     check_all_once(space, trials_of(store, study))
     (tmp_path / "own.py").write_text(OWN.replace("{step}", ", step=0.09").replace("[8, 16]", "[8, 16, 24]"))
-    wider = load_space(str(tmp_path / "space.toml"))
+    wider = load_space(str(tmp_path / "space.toml"), trust_code=True)
     assert len(change_space(store, "s", "wider", wider).kept) == 12
     studies.update_budget(store, study)
     work(store, studies.load_study(store, "s"), SimulatedEngine(), tmp_path)

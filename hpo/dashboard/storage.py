@@ -15,6 +15,7 @@ class FastStorage(BulkReadingStorage):
     """Optuna's storage, which loads a study of 10,000 trials in under a second instead of eleven."""
 
     def load(self, study_id: int, newer_than: int, also: set[int]) -> list[FrozenTrial]:
+        """Return a study's trials with an id above `newer_than`, and those with the ids `also`."""
         columns = schema.trials.c
         wanted = sa.or_(columns.trial_id > newer_than, columns.trial_id.in_(also))
         with self.engine.connect() as connection:
