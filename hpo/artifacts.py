@@ -118,13 +118,22 @@ def study_files(url: URL, uid: str) -> Files:
     return FolderFiles(Path(root) / uid)
 
 
+def local_root(url: URL) -> Path:
+    """Return the folder of this machine for files that are never in S3: logs, pictures, data given from Python."""
+    root = configured_root(url)
+    return Path("runs") / "artifacts" if "://" in root else Path(root)
+
+
 def log_folder(url: URL, uid: str) -> Path:
     """Return the folder of the workers' logs on this machine."""
-    root = configured_root(url)
-    return (Path("runs") / "artifacts" if "://" in root else Path(root)) / uid / "logs"
+    return local_root(url) / uid / "logs"
 
 
 def dashboard_folder(url: URL) -> Path:
     """Return the folder of the artifacts that Optuna's dashboard shows."""
-    root = configured_root(url)
-    return (Path("runs") / "artifacts" if "://" in root else Path(root)) / "dashboard"
+    return local_root(url) / "dashboard"
+
+
+def data_folder(url: URL) -> Path:
+    """Return the folder of data that was given from Python as arrays or tables."""
+    return local_root(url) / "data"

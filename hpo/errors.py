@@ -24,6 +24,10 @@ class DataError(HpoError):
     """A data set is missing, damaged or not the one that the study was created with."""
 
 
+class InputError(DataError, ValueError):
+    """Arrays or a table given from Python that break a rule; a ValueError too, as scikit-learn's users expect."""
+
+
 class ModelError(HpoError):
     """A network that cannot be built for these inputs."""
 

@@ -14,12 +14,13 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 from hpo.api.inputs import check_labels, to_source
 from hpo.api.search import search
 from hpo.api.study import Study
+from hpo.artifacts import data_folder
 from hpo.errors import InputError
+from hpo.store.database.url import configured
 
 if TYPE_CHECKING:
-    from hpo.config import Metric, TrialConfig
+    from hpo.config import Metric
     from hpo.recipe import EngineName, StudyRecipe
-    from hpo.results.model_folder import Classifier
     from hpo.space import SearchSpace
 
 FRESH_SEEDS = 5
@@ -31,19 +32,19 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     The rows given to `fit` are cut into training and validation rows by the space's split; none are kept back for a
     test: score the estimator on rows of your own, or by `cross_val_score`. The study lies in a store like that of
-    `hpo.search`, under a name that follows from data, space and seed: a `fit` that was interrupted is resumed by the same
-    `fit`, and one that has finished is not searched again.
+    `hpo.search`, under a name that follows from data, space and seed: a `fit` that was interrupted is resumed by the
+    same `fit`, and one that has finished is not searched again.
 
-    Parameters: `space` is a name of `hpo spaces list`, a path, a dict or a `SearchSpace`. `trials` is the study's budget of
-    finished trials, `timeout` one of seconds, or a text such as "30m". `confirm` trains the best configurations again on
-    fresh seeds and takes the winner of that: True for 5 seeds each, or their number, at least 2. `objective` is the
-    metric to maximize: accuracy, balanced_accuracy, macro_f1 or neg_log_loss; None for the space's. `recipe`, `study`,
-    `storage`, `workers`, `device`, `engine` and `progress` are those of `hpo.search`. `random_state` is the study's seed; None for the recipe's,
-    so that the default is deterministic too.
+    Parameters: `space` is a name of `hpo spaces list`, a path, a dict or a `SearchSpace`. `trials` is the study's
+    budget of finished trials, `timeout` one of seconds, or a text such as "30m". `confirm` trains the best
+    configurations again on fresh seeds and takes the winner of that: True for 5 seeds each, or their number, at least
+    2. `objective` is the metric to maximize: accuracy, balanced_accuracy, macro_f1 or neg_log_loss; None for the
+    space's. `recipe`, `study`, `storage`, `workers`, `device`, `engine` and `progress` are those of `hpo.search`.
+    `random_state` is the study's seed; None for the recipe's, so that the default is deterministic too.
 
-    Attributes after `fit`: `classes_`, the class labels [classes]; `n_features_in_`; `feature_names_in_` for a DataFrame;
-    `study_`, the `hpo.Study`; `best_config_`, the configuration that was trained; `best_score_`, its value in the
-    search; `model_`, the network, a `torch.nn.Module` with its preprocessing.
+    Attributes after `fit`: `classes_`, the class labels [classes]; `n_features_in_`; `feature_names_in_` for a
+    DataFrame; `study_`, the `hpo.Study`; `best_config_`, the configuration that was trained; `best_score_`, its value
+    in the search; `model_`, the network, a `torch.nn.Module` with its preprocessing.
     """
 
     def __init__(
@@ -77,12 +78,13 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.progress = progress
 
-    def fit(self, X: Any, y: ArrayLike) -> "SearchClassifier":  # noqa: N803 - scikit-learn's name
+    def fit(self, X: Any, y: ArrayLike) -> "SearchClassifier":
         """Search on rows X and labels y, then train the winner on all of them.
 
         X is a DataFrame (texts and missing numbers allowed), an array [N, F], or images [N, H, W], [N, C, H, W] or
-        [N, H, W, C]; y holds N class labels. Raises: ValueError, among them hpo.errors.InputError, for rows or labels that
-        cannot be used; hpo.errors.HpoError if no trial completes. KeyboardInterrupt leaves a study that `fit` resumes.
+        [N, H, W, C]; y holds N class labels. Raises: ValueError, among them hpo.errors.InputError, for rows or labels
+        that cannot be used; hpo.errors.HpoError if no trial completes. KeyboardInterrupt leaves a study that `fit`
+        resumes.
         """
         rows = self._check_rows(X, reset=True)
         y = column_or_1d(y, warn=True)
@@ -96,7 +98,7 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.model_, self.best_config_ = self.study_.train_on_all_rows(device=self.device)
         return self
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the probability of each class: float64 [N, classes], in the order of `classes_`; rows sum to 1."""
         check_is_fitted(self, "model_")
         shares = self.model_.predict_proba(self._check_rows(X, reset=False))
@@ -104,13 +106,13 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ordered[:, [int(name) for name in self.model_.classes]] = shares
         return ordered
 
-    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+    def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row: [N]."""
         shares = self.predict_proba(X)
         labels: NDArray[Any] = self.classes_[shares.argmax(1)]
         return labels
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Any:  # noqa: N803
+    def _check_rows(self, X: Any, *, reset: bool) -> Any:
         """Return rows as a DataFrame with text column names, or as an array of finite numbers."""
         if hasattr(X, "iloc"):
             validate_data(self, X, skip_check_array=True, reset=reset)
@@ -128,9 +130,8 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _search(self, rows: Any, codes: NDArray[np.int64]) -> Study:
         """Run the study of these rows to its end, confirmation included."""
-        from hpo.api.storage import data_folder
-
-        source = to_source((rows, codes), None, test_fraction=0.0, folder=data_folder(self.storage))
+        folder = data_folder(configured(self.storage))
+        source = to_source((rows, codes), None, test_fraction=0.0, folder=folder)
         seed = self.random_state
         if seed is not None and not isinstance(seed, int | np.integer):
             seed = int(check_random_state(seed).randint(2**31 - 1))
@@ -151,7 +152,9 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         if self.confirm:
             seeds = FRESH_SEEDS if self.confirm is True else int(self.confirm)
-            study.confirm(seeds=seeds, workers=self.workers, device=self.device, engine=self.engine, progress=self.progress)
+            study.confirm(
+                seeds=seeds, workers=self.workers, device=self.device, engine=self.engine, progress=self.progress
+            )
         return study
 
 

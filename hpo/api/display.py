@@ -52,7 +52,8 @@ def best_so_far(values: Sequence[float], baseline: float | None, label: str) -> 
     ]
     if baseline is not None:
         parts.append(
-            f"<path d='M{x(0):.1f},{y(baseline):.1f}H{x(len(values) - 1):.1f}' stroke='#f59e0b' stroke-dasharray='4 3'/>"
+            f"<path d='M{x(0):.1f},{y(baseline):.1f}H{x(len(values) - 1):.1f}' stroke='#f59e0b' "
+            "stroke-dasharray='4 3'/>"
         )
     image = base64.b64encode("".join([*parts, "</svg>"]).encode()).decode()
     return f"<img alt='best value after each finished trial' src='data:image/svg+xml;base64,{image}'>"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.artifacts import FolderFiles
+from hpo import files
 from hpo.config import OwnData
 from hpo.errors import InputError, suggestion
 
@@ -31,10 +31,11 @@ PREVIEW = 8
 def to_source(data: Any, label: str | None, *, test: Any = None, test_fraction: float, folder: Path) -> OwnData:
     """Return where workers find data: its file, written into `folder` unless it is there already.
 
-    `data` is an `OwnData`, a DataFrame with a column `label`, a pair (X, y), or a map-style torch data set of pairs (x, y).
-    X is a DataFrame, numbers [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C] (uint8 0..255, or floats); y holds
-    N class labels of any type. `test` holds test rows in the same form; without them, `test_fraction` of the rows.
-    Raises: InputError for what cannot be searched on; OSError if the folder cannot be written.
+    `data` is an `OwnData`, a DataFrame with a column `label`, a pair (X, y), or a map-style torch data set of pairs
+    (x, y). X is a DataFrame, numbers [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C] (uint8 0..255, or
+    floats); y holds N class labels of any type. `test` holds test rows in the same form; without them,
+    `test_fraction` of the rows. Raises: InputError for what cannot be searched on; OSError if the folder cannot be
+    written.
     """
     if isinstance(data, OwnData):
         return data
@@ -43,7 +44,9 @@ def to_source(data: Any, label: str | None, *, test: Any = None, test_fraction: 
         test_frame = None if test is None else _labelled(test, label, "test")
         return _write_table(frame, str(label), test_frame, test_fraction, folder)
     if label is not None:
-        raise InputError(f'label: names a column of a DataFrame or file, got "{label}" with {type(data).__name__}. Remove it.')
+        raise InputError(
+            f'label: names a column of a DataFrame or file, got "{label}" with {type(data).__name__}. Remove it.'
+        )
     x, y = _pair(data, "data")
     test_pair = None if test is None else _pair(test, "test")
     if _is_frame(x) or _is_mixed(x):
@@ -64,16 +67,21 @@ def check_labels(y: Any, where: str) -> NDArray[Any]:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise InputError(f"{where}: must have one label per row, got labels of shape {labels.shape}. Give class numbers or names.")
+        raise InputError(
+            f"{where}: must have one label per row, got labels of shape {labels.shape}. Give class numbers or names."
+        )
     missing = np.flatnonzero(pd.isna(labels))
     if len(missing):
         raise InputError(
-            f"{where}: labels must not be missing, got {len(missing)} missing (the first in row {missing[0]}). Remove these rows."
+            f"{where}: labels must not be missing, got {len(missing)} missing (the first in row {missing[0]}). "
+            "Remove these rows."
         )
     if np.issubdtype(labels.dtype, np.floating):
         if not np.equal(np.mod(labels, 1), 0).all():
             first = labels[np.mod(labels, 1) != 0][0]
-            raise InputError(f"{where}: labels must be classes, got the continuous number {first:g}. hpo trains classifiers only.")
+            raise InputError(
+                f"{where}: labels must be classes, got the continuous number {first:g}. hpo trains classifiers only."
+            )
         labels = labels.astype(np.int64)
     if len(labels) and len(np.unique(labels.astype(str) if labels.dtype == object else labels)) < 2:
         raise InputError(f'{where}: labels must have at least two classes, got one class ("{labels[0]}").')
@@ -99,7 +107,8 @@ def _pair(data: Any, where: str) -> tuple[Any, NDArray[Any]]:
         names = getattr(data, "classes", None)
     else:
         raise InputError(
-            f"{where}: must be a DataFrame, a pair (X, y), a path or a data set with len() and [i], got {type(data).__name__}."
+            f"{where}: must be a DataFrame, a pair (X, y), a path or a data set with len() and [i], "
+            f"got {type(data).__name__}."
         )
     labels = check_labels(y, where)
     if names is not None and np.issubdtype(labels.dtype, np.integer) and labels.max() < len(names):
@@ -107,7 +116,10 @@ def _pair(data: Any, where: str) -> tuple[Any, NDArray[Any]]:
     if not _is_frame(x):
         x = np.asarray(_to_numpy(x))
         if x.ndim < 2:
-            raise InputError(f"{where}: X must have a row for each label, got an array of shape {x.shape}. Reshape it to [N, features].")
+            raise InputError(
+                f"{where}: X must have a row for each label, got an array of shape {x.shape}. "
+                "Reshape it to [N, features]."
+            )
     if len(x) != len(labels):
         raise InputError(f"{where}: X and y must have the same length, got {len(x)} rows and {len(labels)} labels.")
     if len(labels) == 0:
@@ -126,7 +138,9 @@ def _stacked(data: Any, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
         labels.append(_to_numpy(item[1]))
     shapes = {row.shape for row in rows}
     if len(shapes) > 1:
-        raise InputError(f"{where}: all rows must have one shape, got {', '.join(map(str, sorted(shapes)[:3]))}. Add a transform.")
+        raise InputError(
+            f"{where}: all rows must have one shape, got {', '.join(map(str, sorted(shapes)[:3]))}. Add a transform."
+        )
     if not rows:
         raise InputError(f"{where}: must have rows, got none.")
     return np.stack(rows), np.asarray(labels).reshape(len(rows))
@@ -186,7 +200,11 @@ def _write_arrays(
     x: NDArray[Any], y: NDArray[Any], test: tuple[Any, NDArray[Any]] | None, test_fraction: float, folder: Path
 ) -> OwnData:
     classes, codes = np.unique(y.astype(str) if y.dtype == object else y, return_inverse=True)
-    arrays = {"x": _numbers(x, "data"), "y": codes.astype(np.int64), "classes": np.array([str(name) for name in classes])}
+    arrays = {
+        "x": _numbers(x, "data"),
+        "y": codes.astype(np.int64),
+        "classes": np.array([str(name) for name in classes]),
+    }
     if test is not None:
         test_x, test_y = test
         positions = {str(name): i for i, name in enumerate(classes)}
@@ -210,7 +228,8 @@ def _numbers(x: NDArray[Any], where: str) -> NDArray[Any]:
     broken = np.argwhere(~np.isfinite(numbers))
     if len(broken):
         raise InputError(
-            f"{where}: X must hold finite numbers, got {len(broken)} missing or infinite (the first in row {broken[0][0]}). "
+            f"{where}: X must hold finite numbers, got {len(broken)} missing or infinite "
+            f"(the first in row {broken[0][0]}). "
             "Fill them in, or give a DataFrame: there, missing numbers become the median."
         )
     return numbers
@@ -220,5 +239,5 @@ def _write(content: bytes, suffix: str, folder: Path) -> str:
     """Write content under the name of its digest, unless it is there; return the whole path."""
     path = (folder / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}").absolute()
     if not path.exists():
-        FolderFiles(path.parent).write(path.name, content)
+        files.write(path, content)
     return str(path)

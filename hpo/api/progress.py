@@ -1,7 +1,9 @@
 """Observers of a search for terminals, notebooks and silence."""
 
+import contextlib
 import html
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from hpo.errors import StoreError
 from hpo.service.progress import StudyProgressView, read_progress
 from hpo.service.search import Observer, SilentObserver
+from hpo.service.train import EpochUpdate
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 
@@ -144,3 +147,21 @@ def _counts(progress: StudyProgressView) -> tuple[int, int]:
 def _best(progress: StudyProgressView) -> str:
     best = progress.best
     return "no trial complete" if best is None or best.value is None else f"best {best.value:.4f} (trial {best.number})"
+
+
+@contextlib.contextmanager
+def epochs_shown(*, show: bool) -> Iterator[Callable[[EpochUpdate], None]]:
+    """Yield a function that shows each epoch of a training as a bar, in a terminal; it shows nothing elsewhere."""
+    console = Console(stderr=True)
+    if not show or console.is_jupyter:
+        yield lambda update: None
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
+        task = bars.add_task("training", total=None)
+
+        def on_epoch(update: EpochUpdate) -> None:
+            done = update.epochs * (update.training - 1) + update.epoch
+            text = f"training, {update.measure} {update.score:.4f}"
+            bars.update(task, completed=done, total=update.epochs * update.trainings, description=text)
+
+        yield on_epoch

@@ -59,15 +59,13 @@ def search(
             (X, y) of arrays or of a DataFrame and labels, a map-style torch data set of pairs (x, y), or the path of a
             CSV, Parquet or npz file or of a folder of images. X is [N, F], or images [N, H, W], [N, C, H, W] or
             [N, H, W, C], uint8 0..255 or floats. Arrays are kept as a file in the artifact folder.
-        label: Column of a DataFrame or table file that holds the class.
-        test: Test rows in the same form as `data`; the search never reads them.
-        test_fraction: Part of the rows that is cut off for a test where `test` is None, by class, > 0 and < 1.
-        trials: Budget of finished trials, complete or pruned.
-        timeout: Budget of time at work: seconds, a text such as "1h30m", or a timedelta.
-        stop_at: Stop when a trial reaches this value of the metric.
-        patience: Stop when the best value has not improved for this many finished trials.
-        max_failures: Stop when this many trials have failed.
-        objective: Metric to maximize on the validation rows: accuracy, balanced_accuracy, macro_f1 or neg_log_loss; with a
+        label: Column of a DataFrame or table file that holds the class. test: Test rows in the same form as `data`;
+        the search never reads them. test_fraction: Part of the rows that is cut off for a test where `test` is None,
+        by class, > 0 and < 1. trials: Budget of finished trials, complete or pruned. timeout: Budget of time at work:
+        seconds, a text such as "1h30m", or a timedelta. stop_at: Stop when a trial reaches this value of the metric.
+        patience: Stop when the best value has not improved for this many finished trials. max_failures: Stop when
+        this many trials have failed. objective: Metric to maximize on the validation rows: accuracy,
+        balanced_accuracy, macro_f1 or neg_log_loss; with a
             cost to minimize, ("accuracy", "parameters") or ("accuracy", "latency_ms").
         seed: Seed of the study, >= 0.
         recipe: How to look: a name of `hpo recipes list`, a path, a dict, or a `StudyRecipe`.
@@ -129,7 +127,7 @@ def _fields(source: OwnData) -> dict[str, Any]:
     return {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
 
 
-def open(study: str, *, storage: str | None = None, python: Iterable[str | Path] = ()) -> Study:  # noqa: A001 - of hpo
+def open(study: str, *, storage: str | None = None, python: Iterable[str | Path] = ()) -> Study:
     """Return a study that exists; nothing is run or changed.
 
     Args:

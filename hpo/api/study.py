@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpo.api import display
 from hpo.api.confirmation import Confirmation
-from hpo.api.progress import observer_for
+from hpo.api.progress import epochs_shown, observer_for
 from hpo.api.trial import Trial, table_of
+from hpo.artifacts import local_root
 from hpo.errors import StudyError, UsageError
 from hpo.service import stores
 from hpo.service.create import open_existing
-from hpo.service.search import devices_for, run_in_process, run_workers
+from hpo.service.search import RunOutcome, devices_for, run_in_process, run_workers
+from hpo.store.database.url import complete
+from hpo.store.studies import load_study
 
 if TYPE_CHECKING:
     import optuna
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from hpo.store.queries import StudyView
     from hpo.store.studies import StudyRecord
 
+FORMATS = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".py": "script"}
+"""Formats of an export by the file's suffix."""
 TOP = 10
 """Trials that a study shows of itself."""
 
@@ -33,8 +38,8 @@ TOP = 10
 class Study:
     """A study in a store: its trials, and what can be made of them.
 
-    `hpo.search` and `hpo.open` return one. It reads the store anew at each access, so it also shows what other processes
-    do. It can be pickled; the password of its store is left out, and is then taken from HPO_STORAGE.
+    `hpo.search` and `hpo.open` return one. It reads the store anew at each access, so it also shows what other
+    processes do. It can be pickled; the password of its store is left out, and is then taken from HPO_STORAGE.
     """
 
     def __init__(self, store: "Store", record: "StudyRecord") -> None:
@@ -111,10 +116,14 @@ class Study:
     ) -> "Study":
         """Resume the study until a limit of its budget is reached; returns the study.
 
-        `trials` and `timeout` (seconds, a text such as "30m", or a timedelta) change the budget, which counts all runs. Raises: StudyError if no worker can run;
-        KeyboardInterrupt after an interrupt, once all workers have released their trials.
+        `trials` and `timeout` (seconds, a text such as "30m", or a timedelta) change the budget, which counts all
+        runs. Raises: StudyError if no worker can run; KeyboardInterrupt after an interrupt, once all workers have
+        released their trials.
         """
-        limits = {"trials": trials, "timeout": int(timeout.total_seconds()) if isinstance(timeout, timedelta) else timeout}
+        limits = {
+            "trials": trials,
+            "timeout": int(timeout.total_seconds()) if isinstance(timeout, timedelta) else timeout,
+        }
         changes = {name: value for name, value in limits.items() if value is not None}
         if changes:
             from hpo.store import studies
@@ -125,7 +134,8 @@ class Study:
 
     def _work(
         self, record: "StudyRecord", *, workers: int | None, device: str, engine: "EngineName | None", progress: bool
-    ) -> None:
+    ) -> RunOutcome:
+        """Train a study's trials. Raises: StudyError if no worker can, KeyboardInterrupt if it was interrupted."""
         if workers is not None and workers < 0:
             raise UsageError(f"workers: must be at least 0, got {workers}. Use 0 to train in this process.")
         observer = observer_for(self._store, record, show=progress)
@@ -137,6 +147,7 @@ class Study:
         outcome.raise_for_failure()
         if outcome.stopped:
             raise KeyboardInterrupt
+        return outcome
 
     def confirm(
         self,
@@ -150,17 +161,17 @@ class Study:
     ) -> Confirmation:
         """Train the `top` best configurations and the baseline again on `seeds` fresh seeds each, and judge them.
 
-        Trainings that were done before count. Raises: UsageError for `top` < 1 or `seeds` < 2; StudyError if no trial is
-        complete yet; KeyboardInterrupt after an interrupt: the same call resumes.
+        Trainings that were done before count. Raises: UsageError for `top` < 1 or `seeds` < 2; StudyError if no trial
+        is complete yet; KeyboardInterrupt after an interrupt: the same call resumes.
         """
         from hpo.service import confirm
 
-        record = confirm.prepare(self._store, self._record, top=top, seeds=seeds)
-        self._work(record, workers=workers, device=device, engine=engine, progress=progress)
-        result = self.confirmation
-        if result is None:
-            raise StudyError(f'Study "{record.name}" has no configuration that was trained twice. See its trials.')
-        return result
+        record = confirm.prepare_confirmation(self._store, self._record, top=top, seeds=seeds)
+        outcome = self._work(record, workers=workers, device=device, engine=engine, progress=progress)
+        run = confirm.ConfirmationRun(record.name, outcome, confirm.read_confirmation(self._store, self._record))
+        run.raise_for_failure()
+        assert run.result is not None
+        return Confirmation(run.result)
 
     @property
     def confirmation(self) -> Confirmation | None:
@@ -169,6 +180,151 @@ class Study:
 
         result = confirmation.evaluate(self._store, self._record)
         return None if result is None else Confirmation(result)
+
+    def export(
+        self, path: str | Path | None = None, *, trial: int | None = None, format: str | None = None
+    ) -> "TrialConfig":
+        """Write the winner's configuration, complete, with its provenance; return the configuration.
+
+        The winner is the confirmed one or, without a confirmation, the best trial; or the trial of the given number.
+        The format follows from the suffix - .toml, .json, .yaml, or .py for a PyTorch script without hpo - unless
+        `format` (toml, json, yaml or script) names it. Without a path nothing is written. Raises: StudyError if no
+        trial is complete; UsageError for an unknown format; HpoError if the file cannot be written.
+        """
+        from hpo.service import export
+
+        chosen = export.choose_winner(self._store, self._record, trial=trial)
+        if path is not None:
+            name = format or FORMATS.get(Path(path).suffix, "toml")
+            kind = "script" if name == "script" else "config"
+            export.write_export(chosen, path, kind=kind, format="toml" if kind == "script" else name)
+        return chosen.config
+
+    def train(
+        self,
+        folder: str | Path | None = None,
+        *,
+        trial: int | None = None,
+        seeds: int = 1,
+        epochs: int | None = None,
+        include_validation: bool = False,
+        device: str = "auto",
+        progress: bool = True,
+    ) -> "Classifier":
+        """Train the winner once more, read the test split, once, and return the network.
+
+        Its `metrics` hold the test scores. The model folder is `folder`, or one in the artifact folder. `trial`
+        trains that trial instead of the winner; `seeds` > 1 trains so often and keeps the best by the validation
+        score; `epochs` replaces the configuration's; `include_validation` trains on the validation rows too. A
+        training that was interrupted is resumed. Raises: StudyError if no trial is complete; TrainingError if the
+        training diverges or the folder cannot be written; DataError for missing or changed data.
+        """
+        from hpo.results.model_folder import load_model_folder
+        from hpo.service import export, train
+
+        chosen = export.choose_winner(self._store, self._record, trial=trial)
+        request = train.TrainRequest(
+            source=chosen,
+            output=folder or self._folder / "model",
+            seeds=seeds,
+            epochs=epochs,
+            include_validation=include_validation,
+            device=device,
+        )
+        with epochs_shown(show=progress) as on_epoch:
+            trained = train.train_model(request, on_epoch=on_epoch)
+        return load_model_folder(trained.folder)
+
+    def train_on_all_rows(self, *, device: str = "auto") -> "tuple[Classifier, TrialConfig]":
+        """Train the winner on the training and validation rows, without a test; return the network and its
+        configuration.
+
+        Raises: StudyError if no trial is complete; TrainingError if the training diverges.
+        """
+        from hpo.service import export, train
+
+        chosen = export.choose_winner(self._store, self._record)
+        return train.train_classifier(chosen, folder=self._folder, device=device), chosen.config
+
+    @property
+    def _folder(self) -> Path:
+        """Folder of the study's files on this machine."""
+        return local_root(self._store.url) / self._record.uid
+
+    def plot_history(self) -> "go.Figure":
+        """Return the best value over finished trials and over time, the baseline beside it, as a Plotly figure."""
+        return self._figure("history")
+
+    def plot_importances(self) -> "go.Figure":
+        """Return how much each parameter matters (PED-ANOVA), as a Plotly figure.
+
+        Raises: StudyError if there are too few complete trials.
+        """
+        return self._figure("importances")
+
+    def plot_parallel(self) -> "go.Figure":
+        """Return trials as lines through the parameters that all of them have, as a Plotly figure.
+
+        Raises: StudyError if there are too few complete trials, or fewer than two such parameters.
+        """
+        return self._figure("parallel")
+
+    def plot_curves(self) -> "go.Figure":
+        """Return the value by epoch of all trials, as a Plotly figure: pruned ones end early, the best stands out."""
+        return self._figure("curves")
+
+    def plot_pareto(self) -> "go.Figure":
+        """Return the metric against the cost, with the Pareto front, as a Plotly figure.
+
+        Raises: StudyError for a study with one objective.
+        """
+        return self._figure("pareto")
+
+    def _figure(self, name: str) -> "go.Figure":
+        from hpo.service import report
+
+        return report.study_figure(self._store, self._record, name)
+
+    def report(self, path: str | Path = "report.html") -> Path:
+        """Write the study as one web page that needs no network; return its path. Raises: HpoError."""
+        from hpo.service import report
+
+        return report.write_report(self._store, self._record, path).path
+
+    def rename(self, new_name: str) -> None:
+        """Give the study another name; its files keep their places.
+
+        Raises: UsageError for a name that cannot be one; StudyError if it is in use, or if workers are at the study.
+        """
+        from hpo.service import admin
+
+        admin.rename_study(self._store, self.name, new_name)
+        self._record = load_study(self._store, new_name)
+
+    def copy(self, new_name: str | None = None, *, storage: str | None = None) -> "Study":
+        """Copy the study with its files, under another name or to another store; return the copy.
+
+        Raises: UsageError if neither is given; StudyError if the name is in use; HpoError if the files cannot be
+        copied.
+        """
+        from hpo.service import admin
+
+        target = None if storage is None else stores.open_store(storage, create=True)
+        copied = admin.copy_study(self._store, self.name, target=target, new_name=new_name)
+        store = target or self._store
+        return Study(store, load_study(store, copied.copy))
+
+    def delete(self) -> None:
+        """Delete the study, its trials and its files. Raises: StudyError if workers are at it."""
+        from hpo.service import admin
+
+        admin.delete_study(self._store, self.name)
+
+    def to_optuna(self) -> "optuna.Study":
+        """Return the study as Optuna reads it from the same store."""
+        import optuna
+
+        return optuna.load_study(study_name=self.name, storage=complete(self._store.url))
 
     def __repr__(self) -> str:
         status = self.status

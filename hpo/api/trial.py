@@ -41,7 +41,23 @@ class Trial:
     @staticmethod
     def of(view: "TrialView") -> "Trial":
         """Return a trial as it was read from a store."""
-        raise NotImplementedError
+        from hpo.config import TrialConfig
+
+        attrs = view.attrs
+        config = attrs.get("config")
+        return Trial(
+            number=view.number,
+            state=view.state,
+            value=view.value,
+            config=None if config is None else TrialConfig.from_dict(config, f"trial {view.number}: config"),
+            params=view.params,
+            curve=view.curve,
+            cost=view.cost,
+            epochs=attrs.get("epochs"),
+            seconds=attrs.get("seconds"),
+            parameters=attrs.get("parameters"),
+            baseline=attrs.get("baseline"),
+        )
 
     def __repr__(self) -> str:
         value = "None" if self.value is None else f"{self.value:.4f}"

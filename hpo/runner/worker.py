@@ -1,5 +1,6 @@
 """A worker: one process at work on a study, until the study is over or someone says stop."""
 
+import contextlib
 import logging
 import os
 import platform
@@ -92,10 +93,12 @@ def train_study(
     stop: threading.Event,
     supervisor: str,
     engine_name: EngineName | None = None,
+    *,
+    plots: bool = True,
 ) -> None:
     """Check that the data is the study's, then work on it; with the recipe's engine if none is named.
 
-    Raises: HpoError.
+    `plots` has a process of the lowest priority draw pictures of the trials. Raises: HpoError.
     """
     silence()
     info = data.info(study.space.data)
@@ -104,8 +107,9 @@ def train_study(
     engine = make_engine(engine_name or study.recipe.engine, device, most_held(store, study))
     about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
     keeper = CheckpointRetention(study_files(store.url, study.uid), study.recipe.checkpoints)
-    with TrialPlotter(dashboard_folder(store.url), study.uid, lambda: _validation(study)) as illustrator:
-        over = work(store, study, engine, keeper, about, stop, illustrator)
+    with contextlib.ExitStack() as stack:
+        plotter = TrialPlotter(dashboard_folder(store.url), study.uid, lambda: _validation(study)) if plots else None
+        over = work(store, study, engine, keeper, about, stop, stack.enter_context(plotter) if plotter else None)
     _log.info("done: %s", over.reason if over else "told to stop")
 
 

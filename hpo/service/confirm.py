@@ -23,6 +23,7 @@ __all__ = [
     "Interval",
     "confirm_study",
     "metric_label",
+    "prepare_confirmation",
     "read_confirmation",
 ]
 
@@ -64,13 +65,24 @@ def confirm_study(
     Trainings that exist already are not repeated. Raises: UsageError for numbers out of range or an unknown engine,
     StudyError if there is nothing to confirm, DataError if the data cannot be fetched.
     """
+    confirming = prepare_confirmation(store, study, top=top, seeds=seeds, on_download=on_download)
+    outcome = run_workers(store, confirming, devices=devices, engine=engine, observer=observer, stop=stop)
+    return ConfirmationRun(confirming.name, outcome, confirmation.evaluate(store, study))
+
+
+def prepare_confirmation(
+    store: Store, study: StudyRecord, *, top: int = 5, seeds: int = 5, on_download: OnDownload = ignore_download
+) -> StudyRecord:
+    """Create or extend the linked study that confirms another; running workers on it trains what is missing.
+
+    Raises: UsageError for numbers out of range, StudyError if there is nothing to confirm, DataError if the data cannot
+    be fetched.
+    """
     check_counts(top, seeds)
     study.space.check_code()
     fetch_data(study.space.data, on_download=on_download)
     studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
-    confirming = confirmation.prepare(store, study, top, seeds)
-    outcome = run_workers(store, confirming, devices=devices, engine=engine, observer=observer, stop=stop)
-    return ConfirmationRun(confirming.name, outcome, confirmation.evaluate(store, study))
+    return confirmation.prepare(store, study, top, seeds)
 
 
 def check_counts(top: int, seeds: int) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = [
     "check_engine",
     "dashboard_beside",
     "devices_for",
+    "run_in_process",
     "run_workers",
     "stop_on_signals",
 ]
@@ -185,6 +187,46 @@ def _supervise(supervisor: Supervisor, observer: Observer, stop: StopRequest) ->
             time.sleep(TICK_SECONDS)
         except KeyboardInterrupt:
             stop.request()
+
+
+def run_in_process(
+    store: Store,
+    study: StudyRecord,
+    *,
+    device: str = "auto",
+    engine: EngineName | None = None,
+    observer: Observer | None = None,
+) -> RunOutcome:
+    """Train a study's trials in a thread of this process until it is over: saves the start of worker processes.
+
+    One CPU thread trains, as in a worker process; no pictures of trials are drawn. A `KeyboardInterrupt` in the
+    calling thread has the training stop after its epoch and release its trials. Raises: HpoError for whatever a
+    worker cannot do.
+    """
+    from hpo.runner.worker import train_study  # it needs Optuna, which takes a second to import
+
+    check_engine(engine)
+    study.space.check_code()
+    observer, stop, errors = observer or SilentObserver(), threading.Event(), list[BaseException]()
+
+    def train() -> None:
+        try:
+            train_study(store, study, device, stop, "", engine, plots=False)
+        except BaseException as error:  # raised again in the calling thread
+            errors.append(error)
+
+    thread = threading.Thread(target=train, name="hpo-worker", daemon=True)
+    with observer:
+        thread.start()
+        while thread.is_alive():
+            try:
+                observer.update()
+                thread.join(TICK_SECONDS)
+            except KeyboardInterrupt:
+                stop.set()
+    if errors:
+        raise errors[0]
+    return RunOutcome(study.name, stopped=stop.is_set())
 
 
 @contextlib.contextmanager

@@ -12,12 +12,21 @@ from hpo.config import TrialConfig, metric_label
 from hpo.errors import UsageError
 from hpo.results import model_folder, retrain, test_evaluation
 from hpo.results.export import Export, describe, read_config
+from hpo.results.model_folder import Classifier
 from hpo.results.retrain import Trained
 from hpo.service.data import OnDownload, fetch_data, ignore_download
 from hpo.training.devices import choose_device, use_one_thread
 from hpo.training.engine import EpochResult
 
-__all__ = ["EpochUpdate", "TrainRequest", "TrainedModel", "TrainingPlan", "plan_training", "train_model"]
+__all__ = [
+    "EpochUpdate",
+    "TrainRequest",
+    "TrainedModel",
+    "TrainingPlan",
+    "plan_training",
+    "train_classifier",
+    "train_model",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +144,19 @@ def train_model(
             )
         )
     return _keep_best(plan, folder, trained)
+
+
+def train_classifier(chosen: Export, *, folder: Path, device: str = "auto") -> Classifier:
+    """Train an export on the training and validation rows, and return the network; no test is read, nothing is kept.
+
+    A training that was interrupted is resumed from what it left in `folder`. Raises: UsageError for an unknown device,
+    DataError for data that is missing, damaged or not the export's; TrainingError for a training that diverges.
+    """
+    use_one_thread()
+    fetch_data(chosen.config.data)
+    parts = retrain.load_data(chosen.config, chosen.provenance.get("data_fingerprint"))
+    trained = retrain.retrain(chosen.config, parts, choose_device(device), folder, with_validation=True)
+    return model_folder.classifier_of(trained)
 
 
 def _reporter(plan: TrainingPlan, number: int, on_epoch: OnEpoch) -> Callable[[EpochResult], None]:

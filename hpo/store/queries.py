@@ -94,6 +94,13 @@ def front(connection: Connection, study_id: int) -> list[TrialView]:
     return trials(connection, ids)
 
 
+def all_trials(connection: Connection, study_id: int) -> list[TrialView]:
+    """Return all trials of a study, in the order of their numbers."""
+    columns = schema.trials.c
+    query = sa.select(columns.trial_id).where(columns.study_id == study_id)
+    return _views(connection, list(connection.execute(query.order_by(columns.number)).scalars()))
+
+
 def running_trials(connection: Connection, study_id: int) -> list[TrialView]:
     """Return the trials that are being trained."""
     columns = schema.trials.c
