@@ -70,7 +70,10 @@ def test_the_best_trial_and_the_table_of_all(study: hpo.Study) -> None:
 
 def test_the_command_line_and_optuna_see_the_same_study(study: hpo.Study) -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "hpo", "studies", "show", "ann_digits", "--json"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "hpo", "studies", "show", "ann_digits", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(shown.stdout)["best_value"] == study.best.value
     assert study.to_optuna().best_value == study.best.value
@@ -162,7 +165,8 @@ def test_a_space_may_be_a_dict_or_an_object_or_a_path() -> None:
     with pytest.raises(errors.DocumentError, match=r"space: batch_size: must be .*got \"many\""):
         hpo.search(_space() | {"batch_size": "many"}, study="broken")
     Path("mine.toml").write_text(
-        'data = "digits"\nepochs = 2\nbatch_size = 64\n[mlp]\ndepth = 1\nwidth = 16\n[optimizer]\nname = "adam"\nlr = 1e-3\n'
+        'data = "digits"\nepochs = 2\nbatch_size = 64\n[mlp]\ndepth = 1\nwidth = 16\n'
+        '[optimizer]\nname = "adam"\nlr = 1e-3\n'
     )
     by_path = hpo.search(Path("mine.toml"), trials=1, recipe={"duplicates": "new_seed"}, workers=0, progress=False)
     assert by_path.name == "mine"
@@ -232,7 +236,9 @@ def test_a_torch_data_set() -> None:
         (3, None, "must be a DataFrame, a pair"),
     ],
 )
-def test_bad_data_is_one_line_and_nothing_is_left(data: object, label: str | None, message: str, tmp_path: Path) -> None:
+def test_bad_data_is_one_line_and_nothing_is_left(
+    data: object, label: str | None, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(errors.InputError, match=message) as caught:
         hpo.search("ann_tabular", data=data, label=label, trials=1, workers=0, progress=False)
     assert "\n" not in str(caught.value) and isinstance(caught.value, ValueError)
@@ -271,7 +277,11 @@ def test_an_interrupt_releases_the_trials(tmp_path: Path) -> None:
         """
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -318,6 +328,7 @@ def test_public_names_are_documented_and_no_more() -> None:
 
 
 def test_importing_hpo_imports_nothing_heavy() -> None:
-    code = "import hpo, sys; print([m for m in ('torch', 'optuna', 'pandas', 'sqlalchemy', 'sklearn') if m in sys.modules])"
+    heavy = ("torch", "optuna", "pandas", "sqlalchemy", "sklearn")
+    code = f"import hpo, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -88,10 +88,10 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         rows = self._check_rows(X, reset=True)
         y = column_or_1d(y, warn=True)
+        if len(rows) != len(y):
+            raise InputError(f"fit: X and y must have the same length, got {len(rows)} rows and {len(y)} labels.")
         check_classification_targets(y)
         labels = check_labels(y, "y")
-        if len(rows) != len(labels):
-            raise InputError(f"fit: X and y must have the same length, got {len(rows)} rows and {len(labels)} labels.")
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.study_ = self._search(rows, codes)
         self.best_score_ = self.study_.best.value

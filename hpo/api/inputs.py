@@ -110,9 +110,6 @@ def _pair(data: Any, where: str) -> tuple[Any, NDArray[Any]]:
             f"{where}: must be a DataFrame, a pair (X, y), a path or a data set with len() and [i], "
             f"got {type(data).__name__}."
         )
-    labels = check_labels(y, where)
-    if names is not None and np.issubdtype(labels.dtype, np.integer) and labels.max() < len(names):
-        labels = np.array([str(name) for name in names])[labels]
     if not _is_frame(x):
         x = np.asarray(_to_numpy(x))
         if x.ndim < 2:
@@ -120,10 +117,13 @@ def _pair(data: Any, where: str) -> tuple[Any, NDArray[Any]]:
                 f"{where}: X must have a row for each label, got an array of shape {x.shape}. "
                 "Reshape it to [N, features]."
             )
-    if len(x) != len(labels):
-        raise InputError(f"{where}: X and y must have the same length, got {len(x)} rows and {len(labels)} labels.")
-    if len(labels) == 0:
+    if len(x) != len(y):
+        raise InputError(f"{where}: X and y must have the same length, got {len(x)} rows and {len(y)} labels.")
+    if len(x) == 0:
         raise InputError(f"{where}: must have rows, got none.")
+    labels = check_labels(y, where)
+    if names is not None and np.issubdtype(labels.dtype, np.integer) and labels.max() < len(names):
+        labels = np.array([str(name) for name in names])[labels]
     return x, labels
 
 
