@@ -87,11 +87,11 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         resumes.
         """
         rows = self._check_rows(X, reset=True)
-        y = column_or_1d(y, warn=True)
-        if len(rows) != len(y):
-            raise InputError(f"fit: X and y must have the same length, got {len(rows)} rows and {len(y)} labels.")
-        check_classification_targets(y)
-        labels = check_labels(y, "y")
+        targets: NDArray[Any] = column_or_1d(y, warn=True)
+        if len(rows) != len(targets):
+            raise InputError(f"fit: X and y must have the same length, got {len(rows)} rows and {len(targets)} labels.")
+        check_classification_targets(targets)
+        labels = check_labels(targets, "y")
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.study_ = self._search(rows, codes)
         self.best_score_ = self.study_.best.value

@@ -162,7 +162,7 @@ def _labelled(frame: "Frame", label: str | None, where: str) -> "Frame":
     if label not in columns:
         raise InputError(f'{where}: no column named "{label}". {suggestion(label, columns)}')
     result = frame.reset_index(drop=True)
-    result.columns = columns  # type: ignore[assignment]
+    result.columns = columns
     return result.assign(**{label: check_labels(result[label], f"{where}: {label}")})
 
 
@@ -175,7 +175,8 @@ def _joined(x: Any, y: NDArray[Any]) -> "Frame":
     label = DEFAULT_LABEL
     while label in frame.columns:
         label += "_"
-    return frame.assign(**{label: y})
+    joined: Frame = frame.assign(**{label: y})
+    return joined
 
 
 def _write_table(frame: "Frame", label: str, test: "Frame | None", test_fraction: float, folder: Path) -> OwnData:

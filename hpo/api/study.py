@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hpo.config import TrialConfig
     from hpo.recipe import EngineName
     from hpo.results.model_folder import Classifier
+    from hpo.service.report import FigureName
     from hpo.store.database.connect import Store
     from hpo.store.queries import StudyView
     from hpo.store.studies import StudyRecord
@@ -280,7 +281,7 @@ class Study:
         """
         return self._figure("pareto")
 
-    def _figure(self, name: str) -> "go.Figure":
+    def _figure(self, name: "FigureName") -> "go.Figure":
         from hpo.service import report
 
         return report.study_figure(self._store, self._record, name)

@@ -56,8 +56,8 @@ class OwnData:
     """Leave out images that cannot be decoded."""
     test: str | None = None
     """File or folder of the same kind with the test rows."""
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Without test rows of its own: the part that is cut off for them, by class and a fixed seed."""
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Without test rows of its own: the part that is cut off for them, by class and a fixed seed; 0 for no test."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("csv", "npz", "image_folder") if getattr(self, name) is not None]

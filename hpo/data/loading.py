@@ -79,6 +79,10 @@ def load_test(data: DataInfo, encoding: Encoding | None = None) -> Inputs:
 
     Raises: DataError for missing or damaged files.
     """
+    if data.rows[1] == 0:
+        raise DataError(
+            f"{data.name}: must have test rows, got none (test_fraction = 0). Give some, or a fraction above 0."
+        )
     rows = _read(data, test=True)
     if isinstance(rows, Rows):
         assert encoding is not None, "a table is read by the encoding of its training rows"

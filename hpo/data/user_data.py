@@ -81,7 +81,7 @@ def _table(source: OwnData) -> Content:
     frame, names = _frame(source, path)
     check_columns(path, frame)
     classes = tuple(sorted(set(names)))
-    _check_classes(path, list(names), classes)
+    _check_classes(path, list(names), classes, _least_rows(source))
     y = np.array([classes.index(name) for name in names], dtype=np.int64)
     digest = files.sha256(Path(path))
     if source.test is None:
@@ -139,7 +139,7 @@ def _arrays(source: OwnData) -> Content:
     classes = _names(path, arrays, "classes") or tuple(str(i) for i in range(int(y.max()) + 1))
     if len(classes) <= y.max():
         raise DataError(f"{path}: classes: must name every label, got {len(classes)} names and label {y.max()}.")
-    _check_classes(path, [classes[label] for label in y], classes)
+    _check_classes(path, [classes[label] for label in y], classes, _least_rows(source))
     columns = _names(path, arrays, "columns")
     if columns and (x.ndim != 2 or len(columns) != x.shape[1]):
         raise DataError(f"{path}: columns: must name the numbers of a row, got {len(columns)} for {list(x.shape[1:])}.")
@@ -199,7 +199,7 @@ def _images(source: OwnData) -> Content:
         root, test_root = root / "train", root / "test"
     x, names, digest = _folder(root, source)
     classes = tuple(sorted(set(names)))
-    _check_classes(str(root), names, classes)
+    _check_classes(str(root), names, classes, _least_rows(source))
     y = np.array([classes.index(name) for name in names], dtype=np.int64)
     if test_root is None:
         train, test = _split(y, source)
@@ -216,17 +216,23 @@ def _folder(root: Path, source: OwnData) -> tuple[NDArray[np.uint8], list[str], 
     return read_folder(root, source.size, grey=source.grey, skip_broken=source.skip_broken)
 
 
-def _check_classes(path: str, names: list[str], classes: tuple[str, ...]) -> None:
+def _least_rows(source: OwnData) -> int:
+    """Return how many rows a class must have: one to train on, one to validate on and, where rows are cut off, one
+    for the test."""
+    return MIN_ROWS if source.test_fraction > 0 or source.test is not None else MIN_ROWS - 1
+
+
+def _check_classes(path: str, names: list[str], classes: tuple[str, ...], least: int) -> None:
     if len(classes) < 2:
         raise DataError(f"{path}: must have at least two classes, got {len(classes)} ({', '.join(classes)}).")
     counts = dict.fromkeys(classes, 0)
     for name in names:
         counts[name] += 1
     rare = min(counts, key=lambda name: counts[name])
-    if counts[rare] < MIN_ROWS:
+    if counts[rare] < least:
         rows = "row" if counts[rare] == 1 else "rows"
         raise DataError(
-            f'{path}: class "{rare}" must have at least {MIN_ROWS} rows, got {counts[rare]} {rows}. '
+            f'{path}: class "{rare}" must have at least {least} rows, got {counts[rare]} {rows}. '
             "Add some, or remove the class."
         )
 
@@ -236,6 +242,8 @@ def _split(y: NDArray[np.int64], source: OwnData) -> tuple[NDArray[np.int64], ND
     from sklearn.model_selection import train_test_split
 
     classes, rows = len(np.unique(y)), np.arange(len(y))
+    if source.test_fraction == 0:
+        return rows, rows[:0]
     size = max(classes, round(source.test_fraction * len(y)))
     if size > len(y) - 2 * classes:
         raise DataError(f"{source.path}: must have more rows: {len(y)} are too few for {classes} classes and a test.")

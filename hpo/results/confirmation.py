@@ -223,7 +223,7 @@ def _candidates(
                 interval=mean_interval(samples[number]),
                 gap=gaps.get(number),
                 promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1])
-                if config.metric == "accuracy"
+                if config.metric == "accuracy" and info.rows[1] > 0
                 else None,
             )
         )

@@ -51,6 +51,8 @@ class Classifier(nn.Module):
         self.kind, self.input_shape, self.scale = inputs.kind, inputs.shape, inputs.scale
         self.classes = tuple(str(name) for name in content["classes"])
         """Names of the outputs, in their order."""
+        self.metrics: dict[str, Any] = {}
+        """Scores on the test rows and more, as in metrics.json; empty for a network that was not tested."""
         shape = (1, -1, 1, 1) if self.kind == "images" else (1, -1)
         self.register_buffer("mean", torch.tensor(content["mean"], dtype=torch.float32).view(shape))
         self.register_buffer("std", torch.tensor(content["std"], dtype=torch.float32).view(shape))
@@ -111,10 +113,19 @@ def write_model_folder(folder: Path, export: Export, trained: Trained, metrics: 
         raise TrainingError(f"{folder}: cannot be written: {error.strerror}. Choose another -o.") from error
 
 
-def _inputs(parts: Parts) -> str:
-    info, table = parts.info, tomlkit.table()
-    table.comment("what the network takes: (x / scale - mean) / std")
-    for key, value in {
+def classifier_of(trained: Trained) -> Classifier:
+    """Return the network of a training with its preprocessing, in eval mode, without a folder."""
+    run, parts = trained.run, trained.parts
+    inputs = InputFormat.of(parts.info, parts.encoding)
+    network = build_model(run.config.model, run.data.input_shape, len(parts.info.classes), seed=0)
+    network.load_state_dict({name: value.cpu() for name, value in run.model.state_dict().items()})
+    return Classifier(network, _content(parts), inputs, run.config.image_size).eval()
+
+
+def _content(parts: Parts) -> dict[str, Any]:
+    """Return what the table [inputs] holds beside the columns of a table."""
+    info = parts.info
+    return {
         "kind": info.kind,
         "shape": list(info.input_shape),
         "classes": list(info.classes),
@@ -122,7 +133,13 @@ def _inputs(parts: Parts) -> str:
         "mean": parts.mean.tolist(),
         "std": parts.std.tolist(),
         **InputFormat.of(info, parts.encoding).to_dict(),
-    }.items():
+    }
+
+
+def _inputs(parts: Parts) -> str:
+    table = tomlkit.table()
+    table.comment("what the network takes: (x / scale - mean) / std")
+    for key, value in _content(parts).items():
         table.add(key, value)
     if "image_fit" in table:
         table["image_fit"].comment("image files of another size: exact = refused, crop = cropped and scaled")
@@ -169,7 +186,21 @@ def load_model_folder(folder: str | Path) -> Classifier:
             f"{path / WEIGHTS}: must be the weights of {config.summary()}, got others or a damaged file "
             f"({reason}). Train it again."
         ) from error
+    classifier.metrics = _read_metrics(path / METRICS)
     return classifier.eval()
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """Return the scores of a model folder; empty for one without. Raises: DocumentError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DocumentError(f"{path}: must be JSON, got a damaged file ({error}). Train it again.") from error
+    if not isinstance(content, dict):
+        raise DocumentError(f"{path}: must be a JSON object, got {type(content).__name__}. Train it again.")
+    return content
 
 
 def curves(trained: Trained) -> dict[str, list[float]]:

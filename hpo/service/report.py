@@ -2,13 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import plotly.graph_objects as go
 
 from hpo import files
-from hpo.results import report
+from hpo.config import metric_label
+from hpo.constraints import COST_NAMES
+from hpo.errors import StudyError
+from hpo.results import charts, report
 from hpo.service.next_steps import next_commands
 from hpo.store import queries
+from hpo.store.database import trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
+
+FigureName = Literal["history", "importances", "parallel", "curves", "pareto"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,28 @@ class ReportFile:
     path: Path
     size: int
     """Characters of the page."""
+
+
+def study_figure(store: Store, study: StudyRecord, name: FigureName) -> go.Figure:
+    """Return a figure of a study. Raises: StudyError if its trials are too few, or lack a second objective."""
+    with store.read() as connection:
+        everything = trial_rows.load_trials(connection, study.study_id)
+        front = queries.front(connection, study.study_id)
+        baseline = queries.baseline_trial(connection, study.study_id)
+    trials, metric = charts.searched_trials(everything), metric_label(study.metric)
+    match name:
+        case "history":
+            return charts.history_figure(trials, metric, baseline=None if baseline is None else baseline.value)
+        case "importances":
+            return charts.importances_figure(trials)
+        case "parallel":
+            return charts.parallel_figure(trials, metric)
+        case "curves":
+            return charts.curves_figure(trials, metric)
+        case "pareto":
+            if study.recipe.cost is None:
+                raise StudyError(f'Study "{study.name}": a Pareto front needs two objectives, got one.')
+            return charts.pareto_figure(everything, front, metric=metric, cost=COST_NAMES[study.recipe.cost])
 
 
 def report_html(store: Store, study: StudyRecord) -> str:
