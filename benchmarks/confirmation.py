@@ -28,10 +28,10 @@ from hpo.recipe import Budget
 from hpo.results import confirmation, retrain, test_evaluation
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.worker import make_engine, work
-from hpo.search.samplers import derived_seed
 from hpo.store import studies
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
+from hpo.strategy.samplers import derived_seed
 
 
 def whole_study(job: tuple[str, int, int]) -> dict[str, Any]:

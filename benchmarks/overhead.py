@@ -29,10 +29,10 @@ from hpo.runner.loop import Loop
 from hpo.runner.session import Session
 from hpo.runner.trial_plots import TrialPlotter, Validation
 from hpo.runner.worker import make_engine
-from hpo.search.study_search import StudySearch
 from hpo.store import studies
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
+from hpo.strategy.study_search import StudySearch
 from hpo.training.simulated import SimulatedEngine
 
 

@@ -31,11 +31,11 @@ from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results.intervals import mean_interval
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.worker import work
-from hpo.search.samplers import derived_seed
 from hpo.space import SearchSpace
 from hpo.store import queries, studies
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
+from hpo.strategy.samplers import derived_seed
 from hpo.training.dataset import standardized
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault

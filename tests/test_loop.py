@@ -13,9 +13,9 @@ from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
-from hpo.search.samplers import derived_seed
 from hpo.store import queries, studies
 from hpo.store.database.connect import Store
+from hpo.strategy.samplers import derived_seed
 from hpo.training import checkpoints
 from hpo.training.engine import EpochResult, Fault
 from hpo.training.simulated import SimulatedEngine, accuracy

@@ -81,7 +81,7 @@ def test_points_of_a_sequence_follow_from_the_number_alone() -> None:
 def test_importing_the_search_changes_no_logging_of_optuna() -> None:
     code = (
         "import optuna, warnings; before = optuna.logging.get_verbosity(), len(warnings.filters)\n"
-        "import hpo.runner.worker, hpo.search.study_search, hpo.dashboard.storage\n"
+        "import hpo.runner.worker, hpo.strategy.study_search, hpo.dashboard.storage\n"
         "print(before[0] == optuna.logging.get_verbosity())\n"
         "print(any(f[2] is optuna.exceptions.ExperimentalWarning for f in warnings.filters))\n"
         "hpo.optuna_compat.silence(); print(optuna.logging.get_verbosity() == optuna.logging.ERROR)"

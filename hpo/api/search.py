@@ -14,6 +14,7 @@ from hpo.service.data import OwnData, own_data
 from hpo.service.stores import open_store
 from hpo.service.trust import allow_code
 from hpo.store.database.url import configured
+from hpo.store.record import State
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,9 +163,9 @@ def studies(storage: str | None = None) -> "pd.DataFrame":
         {
             "study": view.name,
             "finished": view.finished,
-            "complete": view.counts["COMPLETE"],
-            "pruned": view.counts["PRUNED"],
-            "failed": view.counts["FAIL"],
+            "complete": view.counts[State.COMPLETE],
+            "pruned": view.counts[State.PRUNED],
+            "failed": view.counts[State.FAIL],
             "best": view.best_value,
             "over": view.over is not None,
         }

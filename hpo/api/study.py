@@ -15,6 +15,7 @@ from hpo.service import stores
 from hpo.service.create import open_existing
 from hpo.service.search import RunOutcome, devices_for, run_in_process, run_workers
 from hpo.store.database.url import complete
+from hpo.store.record import State
 from hpo.store.studies import load_study
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from hpo.results.model_folder import Classifier
     from hpo.service.report import FigureName
     from hpo.store.database.connect import Store
-    from hpo.store.queries import StudyView
     from hpo.store.studies import StudyRecord
+    from hpo.store.views import StudyView
 
 FORMATS = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".py": "script"}
 """Formats of an export by the file's suffix."""
@@ -344,8 +345,8 @@ class Study:
             baseline = queries.baseline_trial(connection, study_id)
         total = f" of {status.budget.trials}" if status.budget is not None else ""
         lines = [
-            f"{status.finished}{total} trials finished, {status.counts['PRUNED']} of them pruned; "
-            f"{status.counts['FAIL']} failed." + ("" if status.over is None else f" Over: {status.over.reason}."),
+            f"{status.finished}{total} trials finished, {status.counts[State.PRUNED]} of them pruned; "
+            f"{status.counts[State.FAIL]} failed." + ("" if status.over is None else f" Over: {status.over.reason}."),
             f"Confirmed: trial {confirmation.winner} is {confirmation.verdict}."
             if confirmation is not None
             else "Not confirmed yet: study.confirm()",
@@ -353,5 +354,5 @@ class Study:
         table = table_of([Trial.of(view) for view in best], cost=self._record.recipe.cost is not None)
         columns = [name for name in ("number", "value", "cost", "epochs", "seconds", "configuration") if name in table]
         value = None if baseline is None else baseline.value
-        picture = display.best_so_far(history, value, str(status.metric))
+        picture = display.best_so_far(history, value, status.metric_label)
         return display.page(f"Study {self.name}", lines, table[columns], picture)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hpo.config import TrialConfig
-    from hpo.store.queries import TrialView
+    from hpo.store.views import TrialView
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,19 @@ class Trial:
     @staticmethod
     def of(view: "TrialView") -> "Trial":
         """Return a trial as it was read from a store."""
-        from hpo.config import TrialConfig
-
-        attrs = view.attrs
-        config = attrs.get("config")
+        attributes = view.attributes
         return Trial(
             number=view.number,
-            state=view.state,
+            state=str(view.state),
             value=view.value,
-            config=None if config is None else TrialConfig.from_dict(config, f"trial {view.number}: config"),
+            config=None if attributes.config is None else view.config,
             params=view.params,
             curve=view.curve,
             cost=view.cost,
-            epochs=attrs.get("epochs"),
-            seconds=attrs.get("seconds"),
-            parameters=attrs.get("parameters"),
-            baseline=attrs.get("baseline"),
+            epochs=attributes.epochs,
+            seconds=attributes.seconds,
+            parameters=attributes.parameters,
+            baseline=attributes.baseline,
         )
 
     def __repr__(self) -> str:

@@ -17,7 +17,6 @@ from hpo.constraints import Constraints
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Fidelity, Pruner, Sampler
 from hpo.results.intervals import Interval, anova_differs, dunnett_intervals, mean_interval, prediction_interval
-from hpo.search.samplers import derived_seed
 from hpo.store import queries, studies
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.conditions import count, is_of
@@ -26,6 +25,7 @@ from hpo.store.database.study_rows import load_attributes
 from hpo.store.record import FINISHED, UNFINISHED, Repeat, State, StudyAttributes, TrialAttributes
 from hpo.store.studies import StudyRecord
 from hpo.store.views import TrialView
+from hpo.strategy.samplers import derived_seed
 
 SUFFIX = "-confirm"
 

@@ -15,8 +15,6 @@ from sqlalchemy.engine import Connection
 from hpo.config import WORST, TrialConfig
 from hpo.constraints import Costs
 from hpo.optuna_compat import trial_id as id_of_trial
-from hpo.search.cached_storage import CachedStorage, awaits_verdict, is_infeasible
-from hpo.search.study_search import StudySearch
 from hpo.store import studies
 from hpo.store.attributes import Entry
 from hpo.store.database import trial_rows
@@ -28,6 +26,8 @@ from hpo.store.leases.outbox import Outbox, WorkerLost
 from hpo.store.leases.stopping import StopReason
 from hpo.store.record import Failure, State, TrialAttributes
 from hpo.store.studies import StudyRecord
+from hpo.strategy.cached_storage import CachedStorage, awaits_verdict, is_infeasible
+from hpo.strategy.study_search import StudySearch
 
 T = TypeVar("T")
 

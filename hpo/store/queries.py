@@ -97,8 +97,8 @@ def front(connection: Connection, study_id: int) -> list[TrialView]:
 def all_trials(connection: Connection, study_id: int) -> list[TrialView]:
     """Return all trials of a study, in the order of their numbers."""
     columns = schema.trials.c
-    query = sa.select(columns.trial_id).where(columns.study_id == study_id)
-    return _views(connection, list(connection.execute(query.order_by(columns.number)).scalars()))
+    query = sa.select(columns.trial_id).where(columns.study_id == study_id).order_by(columns.number)
+    return trials(connection, connection.execute(query).scalars())
 
 
 def running_trials(connection: Connection, study_id: int) -> list[TrialView]:

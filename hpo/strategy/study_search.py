@@ -15,13 +15,13 @@ from hpo.config import TrialConfig
 from hpo.optuna_compat import forget_cached_trials
 from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.recipe import StudyRecipe
-from hpo.search.cached_storage import CachedStorage
-from hpo.search.grid_sampler import GridSampler
-from hpo.search.pareto_pruning import ParetoStorage
-from hpo.search.pruners import make_pruner
-from hpo.search.samplers import derived_seed, make_sampler
 from hpo.space import SearchSpace
 from hpo.store.record import TrialAttributes
+from hpo.strategy.cached_storage import CachedStorage
+from hpo.strategy.grid_sampler import GridSampler
+from hpo.strategy.pareto_pruning import ParetoStorage
+from hpo.strategy.pruners import make_pruner
+from hpo.strategy.samplers import derived_seed, make_sampler
 
 ATTEMPTS = 20
 """How often a sampler is asked for something new; then a duplicate is trained, on a seed of its own."""

@@ -12,8 +12,8 @@ from typing import Any
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.search.cached_storage import CachedStorage
 from hpo.store.record import TrialAttributes
+from hpo.strategy.cached_storage import CachedStorage
 
 
 class ParetoStorage:

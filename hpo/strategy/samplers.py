@@ -6,8 +6,8 @@ from optuna import samplers
 
 from hpo.optuna_compat import NumberedQMCSampler, forget_fitted_models, seed_sampler
 from hpo.recipe import Sampler
-from hpo.search.grid_sampler import GridSampler
 from hpo.space import SearchSpace
+from hpo.strategy.grid_sampler import GridSampler
 
 
 def derived_seed(seed: int, purpose: str, number: int) -> int:
