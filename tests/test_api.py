@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ import pytest
 import hpo
 from hpo import errors
 from hpo.config import TrialConfig
+from hpo.store.record import State
 
-SMALL = {"epochs": 3, "pruner": {"name": "none"}}
+SMALL: dict[str, Any] = {"epochs": 3, "pruner": {"name": "none"}}
 """A recipe whose trials take a fraction of a second on digits."""
 
 
@@ -147,7 +149,7 @@ def test_texts_from_a_store_are_escaped_in_a_notebook() -> None:
     assert "<script>" not in study._repr_html_()
 
 
-def _space() -> dict[str, object]:
+def _space() -> dict[str, Any]:
     return {
         "data": "digits",
         "epochs": 3,
@@ -191,7 +193,12 @@ def test_arrays_with_any_labels_and_images_of_both_layouts() -> None:
     images = rng.integers(0, 256, size=(60, 8, 10, 3), dtype=np.uint8)
     images[::2, :4] = 0
     labels = np.where(np.arange(60) % 2, "bright", "dark")
-    options = {"trials": 1, "recipe": {"epochs": 1, "pruner": {"name": "none"}}, "workers": 0, "progress": False}
+    options: dict[str, Any] = {
+        "trials": 1,
+        "recipe": {"epochs": 1, "pruner": {"name": "none"}},
+        "workers": 0,
+        "progress": False,
+    }
     space = _space() | {"batch_size": 16, "epochs": 1}
     del space["data"]
     study = hpo.search(space, study="pictures", data=(images, labels), **options)
@@ -296,7 +303,7 @@ def test_an_interrupt_releases_the_trials(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert out == "interrupted\n"
     status = hpo.open("ann_digits").status
-    assert status.counts["RUNNING"] == 0 and not status.workers and 2 <= status.finished < 200
+    assert status.counts[State.RUNNING] == 0 and not status.workers and 2 <= status.finished < 200
 
 
 def test_a_study_is_renamed_copied_deleted_with_its_files(study: hpo.Study) -> None:

@@ -1,5 +1,6 @@
 """`SearchClassifier` as a scikit-learn estimator: scikit-learn's own checks, pipelines, folds, clones."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import hpo
 from hpo import errors
+from hpo.store.record import State
 
 SPACE: dict[str, Any] = {
     "epochs": 20,
@@ -29,7 +31,8 @@ EXPECTED_FAILURES: dict[str, str] = {}
 
 
 def quick(**changes: Any) -> hpo.SearchClassifier:
-    return hpo.SearchClassifier(**({"space": SPACE, "trials": 1, "workers": 0} | changes))
+    options: dict[str, Any] = {"space": SPACE, "trials": 1, "workers": 0}
+    return hpo.SearchClassifier(**(options | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@parametrize_with_checks([quick()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
+@parametrize_with_checks([quick()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES)  # type: ignore[untyped-decorator]
 def test_scikit_learn_checks(estimator: hpo.SearchClassifier, check: Any) -> None:
     check(estimator)
 
@@ -60,24 +63,22 @@ def test_a_fit_that_has_ended_is_not_searched_again() -> None:
 
 
 def test_an_interrupted_fit_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpo.service import search
-
     x, y = load_wine(return_X_y=True)
-    join, calls = search.threading.Thread.join, []
+    join = threading.Thread.join
+    interrupts = iter([KeyboardInterrupt])
 
-    def interrupted(thread: Any, timeout: float | None = None) -> None:
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
         join(thread, timeout)
-        if thread.name == "hpo-worker" and not calls:
-            calls.append(True)
-            raise KeyboardInterrupt
+        if thread.name == "hpo-worker" and (interrupt := next(interrupts, None)):
+            raise interrupt
 
-    monkeypatch.setattr(search.threading.Thread, "join", interrupted)
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
     classifier = quick(trials=30)
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(x, y)
     [name] = hpo.studies()["study"]
     status = hpo.open(name).status
-    assert status.finished < 30 and status.counts["RUNNING"] == 0
+    assert status.finished < 30 and status.counts[State.RUNNING] == 0
     classifier.set_params(trials=status.finished + 1).fit(x, y)
     assert classifier.study_.name == name and classifier.study_.status.finished == status.finished + 1
 
@@ -129,4 +130,4 @@ def test_bad_input_is_one_line() -> None:
 def test_a_frame_with_a_missing_label_is_refused() -> None:
     frame = pd.DataFrame({"a": np.arange(6.0)})
     with pytest.raises(ValueError, match=r"missing|NaN"):
-        quick().fit(frame, [0, 1, None, 1, 0, 1])
+        quick().fit(frame, np.array([0, 1, None, 1, 0, 1]))

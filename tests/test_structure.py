@@ -16,7 +16,7 @@ LONG_MODULES: set[str] = {
 LARGE_CLASSES: set[str] = {
     "hpo/runner/loop.py: Loop",
     "hpo/runner/session.py: Session",
-    "hpo/search/cached_storage.py: CachedStorage",
+    "hpo/strategy/cached_storage.py: CachedStorage",
     "hpo/training/run.py: Run",
 }
 """`CachedStorage` implements a whole storage interface of Optuna. The others are not divided yet."""
