@@ -37,7 +37,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def wines() -> pd.DataFrame:
     from sklearn.datasets import load_wine
 
-    frame = load_wine(as_frame=True).frame.rename(columns={"target": "grower"})
+    frame: pd.DataFrame = load_wine(as_frame=True).frame.rename(columns={"target": "grower"})
     frame["closure"] = np.where(frame["proline"] > 700, "cork", "screw cap")
     frame.loc[frame.index[::9], "ash"] = np.nan
     return frame
@@ -130,7 +130,7 @@ def test_two_objectives_have_a_front() -> None:
     study = hpo.search(
         "ann_digits", trials=4, recipe=SMALL, objective=("accuracy", "parameters"), workers=0, progress=False
     )
-    costs = [trial.cost for trial in study.front]
+    costs = [trial.cost or 0.0 for trial in study.front]
     assert costs == sorted(costs, reverse=True) and "cost" in study.trials
     assert study.plot_pareto().data
 
