@@ -1,4 +1,4 @@
-"""What an untrained network costs, and what a space allows of it: judged before anything is trained."""
+"""Costs of untrained networks, and the limits that a space sets; they are checked before anything is trained."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from hpo.documents import Section
 
 Cost = Literal["parameters", "memory_mb", "latency_ms"]
-"""The cheap ones to find out come first."""
+"""Costs in the order in which they are computed: the fast ones first."""
 UNITS: dict[Cost, str] = {"parameters": "parameters", "memory_mb": "MB of training memory", "latency_ms": "ms per row"}
 COST_NAMES: dict[Cost, str] = {
     "parameters": "parameters",
@@ -18,12 +18,12 @@ Costs = dict[Cost, float]
 
 
 def shown(name: Cost, cost: float) -> str:
-    """Return a cost as people read it."""
+    """Return a cost to display."""
     return f"{cost:,.0f}" if name == "parameters" else f"{cost:.3g}"
 
 
 class Constraints(Section):
-    """Configurations that break one of these are never trained and cost no budget; the sampler learns of them."""
+    """Limits of configurations. One that exceeds a limit is not trained and uses no budget; the sampler learns it."""
 
     max_parameters: Annotated[int, Field(ge=1)] | None = None
     """Trainable parameters."""
@@ -34,7 +34,7 @@ class Constraints(Section):
 
     @property
     def limits(self) -> Costs:
-        """The limits that are set, by what they limit."""
+        """The limits that are set, by cost."""
         given: dict[Cost, float | None] = {
             "parameters": self.max_parameters,
             "memory_mb": self.max_memory_mb,
@@ -43,14 +43,14 @@ class Constraints(Section):
         return {name: limit for name, limit in given.items() if limit is not None}
 
     def broken(self, costs: Costs) -> str:
-        """Say in words which limits known costs break; empty if none."""
-        found = []
+        """Return which limits are exceeded by known costs, in words; empty if none is."""
+        excesses = []
         for name, limit in self.limits.items():
             cost = costs.get(name, 0.0)
             if cost > limit:
-                found.append(f"{shown(name, cost)} {UNITS[name]}, max_{name} is {limit:,g}")
-        return "; ".join(found)
+                excesses.append(f"{shown(name, cost)} {UNITS[name]}, max_{name} is {limit:,g}")
+        return "; ".join(excesses)
 
     def excess(self, costs: Costs) -> Costs:
-        """Return by how much of itself each limit is exceeded; <= 0 where it is kept, 0 where nothing is known."""
+        """Return the relative excess over each limit: <= 0 where the limit is kept, 0 where the cost is not known."""
         return {name: costs[name] / limit - 1 if name in costs else 0.0 for name, limit in self.limits.items()}

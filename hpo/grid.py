@@ -1,4 +1,4 @@
-"""A space as a grid: all configurations that its walk can lead to, one leaf of the walk's tree each."""
+"""A space as a grid: all configurations that its walk can give, each a leaf of the tree of choices."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,25 +7,25 @@ from hpo.errors import HpoError, UsageError
 from hpo.space import SearchSpace
 
 MAX_SIZE = 20_000
-"""A grid larger than this is refused: nobody trains so many, and each worker would have to list them first."""
+"""Largest size of a grid: more could not be trained, and each worker would have to list them first."""
 
 
 class _Enumerator:
-    """A suggester that, walk after walk, takes every path once: the last choice of a path changes first."""
+    """A suggester that takes every path of the tree once, one per walk; the last choice of a path changes first."""
 
     def __init__(self) -> None:
         self._path: list[list[int]] = []
-        """Of each choice on the path: which option was taken, and how many there are."""
+        """For each choice on the path, the index of the option taken, and the number of options."""
         self._at = 0
         self.drawn: dict[str, Any] = {}
         self.continuous: str | None = None
-        """A parameter with more values than can be listed; walks end where they meet it."""
+        """Name of a parameter with infinitely many values, at which the walk stopped."""
 
     def begin(self) -> None:
         self._at, self.drawn = 0, {}
 
     def advance(self) -> bool:
-        """Move to the next path; say whether there is one."""
+        """Move to the next path; return whether there is one."""
         while self._path and self._path[-1][0] + 1 == self._path[-1][1]:
             self._path.pop()
         if self._path:
@@ -81,17 +81,17 @@ def leaves(space: SearchSpace) -> Iterator[dict[str, Any]]:
 
 def grid(space: SearchSpace) -> list[dict[str, Any]]:
     """Return the draws of every configuration of a space. Raises: UsageError if they are too many or not countable."""
-    found = []
+    draws = []
     for leaf in leaves(space):
-        found.append(leaf)
-        if len(found) > MAX_SIZE:
+        draws.append(leaf)
+        if len(draws) > MAX_SIZE:
             raise UsageError(
                 f"sampler.name: grid must have at most {MAX_SIZE:,} configurations, got more. "
                 "Take larger steps or fewer choices, or another sampler."
             )
-    return found
+    return draws
 
 
 def key_of(draws: dict[str, Any]) -> frozenset[tuple[str, Any]]:
-    """Return what two draws of one configuration have in common, however their numbers were computed."""
+    """Return a key that is equal for equal draws, also if rounding makes their numbers differ slightly."""
     return frozenset((name, float(f"{v:.10g}") if isinstance(v, float) else v) for name, v in draws.items())

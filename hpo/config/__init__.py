@@ -1,7 +1,7 @@
 """A training run as plain, frozen data.
 
-A config is what a space draws, what the store keeps on each trial, what an exported file holds and the only
-thing that training knows. Kinds of optimizer, schedule and network are told apart by `name` or `family`.
+A config is drawn from a space, stored with each trial, and written by an export; training knows nothing else. The field
+`name` of an optimizer or schedule, and `family` of a network, says which kind it is.
 """
 
 from hpo.config.augment import Augment
@@ -20,7 +20,7 @@ from hpo.config.schedules import (
     WarmupCosine,
 )
 from hpo.config.source import DataSource, OwnData, Split
-from hpo.config.trial import FORMAT, ClassWeight, Precision, TrialConfig, own_fields
+from hpo.config.trial import FORMAT, ClassWeight, Precision, TrialConfig, hyperparameters_of
 
 __all__ = [
     "CNN",
@@ -61,6 +61,6 @@ __all__ = [
     "WarmupCosine",
     "check_fits",
     "format_difference",
+    "hyperparameters_of",
     "metric_label",
-    "own_fields",
 ]

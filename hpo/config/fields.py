@@ -1,4 +1,4 @@
-"""What the fields of a config may hold."""
+"""Types of the fields of configs."""
 
 from typing import Annotated
 
@@ -12,4 +12,4 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 STRICT = ConfigDict(extra="forbid")
 FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-"""Within a space a document has become Python's types already, and strictness takes no list for a tuple."""
+"""Accepts a list for a tuple, which strict validation does not do for values that are Python objects already."""

@@ -1,4 +1,4 @@
-"""Networks: their shape, not their weights."""
+"""Configs of networks: their structure, not their weights."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ Norm = Literal["none", "batch", "layer"]
 Pool = Literal["max", "avg", "none"]
 Head = Literal["average", "flatten"]
 Init = Literal["default", "xavier", "kaiming", "orthogonal"]
-"""torch's own; Xavier's uniform, He's normal ("kaiming") and orthogonal weights, with biases 0."""
+"""Initial weights: torch's default; Xavier uniform, Kaiming (He) normal or orthogonal, with biases 0."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class MLP:
     __pydantic_config__ = STRICT
     widths: tuple[Count, ...]
     dropout: tuple[Rate, ...]
-    """One rate per hidden layer."""
+    """One dropout rate per hidden layer."""
     activation: Activation = "relu"
     norm: Norm = "none"
     residual: bool = False
@@ -35,7 +35,7 @@ class MLP:
         _one_per_layer("layer", widths=self.widths, dropout=self.dropout)
 
     def summary(self) -> str:
-        """Return the network in a few words."""
+        """Return a description in a few words."""
         return _words(f"MLP {'-'.join(map(str, self.widths))}", self)
 
 
@@ -46,17 +46,17 @@ class CNN:
     __pydantic_config__ = STRICT
     channels: tuple[Count, ...]
     dropout: tuple[Rate, ...]
-    """One rate per stage, for whole channels."""
+    """One dropout rate per stage, for whole channels."""
     convs: tuple[Count, ...] = ()
-    """Convolutions of each stage, each followed by norm and activation; empty for one each."""
+    """Number of convolutions per stage, each followed by norm and activation; empty for one per stage."""
     pool: tuple[Pool, ...] = ()
-    """How each stage halves the image, if it does; empty for max pooling in each."""
+    """Kind of pooling by 2 at the end of each stage, or "none"; empty for max pooling in each stage."""
     kernel: Annotated[int, Field(ge=1)] = 3
-    """Odd; padded so that a convolution keeps the image's size."""
+    """Width and height of the convolutions, odd; padding keeps the size of the image."""
     head: Head = "average"
-    """How the last stage becomes features: averages over the image, or everything flattened."""
+    """How the last stage is turned into features: averages over the image, or all values, flattened."""
     head_size: Count = 1
-    """Width and height of what adaptive average pooling leaves, for the head `average`."""
+    """Width and height of the output of adaptive average pooling, with the head `average`."""
     head_width: Annotated[int, Field(ge=0)] = 0
     """Width of a dense layer before the output; 0 for none."""
     head_dropout: Rate = 0.0
@@ -77,11 +77,11 @@ class CNN:
 
     @property
     def halvings(self) -> int:
-        """How often the image is halved."""
+        """Number of stages that halve the image."""
         return sum(pool != "none" for pool in self.pool)
 
     def summary(self) -> str:
-        """Return the network in a few words."""
+        """Return a description in a few words."""
         convs = f" x{'/'.join(str(count) for count in dict.fromkeys(self.convs))}" if max(self.convs) > 1 else ""
         return _words(f"CNN {'-'.join(map(str, self.channels))}{convs}", self)
 
@@ -107,18 +107,18 @@ def _one_per_layer(what: str, **lists: tuple[Any, ...]) -> None:
 
 @dataclass(frozen=True)
 class PythonNetwork:
-    """A network of the user's own: a function of (params, input_shape, classes) that returns an `nn.Module`."""
+    """A network by the user's code: a function of (params, input_shape, classes) that returns an `nn.Module`."""
 
     __pydantic_config__ = STRICT
     python: str
-    """FILE.py:FUNCTION; the file counts by its content."""
+    """FILE.py:FUNCTION; the file is identified by its content."""
     digest: str
     """SHA-256 of the file."""
     params: dict[str, bool | int | float | str]
     family: Literal["python"] = "python"
 
     def summary(self) -> str:
-        """Return the network in a few words."""
+        """Return a description in a few words."""
         shown = {k: f"{value:.3g}" if isinstance(value, float) else value for k, value in self.params.items()}
         return " ".join([self.python, *(f"{name}={value}" for name, value in shown.items())])
 
@@ -127,7 +127,7 @@ Network = MLP | CNN | PythonNetwork
 
 
 def check_fits(network: Network, input_shape: tuple[int, ...]) -> None:
-    """Refuse a CNN for tables or for images too small for its depth. Raises: ModelError."""
+    """Check that a network can take inputs of a shape: a CNN needs images of sufficient size. Raises: ModelError."""
     if not isinstance(network, CNN):
         return
     if len(input_shape) != 3:

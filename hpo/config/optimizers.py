@@ -18,7 +18,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class SGDMomentum:
-    """Stochastic gradient descent with momentum, of Nesterov's kind if so told."""
+    """Stochastic gradient descent with momentum, or with Nesterov momentum."""
 
     __pydantic_config__ = STRICT
     lr: Positive

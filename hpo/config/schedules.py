@@ -1,4 +1,4 @@
-"""Learning-rate schedules with their numbers; `hpo.training.schedules` says what they make of a step."""
+"""Configs of learning-rate schedules; `hpo.training.schedules` computes the learning rate of a step from them."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from hpo.config.fields import STRICT, Count, Rate, Share
 
 @dataclass(frozen=True)
 class Constant:
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     __pydantic_config__ = STRICT
     name: Literal["none"] = "none"
@@ -18,7 +18,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """The learning rate falls along half a cosine to `floor` times itself at the last step."""
+    """The learning rate falls along half a cosine, from lr to `floor` * lr."""
 
     __pydantic_config__ = STRICT
     floor: Rate = 0.0
@@ -27,9 +27,9 @@ class Cosine:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """From lr/25 up to lr during the first `warmup` part of all steps, then down to almost zero.
+    """The learning rate rises from lr / 25 to lr in the first `warmup` share of all steps, then falls to almost zero.
 
-    Both ways along half a cosine; 25 and the final 1e-4 of the start are those of torch's OneCycleLR.
+    Both follow half a cosine; the factors 1 / 25, and 1e-4 of the start for the end, are those of torch's OneCycleLR.
     """
 
     __pydantic_config__ = STRICT
@@ -39,7 +39,7 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class StepDecay:
-    """The training is cut into `parts` equal stretches; after each the learning rate is multiplied by `gamma`."""
+    """The training has `parts` equal parts; after each, the learning rate is multiplied by `gamma`."""
 
     __pydantic_config__ = STRICT
     parts: Annotated[int, Field(ge=2)] = 3
@@ -49,7 +49,7 @@ class StepDecay:
 
 @dataclass(frozen=True)
 class Exponential:
-    """The learning rate falls by the same factor at each step, to `final` times itself at the last one."""
+    """The learning rate falls by the same factor at each step, from lr to `final` * lr at the last step."""
 
     __pydantic_config__ = STRICT
     final: Share = 0.01
@@ -58,7 +58,7 @@ class Exponential:
 
 @dataclass(frozen=True)
 class WarmupCosine:
-    """Linearly up during the first `warmup` part of all steps, then down along half a cosine to zero."""
+    """The learning rate rises linearly in the first `warmup` share of the steps, then falls along half a cosine to 0."""
 
     __pydantic_config__ = STRICT
     warmup: Share = 0.05

@@ -1,4 +1,4 @@
-"""`TrialConfig`: one training run described completely, so that the description alone can repeat it."""
+"""`TrialConfig`: the complete description of one training run, sufficient to repeat it."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ ClassWeight = Literal["none", "balanced"]
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """A complete training run: data, split, network, optimizer, schedule, and the seed all chance follows."""
+    """A complete training run: data, split, network, optimizer, schedule, and the seed of all random numbers."""
 
     __pydantic_config__ = STRICT
     data: DataSource
@@ -33,31 +33,31 @@ class TrialConfig:
     batch_size: Count
     epochs: Count
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Initial weights, data order and dropout follow from it."""
+    """Seed of the initial weights, the order of the rows, dropout and augmentation."""
     schedule: Annotated[Schedule, Field(discriminator="name")] = field(default_factory=Constant)
     split: Split = field(default_factory=Split)
     metric: Metric = "accuracy"
-    """What is looked at on the validation rows: by patience, best weights and the search."""
+    """Metric on the validation rows, used by patience, best weights and the search."""
     class_weight: ClassWeight = "none"
-    """`balanced` weighs each row's loss by rows / (classes * rows of its class), as scikit-learn does."""
+    """`balanced` weights the loss of each row by rows / (classes * rows of its class), as in scikit-learn."""
     augment: Augment = field(default_factory=Augment)
     data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of the training rows that is trained on: stratified, by the split's seed."""
+    """Share of the training rows that is used: a stratified subset, by the split's seed."""
     image_size: Count | None = None
-    """Width and height that images are scaled to; None leaves them."""
+    """Width and height that images are scaled to; None for their original size."""
     label_smoothing: Rate = 0.0
-    """Share of the target that is spread over all classes."""
+    """Share of the target that is distributed over all classes."""
     clip_norm: Positive | None = None
     """The gradient is scaled down to this norm where it is larger."""
     patience: Count | None = None
-    """Training ends when the metric has not improved for so many epochs; None for all epochs."""
+    """Training ends when the metric has not improved for this number of epochs; None to train all epochs."""
     best_weights: bool = False
-    """At the end the network takes the weights of its best epoch; else it keeps those of the last."""
+    """Whether training ends with the weights of the best epoch instead of those of the last."""
     accumulation: Count = 1
-    """Parts that a batch is trained in, one after another: the same batch size in less memory. Batch norm sees
-    the parts."""
+    """Number of parts in which the gradient of a batch is computed, to use less memory. Batch norm uses the statistics
+    of each part."""
     precision: Precision = "auto"
-    """`auto` takes bf16 autocast where the device is faster with it, by a rule that depends on shapes only."""
+    """`auto` is bf16 autocast where it is faster on the device, by a rule that depends on shapes only."""
     format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,16 +66,16 @@ class TrialConfig:
 
     @staticmethod
     def from_dict(content: dict[str, Any], where: str) -> "TrialConfig":
-        """Read what `to_dict` gave. Raises: DocumentError, at `where`, for anything else."""
-        found = content.get("format", FORMAT)
-        if isinstance(found, int) and found > FORMAT:
+        """Return the config that `to_dict` returned. Raises: DocumentError, which names `where`."""
+        version = content.get("format", FORMAT)
+        if isinstance(version, int) and version > FORMAT:
             raise DocumentError(
-                f"{where}: format must be <= {FORMAT}, got {found}. It was made by a newer hpo: upgrade hpo."
+                f"{where}: format must be <= {FORMAT}, got {version}. It was made by a newer hpo: upgrade hpo."
             )
         return documents.check(TrialConfig, content, where)
 
     def summary(self) -> str:
-        """Return the run in one line for people."""
+        """Return a description in one line, to display."""
         optimizer = self.optimizer
         kinds = [f"{name} {value:g}" for name, value in asdict(self.augment).items() if value]
         parts = [
@@ -95,7 +95,7 @@ class TrialConfig:
         return ", ".join(part for part in parts if part)
 
     def input_shape(self, of_data: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of what the network takes, given that of the data."""
+        """Return the shape of the network's input, given that of the data."""
         if self.image_size is None or len(of_data) != 3:
             return of_data
         return (of_data[0], self.image_size, self.image_size)
@@ -105,6 +105,6 @@ class TrialConfig:
         return replace(self, seed=seed)
 
 
-def own_fields(kind: type[Optimizer] | type[Schedule]) -> list[str]:
+def hyperparameters_of(kind: type[Optimizer] | type[Schedule]) -> list[str]:
     """Return the names of the hyperparameters that an optimizer or schedule has."""
     return [f.name for f in fields(kind) if f.name != "name"]
