@@ -23,8 +23,8 @@ import torch
 
 from hpo import data, space
 from hpo.cli.prepare import own_data
-from hpo.ranges import FixedSuggester
 from hpo.results.export import Export, read_config, to_toml
+from hpo.suggesters import FixedSuggester
 
 SEEDS = 3
 

@@ -187,7 +187,7 @@ def _default(source: str) -> str:
 
 def _kind(module: ModuleType, annotation: str) -> str:
     annotation = annotation.removesuffix(" | None")
-    chosen = re.fullmatch(r"one_of\((\w+)\)", annotation)
+    chosen = re.fullmatch(r"Field\[(\w+)\]", annotation)
     if chosen:
         return ", ".join(map(str, get_args(getattr(module, chosen[1])))) + "; or choices"
     literal = getattr(module, annotation, None)

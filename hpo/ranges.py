@@ -1,42 +1,38 @@
-"""What a field of a space may be: a constant, a range, or a list of choices - and how each is drawn."""
+"""The fields of a search space: each is a constant, a range, or a list of choices; and how a field is drawn."""
 
 import math
-import random
-from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeAlias, TypeVar, cast
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+import pydantic
+from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
 from hpo.documents import Section
+from hpo.suggesters import FixedSuggester, Suggester
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Suggester(Protocol):
-    """Whoever chooses values; Optuna's `Trial`, `FixedTrial` and `FrozenTrial` satisfy it as they are."""
+class Range(Section, Generic[T_co]):
+    """Numbers from low to high, both included."""
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float: ...
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+    low: T_co
+    high: T_co
 
 
-class IntRange(Section):
-    """Whole numbers from low to high, both included."""
+class IntRange(Range[int]):
+    """Integers from low to high, both included."""
 
     low: int
     high: int
-    step: Annotated[int, Field(ge=1)] = 1
+    step: Annotated[int, pydantic.Field(ge=1)] = 1
     log: bool = False
     shared: bool = False
     """Drawn once for all layers instead of once per layer."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "IntRange":
-        _check_bounds(self.low, self.high, self.log)
+        _check_bounds(self.low, self.high, log=self.log)
         if self.log and self.step != 1:
             raise ValueError(f"log needs step = 1, got step={self.step}.")
         if (self.high - self.low) % self.step:
@@ -46,19 +42,19 @@ class IntRange(Section):
         return self
 
 
-class FloatRange(Section):
-    """Numbers from low to high, both included; every one, or those a whole number of steps above low."""
+class FloatRange(Range[float]):
+    """Numbers from low to high, both included: all of them, or with `step` its multiples above low."""
 
-    low: Annotated[float, Field(allow_inf_nan=False)]
-    high: Annotated[float, Field(allow_inf_nan=False)]
-    step: Annotated[float, Field(gt=0)] | None = None
+    low: Annotated[float, pydantic.Field(allow_inf_nan=False)]
+    high: Annotated[float, pydantic.Field(allow_inf_nan=False)]
+    step: Annotated[float, pydantic.Field(gt=0)] | None = None
     log: bool = False
     shared: bool = False
     """Drawn once for all layers instead of once per layer."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "FloatRange":
-        _check_bounds(self.low, self.high, self.log)
+        _check_bounds(self.low, self.high, log=self.log)
         if self.step is None:
             return self
         if self.log:
@@ -71,35 +67,34 @@ class FloatRange(Section):
         return self
 
 
-def _check_bounds(low: float, high: float, log: bool) -> None:
+def _check_bounds(low: float, high: float, *, log: bool) -> None:
     if low > high:
         raise ValueError(f"low must be <= high, got low={low}, high={high}.")
     if log and low <= 0:
         raise ValueError(f"log needs low > 0, got low={low}.")
 
 
-class Choices(Section, Generic[T]):
+class Choices(Section, Generic[T_co]):
     """One of a list of values."""
 
-    choices: Annotated[list[T], Field(min_length=1)]
+    choices: Annotated[list[T_co], pydantic.Field(min_length=1)]
     shared: bool = False
     """Drawn once for all layers instead of once per layer."""
 
     @model_validator(mode="after")
-    def _distinct(self) -> "Choices[T]":
+    def _distinct(self) -> "Choices[T_co]":
         if len(set(self.choices)) < len(self.choices):
             raise ValueError(f"choices must differ from one another, got {self.choices}.")
         return self
 
 
 def _form(value: Any) -> str:
+    """Return which form of a field a value has: a table of a document, or one that was read before."""
     if isinstance(value, dict):
         return "choices" if "choices" in value else "range"
-    return {Choices: "choices", IntRange: "range", FloatRange: "range"}.get(_class(value), "constant")
-
-
-def _class(value: Any) -> Any:
-    return Choices if isinstance(value, Choices) else type(value)
+    if isinstance(value, Choices):
+        return "choices"
+    return "range" if isinstance(value, Range) else "constant"
 
 
 _BY_FORM = Discriminator(
@@ -107,16 +102,29 @@ _BY_FORM = Discriminator(
     custom_error_type="no_order",
     custom_error_message="must be a value or { choices = [...] }: it has no order to range over",
 )
+_RANGES: dict[Any, type[Range[Any]]] = {int: IntRange, float: FloatRange}
 
-Integer = Annotated[
-    Annotated[int, Tag("constant")] | Annotated[IntRange, Tag("range")] | Annotated[Choices[int], Tag("choices")],
-    _BY_FORM,
-]
-Number = Annotated[
-    Annotated[float, Tag("constant")] | Annotated[FloatRange, Tag("range")] | Annotated[Choices[float], Tag("choices")],
-    _BY_FORM,
-]
-Flag = Annotated[Annotated[bool, Tag("constant")] | Annotated[Choices[bool], Tag("choices")], _BY_FORM]
+if TYPE_CHECKING:
+    Field: TypeAlias = T | Range[T] | Choices[T]
+else:
+
+    class Field:
+        """`Field[T]`: the type of a field of a space whose values have type T, such as `int` or a `Literal`.
+
+        It is a constant of type T, choices of it, or, for int and float, a range.
+        """
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            """Return the type as pydantic reads it: a union whose form decides."""
+            forms = Annotated[kind, Tag("constant")]
+            if kind in _RANGES:
+                forms = forms | Annotated[_RANGES[kind], Tag("range")]
+            return Annotated[forms | Annotated[Choices[kind], Tag("choices")], _BY_FORM]
+
+
+Integer = Field[int]
+Number = Field[float]
+Flag = Field[bool]
 
 
 def _param_form(value: Any) -> str:
@@ -136,131 +144,57 @@ Param = Annotated[
     | Annotated[Choices[Scalar], Tag("choices")],
     Discriminator(_param_form),
 ]
-"""A field whose meaning only the user's own code knows: whole bounds make a range of whole numbers."""
+"""A parameter of the user's code, of any type. A range with integer bounds and step is a range of integers."""
 
 
-def one_of(values: Any) -> Any:
-    """Return the field type for one of a Literal's values, or a list of them to choose from."""
-    return Annotated[
-        Annotated[values, Tag("constant")] | Annotated[Choices[values], Tag("choices")],
-        _BY_FORM,
-    ]
+def within(low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False) -> AfterValidator:
+    """Return a validator: every value that the field can have is in this interval."""
 
-
-def within(low: float, high: float = float("inf"), *, open_low: bool = False, open_high: bool = False) -> Any:
-    """Return a validator: every value that the field can take lies in this interval."""
-
-    def check(field: Any) -> Any:
+    def check(field: Field[float]) -> Field[float]:
         for value in extremes(field):
             if value < low or value > high or (open_low and value == low) or (open_high and value == high):
                 lower = f"{'>' if open_low else '>='} {low:g}"
-                upper = "" if high == float("inf") else f" and {'<' if open_high else '<='} {high:g}"
+                upper = "" if high == math.inf else f" and {'<' if open_high else '<='} {high:g}"
                 raise ValueError(f"must be {lower}{upper}, got {value:g}.")
         return field
 
     return AfterValidator(check)
 
 
-def values_of(field: Any) -> list[Any]:
-    """Return all values of a constant or list of choices."""
-    return list(field.choices) if isinstance(field, Choices) else [field]
+def values_of(field: Field[T]) -> list[T]:
+    """Return the choices of a field that is no range, or its constant."""
+    return list(field.choices) if isinstance(field, Choices) else [cast(T, field)]
 
 
-def extremes(field: Any) -> list[Any]:
-    """Return values between which everything that the field can be drawn as lies."""
-    if isinstance(field, IntRange | FloatRange):
-        return [field.low, field.high]
-    return values_of(field)
+def extremes(field: Field[T]) -> list[T]:
+    """Return values of a field such that all its values are between the smallest and the largest of them."""
+    return [field.low, field.high] if isinstance(field, Range) else values_of(field)
 
 
-def pick(field: Any, name: str, suggester: Suggester) -> Any:
-    """Draw a field: ranges and choices ask the suggester under this name, a constant is itself."""
+def is_shared(field: Field[T]) -> bool:
+    """Return whether a field is drawn once for all layers."""
+    return isinstance(field, IntRange | FloatRange | Choices) and field.shared
+
+
+def pick(field: Field[T], name: str, suggester: Suggester) -> T:
+    """Return a value of a field: of a range or choices, the suggester's under this name; of a constant, itself."""
+    value: Any = field
     match field:
         case IntRange():
-            return suggester.suggest_int(name, field.low, field.high, step=field.step, log=field.log)
+            value = suggester.suggest_int(name, field.low, field.high, step=field.step, log=field.log)
         case FloatRange(step=None):
-            return suggester.suggest_float(name, field.low, field.high, log=field.log)
+            value = suggester.suggest_float(name, field.low, field.high, log=field.log)
         case FloatRange():
-            # A multiple of 0.05 shall read 0.15, not 0.15000000000000002.
-            return round(suggester.suggest_float(name, field.low, field.high, step=field.step), 10)
+            # Rounded, so that a multiple of 0.05 is 0.15 instead of 0.15000000000000002.
+            value = round(suggester.suggest_float(name, field.low, field.high, step=field.step), 10)
         case Choices():
-            return suggester.suggest_categorical(name, field.choices)
-        case constant:
-            return constant
+            value = suggester.suggest_categorical(name, field.choices)
+    return cast(T, value)
 
 
-class FixedSuggester:
-    """A suggester that gives back named values, each checked against the range it is asked for."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
-        self.used: set[str] = set()
-
-    def _take(self, name: str) -> Any:
-        if name not in self.values:
-            raise ValueError(f"{name}: is required. Add it.")
-        self.used.add(name)
-        return self.values[name]
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        value = self._take(name)
-        if not isinstance(value, int) or not low <= value <= high or (value - low) % step:
-            raise ValueError(f"{name}: must lie in {low}..{high} in steps of {step}, got {value!r}.")
-        return value
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        value = self._take(name)
-        steps = (value - low) / step if step and isinstance(value, int | float) else 0.0
-        if not isinstance(value, int | float) or not low <= value <= high or abs(steps - round(steps)) > 1e-6:
-            in_steps = f" in steps of {step:g}" if step else ""
-            raise ValueError(f"{name}: must lie in {low:g}..{high:g}{in_steps}, got {value!r}.")
-        return float(value)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        value = self._take(name)
-        if value not in choices:
-            raise ValueError(f"{name}: must be one of {list(choices)}, got {value!r}.")
-        return value
-
-
-def allows(field: Any, value: Any) -> bool:
-    """Say whether a field can be drawn as a value."""
+def allows(field: Field[T], value: T) -> bool:
+    """Return whether a field can have a value."""
     try:
         return bool(pick(field, "field", FixedSuggester({"field": value})) == value)
     except ValueError:
         return False
-
-
-class RandomSuggester:
-    """A suggester that draws uniformly (in the logarithm where told so); for examples and checks."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self.drawn: dict[str, Any] = {}
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        if name not in self.drawn:
-            logarithmic = round(math.exp(self._random.uniform(math.log(max(low, 1)), math.log(max(high, 1)))))
-            self.drawn[name] = logarithmic if log else self._random.randrange(low, high + 1, step)
-        value: int = self.drawn[name]
-        return value
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        if name not in self.drawn:
-            if log:
-                self.drawn[name] = math.exp(self._random.uniform(math.log(low), math.log(high)))
-            elif step is not None:
-                self.drawn[name] = low + step * self._random.randint(0, round((high - low) / step))
-            else:
-                self.drawn[name] = self._random.uniform(low, high)
-        value: float = self.drawn[name]
-        return value
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if name not in self.drawn:
-            self.drawn[name] = self._random.choice(choices)
-        return self.drawn[name]

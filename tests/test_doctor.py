@@ -13,11 +13,11 @@ from hpo import data
 from hpo.config import CNN
 from hpo.data import Inputs, Parts
 from hpo.doctor import machine_checks, space_checks
-from hpo.ranges import RandomSuggester
 from hpo.space import load_space
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
+from hpo.suggesters import RandomSuggester
 from hpo.training.dataset import resident
 from tests.helpers.training import MLP_RUN
 

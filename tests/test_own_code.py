@@ -11,8 +11,8 @@ from hpo import user_code
 from hpo.config import MLP, PythonNetwork
 from hpo.errors import DocumentError, HpoError, ModelError, UsageError
 from hpo.models import build_model, parameter_count
-from hpo.ranges import FixedSuggester, RandomSuggester
 from hpo.space import load_space
+from hpo.suggesters import FixedSuggester, RandomSuggester
 from hpo.transfer import draws_for
 from tests.helpers import command
 

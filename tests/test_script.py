@@ -28,9 +28,9 @@ from hpo.config import (
     WarmupCosine,
 )
 from hpo.models import build_model, parameter_count
-from hpo.ranges import RandomSuggester
 from hpo.results.script import to_script
 from hpo.space import load_space
+from hpo.suggesters import RandomSuggester
 from tests.helpers.retraining import MLP_CONFIG
 
 RESIDUAL_MLP = MLP((32, 32, 16), (0.1, 0.0, 0.0), norm="layer", residual=True, init="orthogonal")

@@ -1,19 +1,21 @@
 """Spaces: every draw makes a network, whoever suggests, and baselines are the networks they name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
 
-from hpo import space
+from hpo import documents, space
 from hpo.config import MLP, SGD, TrialConfig
 from hpo.data import info
 from hpo.errors import DocumentError
 from hpo.models import build_model
-from hpo.ranges import FixedSuggester, RandomSuggester
 from hpo.space import SearchSpace
+from hpo.suggesters import FixedSuggester, RandomSuggester
+from hpo.transfer import draws_for
 from tests.helpers.documents import SPACES
 from tests.helpers.studies import small_space
 
@@ -45,6 +47,19 @@ def test_optuna_draws_what_its_trial_replays(name: str):
         assert loaded.draw(optuna.trial.FixedTrial(trial.params), seed) == config
         assert loaded.draw(FixedSuggester(trial.params), seed) == config
         study.tell(trial, 0.0)
+
+
+def test_trials_of_version_0_1_0_replay_to_their_stored_configs(tmp_path: Path):
+    path = tmp_path / "studies.db"
+    shutil.copy(Path(__file__).parent / "fixtures" / "v0.1.0" / "studies.db", path)
+    stored = optuna.load_study(study_name="digits", storage=f"sqlite:///{path}")
+    walked = documents.check(SearchSpace, stored.user_attrs["space"], "0.1.0")
+    trials = [trial for trial in stored.trials if "config" in trial.user_attrs]
+    assert len(trials) == 8
+    for trial in trials:
+        config = TrialConfig.from_dict(trial.user_attrs["config"], "0.1.0")
+        assert walked.draw(FixedSuggester(trial.params), config.seed) == config
+        assert draws_for(walked, config) == pytest.approx(trial.params)
 
 
 @pytest.mark.parametrize("name", SPACES)

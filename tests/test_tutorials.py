@@ -7,8 +7,8 @@ from torch import nn
 from hpo import data, documents
 from hpo.config import AdamW, OneCycle, TrialConfig
 from hpo.models import build_model, parameter_count
-from hpo.ranges import FixedSuggester
 from hpo.space import load_space
+from hpo.suggesters import FixedSuggester
 
 MLP_128_64 = (784 * 128 + 128) + (128 * 64 + 64) + (64 * 10 + 10)
 MLP_256_128 = (784 * 256 + 256) + (256 * 128 + 128) + (128 * 10 + 10)

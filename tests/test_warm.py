@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from hpo.config import MLP, TrialConfig
-from hpo.ranges import RandomSuggester
 from hpo.results.warm_start import warm_start
 from hpo.space import SearchSpace, load_space
 from hpo.store.database.connect import Store
+from hpo.suggesters import RandomSuggester
 from hpo.training.simulated import SimulatedEngine
 from hpo.transfer import NOT_COMPARED, draws_for
 from tests.helpers.oracles import FixedTrialLike

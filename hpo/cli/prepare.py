@@ -11,13 +11,13 @@ from hpo.cli.options import talk
 from hpo.config import LABELS, Metric, OwnData
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.grid import grid
-from hpo.ranges import FixedSuggester, RandomSuggester, Suggester
 from hpo.recipe import Budget, MinimizedCost, StudyRecipe, load_recipe
 from hpo.space import SearchSpace, load_space
 from hpo.store import studies
 from hpo.store.database.connect import Store, exists, open_store
 from hpo.store.database.url import configured, shown
 from hpo.store.studies import StudyRecord
+from hpo.suggesters import FixedSuggester, RandomSuggester, Suggester
 
 
 def _try_code(space: SearchSpace) -> None:

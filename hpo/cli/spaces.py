@@ -91,7 +91,7 @@ def check_space(name: Name) -> None:
     from hpo import data, space
     from hpo.errors import UsageError
     from hpo.grid import grid
-    from hpo.ranges import RandomSuggester
+    from hpo.suggesters import RandomSuggester
 
     found = space.load_space(name, trust_code=True)
     if found.data is not None:

@@ -58,7 +58,7 @@ class Exponential:
 
 @dataclass(frozen=True)
 class WarmupCosine:
-    """The learning rate rises linearly in the first `warmup` share of the steps, then falls along half a cosine to 0."""
+    """Learning rate rises linearly in the first `warmup` share of all steps, then falls along half a cosine to 0."""
 
     __pydantic_config__ = STRICT
     warmup: Share = 0.05

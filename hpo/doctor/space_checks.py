@@ -13,8 +13,8 @@ from hpo.config import AdamW, Constant, TrialConfig
 from hpo.data import DataInfo, Parts
 from hpo.doctor.findings import Finding, failure, guarded, milliseconds, ok, warning
 from hpo.models import build_model, parameter_count
-from hpo.ranges import FixedSuggester, RandomSuggester
 from hpo.space import SearchSpace
+from hpo.suggesters import FixedSuggester, RandomSuggester
 from hpo.training.dataset import ResidentData, resident
 from hpo.training.devices import use_one_thread
 from hpo.training.run import Run

@@ -3,8 +3,8 @@
 from hpo import data
 from hpo.errors import DocumentError
 from hpo.models import build_model
-from hpo.ranges import FixedSuggester, RandomSuggester, Suggester
 from hpo.space import SearchSpace
+from hpo.suggesters import FixedSuggester, RandomSuggester, Suggester
 from hpo.training.devices import choose_device, use_one_thread
 from hpo.training.model_cost import measure
 

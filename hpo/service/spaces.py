@@ -7,8 +7,8 @@ from hpo import data, documents
 from hpo.documents import Kind
 from hpo.errors import HpoError, UsageError
 from hpo.grid import grid
-from hpo.ranges import RandomSuggester
 from hpo.space import load_space
+from hpo.suggesters import RandomSuggester
 
 __all__ = [
     "DocumentText",

@@ -1,7 +1,7 @@
-"""Search spaces: where to look. Nothing here needs torch."""
+"""Search spaces: which configurations a study searches. Nothing here imports torch."""
 
 from hpo.constraints import Constraints
-from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace, stretched
+from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace
 from hpo.space.search_space import Baseline, SearchSpace, load_space, read_space
 from hpo.space.training import AugmentSpace, Hyperparameters, OptimizerSpace, ScheduleSpace
 
@@ -18,5 +18,4 @@ __all__ = [
     "SearchSpace",
     "load_space",
     "read_space",
-    "stretched",
 ]

@@ -1,34 +1,69 @@
-"""A search space: where to look. Ranges are data; the walk from them to a config is code.
+"""A search space: which configurations a study searches. The ranges are data; the walk from them to a config is code.
 
-The walk draws depth first, then each layer's width and dropout, then the optimizer and what belongs to it.
-A parameter is named by its place in the document: `mlp.depth`, `mlp.0.width`, `optimizer.adam.lr`.
+The walk draws the network (depth first, then each layer), the optimizer with its hyperparameters, the schedule, and
+then the other fields. A parameter is named by its place in the document: `mlp.depth`, `mlp.0.width`,
+`optimizer.adam.lr`.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+import pydantic
+from pydantic import model_validator
 
 from hpo import documents, user_code
-from hpo.config import ClassWeight, DataSource, Metric, Network, Precision, Split, TrialConfig, check_fits
+from hpo.config import (
+    CNN,
+    MLP,
+    ClassWeight,
+    DataSource,
+    Metric,
+    Network,
+    Precision,
+    PythonNetwork,
+    Split,
+    TrialConfig,
+    check_fits,
+)
 from hpo.constraints import Constraints
 from hpo.documents import Section
 from hpo.errors import DocumentError, HpoError, ModelError
-from hpo.ranges import FixedSuggester, Flag, Number, Suggester, extremes, one_of, pick, within
+from hpo.ranges import Field, Flag, Number, extremes, pick, within
 from hpo.space.fields import Rate, Size
 from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace
 from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
+from hpo.suggesters import FixedSuggester, Suggester
+
+HYPERPARAMETERS = (
+    "optimizer",
+    "schedule",
+    "batch_size",
+    "epochs",
+    "label_smoothing",
+    "clip_norm",
+    "patience",
+    "best_weights",
+    "augment",
+    "data_fraction",
+    "image_size",
+    "accumulation",
+    "precision",
+    "class_weight",
+)
+"""Fields of a space, in the order in which they are drawn after the network; each becomes the field of the same name of
+the config. The fields of optimizer, schedule, augment and the networks are listed with their sections. Order and names
+must stay: stored trials are replayed by them, and a sampler's draws depend on the order."""
 
 
 class Baseline(Section):
-    """A configuration to try first: a value for each parameter that the walk asks for on its way."""
+    """A configuration to try first: a value for each parameter that is drawn for it."""
 
     name: str
     params: dict[str, Any]
 
     def values(self) -> dict[str, Any]:
-        """Return the parameters by full name; a list under a per-layer name counts the layers from 0."""
+        """Return the values by full name of the parameter; a list under a per-layer name has one value per layer."""
         return _flatten(self.params, "")
 
 
@@ -45,46 +80,46 @@ def _flatten(table: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 class SearchSpace(Section):
-    """A data set, one family of networks, and the ranges of everything that is searched."""
+    """A data set, one family of networks, and the ranges of all hyperparameters that are searched."""
 
     title: str = ""
     data: DataSource | None = None
-    """A name of `hpo data list`, or data of your own; without it `hpo run` wants --data."""
-    split: Split = Field(default_factory=Split)
+    """A name of `hpo data list`, or data of your own; without it, `hpo run` needs --data."""
+    split: Split = pydantic.Field(default_factory=Split)
     epochs: Size
     batch_size: Size | None = None
-    precision: one_of(Precision) = "auto"  # type: ignore[valid-type]
+    precision: Field[Precision] = "auto"
     accumulation: Size = 1
-    """Parts that a batch is trained in, one after another: the same batch size in less memory."""
+    """Number of parts in which the gradient of a batch is computed, to use less memory."""
     data_fraction: Annotated[Number, within(0, 1, open_low=True)] = 1.0
-    """Part of the training rows that is trained on."""
+    """Share of the training rows that is used."""
     image_size: Size | None = None
     """Width and height that images are scaled to."""
     metric: Metric = "accuracy"
-    """What a configuration is judged by on the validation rows; a recipe's objective goes before."""
-    class_weight: one_of(ClassWeight) = "none"  # type: ignore[valid-type]
-    """`balanced` weighs rare classes up in the loss."""
+    """Metric on the validation rows that is maximized; a recipe's objective overrides it."""
+    class_weight: Field[ClassWeight] = "none"
+    """`balanced` gives rare classes larger weights in the loss."""
     label_smoothing: Rate = 0.0
-    """Share of the target that is spread over all classes."""
+    """Share of the target that is distributed over all classes."""
     clip_norm: Annotated[Number, within(0, open_low=True)] | None = None
     """The gradient is scaled down to this norm where it is larger."""
     patience: Size | None = None
-    """Training ends when the metric has not improved for so many epochs."""
+    """Training ends when the metric has not improved for this number of epochs."""
     best_weights: Flag = False
-    """At the end the network takes the weights of its best epoch; else it keeps those of the last."""
+    """Whether training ends with the weights of the best epoch instead of those of the last."""
     mlp: MLPSpace | None = None
     cnn: CNNSpace | None = None
     model: ModelSpace | None = None
     python: str | None = None
-    """FILE.py:FUNCTION of your own in place of all that follows: it is given a suggester and returns a TrialConfig,
-    whose data, split, epochs, metric, sizes and seed are then set by this document."""
+    """FILE.py:FUNCTION of your own, instead of all fields below: it takes a suggester and returns a TrialConfig, whose
+    data, split, epochs, metric, sizes and seed are then set by this document."""
     digest: str = ""
-    """SHA-256 of that file; noted when the document is read."""
+    """SHA-256 of that file; set when the document is read."""
     optimizer: OptimizerSpace | None = None
     schedule: ScheduleSpace = ScheduleSpace()
     augment: AugmentSpace = AugmentSpace()
     constraints: Constraints = Constraints()
-    baselines: list[Baseline] = Field(default_factory=list)
+    baselines: list[Baseline] = pydantic.Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> "SearchSpace":
@@ -93,7 +128,7 @@ class SearchSpace(Section):
             got = " and ".join(families) or "none"
             raise ValueError(f"exactly one of [mlp], [cnn], [model] and python is required, got {got}.")
         if self.python is not None:
-            return self  # its function is tried when a study is made of it: reading a document runs no code
+            return self  # its function is tried when a study is created: reading a document runs no code
         for name in ("batch_size", "optimizer"):
             if getattr(self, name) is None:
                 raise ValueError(f"{name}: is required. Add it.")
@@ -104,7 +139,7 @@ class SearchSpace(Section):
             except ValueError as error:
                 raise ValueError(f"baselines.{i}.params.{error}") from None
             for name in fixed.values.keys() - fixed.used:
-                raise ValueError(f"baselines.{i}.params.{name}: is not asked for on this path. Remove it.")
+                raise ValueError(f"baselines.{i}.params.{name}: is not drawn for this baseline. Remove it.")
         return self
 
     @property
@@ -113,68 +148,75 @@ class SearchSpace(Section):
 
     @property
     def family(self) -> str:
-        """Which of its sections says what the networks are: mlp, cnn, model or python."""
+        """Name of the section that defines the networks: mlp, cnn, model or python."""
         return self._families[0]
 
     def draw(self, suggester: Suggester, seed: int) -> TrialConfig:
-        """Walk the space: every choice is asked of the suggester, and the answers make a complete config.
+        """Draw a complete config: the walk asks the suggester for each parameter.
 
         Raises: ModelError if a function of the user's own fails, UsageError if it may not run.
         """
         if self.python is not None:
-            return self._drawn_by_python(self.python, suggester, seed)
+            return self._draw_by_python(self.python, suggester, seed)
         family = self.mlp or self.cnn or self.model
-        assert family is not None and self.optimizer is not None
-        network: Network = family.draw(suggester)
-        return TrialConfig(
-            data=self.data if self.data is not None else "",
-            split=self.split,
-            model=network,
-            optimizer=self.optimizer.draw(suggester),
-            schedule=self.schedule.draw(suggester),
-            batch_size=pick(self.batch_size, "batch_size", suggester),
-            epochs=pick(self.epochs, "epochs", suggester),
-            label_smoothing=pick(self.label_smoothing, "label_smoothing", suggester),
-            clip_norm=pick(self.clip_norm, "clip_norm", suggester),
-            patience=pick(self.patience, "patience", suggester),
-            best_weights=pick(self.best_weights, "best_weights", suggester),
-            augment=self.augment.draw(suggester),
-            data_fraction=pick(self.data_fraction, "data_fraction", suggester),
-            image_size=pick(self.image_size, "image_size", suggester),
-            accumulation=pick(self.accumulation, "accumulation", suggester),
-            precision=pick(self.precision, "precision", suggester),
-            metric=self.metric,
-            class_weight=pick(self.class_weight, "class_weight", suggester),
-            seed=seed,
-        )
+        assert family is not None
+        drawn: dict[str, Any] = {"model": family.draw(suggester)}
+        for name in HYPERPARAMETERS:
+            field = getattr(self, name)
+            is_section = isinstance(field, OptimizerSpace | ScheduleSpace | AugmentSpace)
+            drawn[name] = field.draw(suggester) if is_section else pick(field, name, suggester)
+        return TrialConfig(data=self.data or "", split=self.split, metric=self.metric, seed=seed, **drawn)
+
+    def draws_of(self, config: TrialConfig) -> dict[str, Any]:
+        """Return the value of every parameter with which the walk could give a config.
+
+        There are more values than one walk asks for, and they may be outside the ranges.
+        Raises: ValueError if the space has another family of networks.
+        """
+        draws = self._draws_of_network(config.model)
+        for name in HYPERPARAMETERS:
+            field, value = getattr(self, name), getattr(config, name)
+            is_section = isinstance(field, OptimizerSpace | ScheduleSpace | AugmentSpace)
+            draws |= field.draws_of(value) if is_section else {name: value}
+        return draws
+
+    def _draws_of_network(self, network: Network) -> dict[str, Any]:
+        if isinstance(network, MLP) and self.mlp is not None:
+            return self.mlp.draws_of(network)
+        if isinstance(network, CNN) and self.cnn is not None:
+            return self.cnn.draws_of(network)
+        if isinstance(network, PythonNetwork) and self.model is not None:
+            return self.model.draws_of(network)
+        family = "python" if self.family == "model" else self.family
+        raise ValueError(f"its family is {network.family}, the space's is {family}")
 
     def check_code(self) -> None:
-        """Refuse to go on if this space needs code of the user's own that they have not named. Raises: UsageError."""
+        """Check that the user has named the Python files that this space needs. Raises: UsageError."""
         for section in (self, self.model):
             if section is not None and section.python is not None:
                 user_code.path_of(section.python, section.digest)
 
-    def _drawn_by_python(self, reference: str, suggester: Suggester, seed: int) -> TrialConfig:
+    def _draw_by_python(self, reference: str, suggester: Suggester, seed: int) -> TrialConfig:
         try:
             config = user_code.load_function(reference, self.digest)(suggester)
         except HpoError:
             raise
         except Exception as error:
-            raise ModelError(f"{reference}: failed with {user_code.one_line(error)}. Mend it.") from error
+            raise ModelError(f"{reference}: failed with {user_code.one_line(error)}. Fix the function.") from error
         if not isinstance(config, TrialConfig):
-            raise ModelError(f"{reference}: must return a TrialConfig, got {type(config).__name__}. Mend it.")
-        own = {name: pick(getattr(self, name), name, suggester) for name in ("epochs", "data_fraction", "image_size")}
-        source = self.data if self.data is not None else ""
-        return dataclasses.replace(config, data=source, split=self.split, metric=self.metric, seed=seed, **own)
+            raise ModelError(f"{reference}: must return a TrialConfig, got {type(config).__name__}. Fix the function.")
+        drawn = {name: pick(getattr(self, name), name, suggester) for name in ("epochs", "data_fraction", "image_size")}
+        return dataclasses.replace(
+            config, data=self.data or "", split=self.split, metric=self.metric, seed=seed, **drawn
+        )
 
     @property
     def max_epochs(self) -> int:
-        """The longest training that the space can draw."""
-        longest: int = max(extremes(self.epochs))
-        return longest
+        """Largest number of epochs that can be drawn."""
+        return max(extremes(self.epochs))
 
     def check_inputs(self, input_shape: tuple[int, ...], where: str) -> None:
-        """Refuse inputs that the deepest network of the space cannot take. Raises: DocumentError."""
+        """Check that the deepest network of the space can take inputs of a shape. Raises: DocumentError."""
         size = None if self.image_size is None else min(extremes(self.image_size))
         shape = input_shape if size is None or len(input_shape) != 3 else (input_shape[0], size, size)
         try:
@@ -187,7 +229,7 @@ class SearchSpace(Section):
             raise DocumentError(f"{where}: {what}: inputs must be images, got a table. Remove it.")
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes two spaces the same search: everything but the title."""
+        """Return the content that makes two spaces the same search: everything except the title."""
         content = documents.dump(self)
         del content["title"]
         return content

@@ -1,40 +1,45 @@
-"""Ranges of how a network is trained: optimizers, schedules."""
+"""Sections of a space for training: optimizers, schedules, augmentation."""
 
-from dataclasses import fields
-from typing import Annotated, Literal
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
-from hpo.config import OPTIMIZERS, SCHEDULES, Augment, Optimizer, Schedule, own_fields
+from hpo.config import OPTIMIZERS, SCHEDULES, Augment, Optimizer, Schedule, hyperparameters_of
 from hpo.documents import Section
-from hpo.ranges import Flag, Integer, Number, Suggester, one_of, pick, values_of, within
+from hpo.ranges import Field, Flag, Integer, Number, pick, values_of, within
 from hpo.space.fields import Probability, Rate, Share, Size
+from hpo.suggesters import Suggester
 
 OptimizerName = Literal["sgd", "sgd_momentum", "adam", "adamw", "rmsprop"]
 ScheduleName = Literal["none", "cosine", "one_cycle", "step", "exponential", "warmup_cosine", "plateau"]
 
 
 class AugmentSpace(Section):
-    """How training images are changed from epoch to epoch; a kind is used where its strength is above 0."""
+    """How training images are changed in each epoch; a kind of change is used if its strength is above 0."""
 
     flip: Probability = 0.0
-    """Probability of being mirrored left to right."""
+    """Probability of a horizontal flip."""
     shift: Annotated[Integer, within(0)] = 0
-    """Pixels of black around the image, from which it is then cropped at random."""
+    """Pixels of black padding around the image, which is then cropped at a random position."""
     rotate: Annotated[Number, within(0, 180)] = 0.0
-    """Degrees to either side."""
+    """Largest rotation in degrees, to either side."""
     erase: Probability = 0.0
     """Probability that a rectangle of 2 to 33 % of the image becomes black."""
     jitter: Rate = 0.0
-    """Brightness, contrast and saturation change by up to this part."""
+    """Largest relative change of brightness, contrast and saturation."""
 
     def draw(self, suggester: Suggester) -> Augment:
         """Draw the strength of each kind."""
         return Augment(**{f.name: pick(getattr(self, f.name), f"augment.{f.name}", suggester) for f in fields(Augment)})
 
+    def draws_of(self, augment: Augment) -> dict[str, Any]:
+        """Return the value of every parameter with which this section could give an augmentation."""
+        return {f"augment.{name}": value for name, value in asdict(augment).items()}
+
 
 class Hyperparameters(Section):
-    """What an optimizer may have; each is asked for only by the optimizers that know it."""
+    """Hyperparameters of optimizers; each is only drawn for the optimizers that have it."""
 
     lr: Annotated[Number, within(0, open_low=True)] | None = None
     weight_decay: Annotated[Number, within(0)] | None = None
@@ -47,9 +52,9 @@ class Hyperparameters(Section):
 
 
 class OptimizerSpace(Hyperparameters):
-    """Optimizers by name; a table of an optimizer's own, as `[optimizer.sgd]`, goes before the common fields."""
+    """Optimizers by name; the table of one optimizer, such as `[optimizer.sgd]`, overrides the common fields."""
 
-    name: one_of(OptimizerName)  # type: ignore[valid-type]
+    name: Field[OptimizerName]
     sgd: Hyperparameters = Hyperparameters()
     sgd_momentum: Hyperparameters = Hyperparameters()
     adam: Hyperparameters = Hyperparameters()
@@ -64,22 +69,28 @@ class OptimizerSpace(Hyperparameters):
         return self
 
     def draw(self, suggester: Suggester) -> Optimizer:
-        """Draw the optimizer, then its own hyperparameters; what the space leaves out stays at its default."""
+        """Draw the name of the optimizer, then its hyperparameters; those that the space leaves out have defaults."""
         name = pick(self.name, "optimizer.name", suggester)
-        own = getattr(self, name)
+        table = getattr(self, name)
         drawn = {}
-        for key in own_fields(OPTIMIZERS[name]):
-            if getattr(own, key) is not None:
-                drawn[key] = pick(getattr(own, key), f"optimizer.{name}.{key}", suggester)
+        for key in hyperparameters_of(OPTIMIZERS[name]):
+            if getattr(table, key) is not None:
+                drawn[key] = pick(getattr(table, key), f"optimizer.{name}.{key}", suggester)
             elif getattr(self, key) is not None:
                 drawn[key] = pick(getattr(self, key), f"optimizer.{key}", suggester)
         return OPTIMIZERS[name](**drawn)
 
+    def draws_of(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the value of every parameter with which this section could give an optimizer."""
+        values = asdict(optimizer)
+        common = {f"optimizer.{key}": value for key, value in values.items()}
+        return common | {f"optimizer.{optimizer.name}.{key}": value for key, value in values.items()}
+
 
 class ScheduleSpace(Section):
-    """Learning-rate schedules by name, with the fields that some of them have."""
+    """Learning-rate schedules by name; each hyperparameter is only drawn for the schedules that have it."""
 
-    name: one_of(ScheduleName) = "none"  # type: ignore[valid-type]
+    name: Field[ScheduleName] = "none"
     floor: Rate | None = None
     warmup: Share | None = None
     final: Share | None = None
@@ -88,8 +99,12 @@ class ScheduleSpace(Section):
     patience: Size | None = None
 
     def draw(self, suggester: Suggester) -> Schedule:
-        """Draw the schedule, then its own fields."""
+        """Draw the name of the schedule, then its hyperparameters."""
         name = pick(self.name, "schedule.name", suggester)
-        fields = {key: getattr(self, key) for key in own_fields(SCHEDULES[name])}
-        drawn = {k: pick(f, f"schedule.{k}", suggester) for k, f in fields.items() if f is not None}
+        given = {key: getattr(self, key) for key in hyperparameters_of(SCHEDULES[name])}
+        drawn = {key: pick(field, f"schedule.{key}", suggester) for key, field in given.items() if field is not None}
         return SCHEDULES[name](**drawn)
+
+    def draws_of(self, schedule: Schedule) -> dict[str, Any]:
+        """Return the value of every parameter with which this section could give a schedule."""
+        return {f"schedule.{key}": value for key, value in asdict(schedule).items()}

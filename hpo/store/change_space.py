@@ -18,7 +18,6 @@ from hpo.constraints import Costs
 from hpo.errors import HpoError, StudyError
 from hpo.grid import grid
 from hpo.optuna_compat import trial_id as id_of_trial
-from hpo.ranges import FixedSuggester
 from hpo.space import SearchSpace
 from hpo.store import admin, studies
 from hpo.store.database import schema, trial_rows
@@ -26,6 +25,7 @@ from hpo.store.database.connect import Store
 from hpo.store.database.study_rows import load_attributes, write_attributes
 from hpo.store.record import FINISHED, State, StudyAttributes, TrialAttributes
 from hpo.store.studies import StudyRecord
+from hpo.suggesters import FixedSuggester
 from hpo.transfer import SAME_STUDY, draws_for
 
 _FEASIBLE_NOW = "it broke constraints that no longer hold, and was not trained"
