@@ -28,7 +28,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Coverage of every module, worker processes included. Measuring slows the tests down, hence the longer time limit.
+# Coverage of every module. Measuring slows the tests down, hence the longer time limit.
 coverage: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
 	$(BIN)/pytest -n 2 --dist worksteal -m "not docs" --timeout=900 --cov --cov-report=term --cov-report=html
