@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from hpo import data, space
-from hpo.cli.prepare import own_data
 from hpo.results.export import Export, read_config, to_toml
+from hpo.service.data import own_data
 from hpo.suggesters import FixedSuggester
 
 SEEDS = 3
@@ -58,7 +58,7 @@ def compared(argument: str, confirm: bool) -> dict[str, Any]:
         found = found.model_copy(update={"data": own_data(own[0], own[1] if len(own) > 1 else None)})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        options = ["--data", own[0], *(["--target", own[1]] if len(own) > 1 else [])] if own else []
+        options = ["--data", own[0], *(["--label", own[1]] if len(own) > 1 else [])] if own else []
         hpo(folder, "run", "--space", name, "--timeout", timeout, *options)
         state = json.loads(hpo(folder, "studies", "show", name, "--json"))
         if confirm:

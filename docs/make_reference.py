@@ -12,10 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-import typer
-
 from hpo import config, recipe, space
-from hpo.cli.app import app
+from hpo.cli.app import command_tree
 
 PAGE = Path(__file__).parent / "reference.md"
 
@@ -96,7 +94,7 @@ DOCUMENTS: list[tuple[str, ModuleType, list[tuple[str, str]]]] = [
 def reference() -> str:
     """Return the page."""
     parts = ["# Reference", "", "Generated from the code by `docs/make_reference.py`.", "", "## Commands", ""]
-    parts += _commands(typer.main.get_command(app), "hpo")
+    parts += _commands(command_tree(), "hpo")
     parts += [
         "## Documents",
         "",

@@ -48,16 +48,18 @@ def test_help_is_quick_because_it_imports_no_heavy_library():
 
 
 OPTIONS = {
-    ("run",): "--dashboard --data --device --engine --max-failures --objective --patience --python --recipe --seed "
-    "--space --storage --study --target --timeout --trials --warm-from --workers",
+    (
+        "run",
+    ): "--dashboard --data --device --engine --label --max-failures --objective --patience --python --recipe --seed "
+    "--space --stop-at --storage --study --timeout --trials --warm-from --workers",
     ("watch",): "--storage",
     ("worker",): "--device --engine --python --storage --study",
-    ("init",): "--data --recipe --space --storage --study --target --trials",
+    ("init",): "--data --label --recipe --space --storage --study --trials",
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
     ("confirm",): "--device --engine --json --python --seeds --storage --top --workers",
     ("report",): "--output --storage",
     ("export",): "--as --format --output --storage --trial",
-    ("train",): "--data --device --epochs --json --output --python --seeds",
+    ("train",): "--device --epochs --include-validation --json --output --python --seeds",
     ("predict",): "--csv --json --python --resize",
     ("export-model",): "--output --python --to",
     ("doctor",): "--device --json --space --storage",

@@ -7,13 +7,13 @@ import optuna
 import pytest
 import torch
 
-from hpo.cli.prepare import prepare
 from hpo.config import CNN, MLP, SGD, Adam, TrialConfig
 from hpo.constraints import Constraints, Cost
 from hpo.errors import DocumentError
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results import confirmation
 from hpo.runner.loop import MAX_REJECTED
+from hpo.service.create import StudyRequest, open_study
 from hpo.store import queries, studies
 from hpo.store.change_space import change_space
 from hpo.store.database.connect import Store, exists
@@ -191,7 +191,7 @@ def test_a_baseline_that_breaks_a_constraint_is_refused_when_the_study_is_made(t
         r"Loosen \[constraints\] or remove the baseline."
     )
     with pytest.raises(DocumentError, match=message):
-        prepare(str(space), "s", "smoke", {}, url, {})
+        open_study(StudyRequest(space=space, study="s", recipe="smoke", storage=url))
     assert not exists(parse(url))
 
 

@@ -1,18 +1,22 @@
 """The grid sampler: every configuration of a conditional space once, however many workers draw."""
 
+import io
 import itertools
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from rich.console import Console
 
-from hpo.cli.prepare import prepare
+from hpo.cli.render.opened import print_opened
 from hpo.config import TrialConfig
 from hpo.errors import UsageError
 from hpo.grid import grid, key_of
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.runner.session import Session
+from hpo.service.create import StudyRequest, open_study
 from hpo.space import SearchSpace
 from hpo.store import admin, studies
 from hpo.store.change_space import change_space
@@ -87,19 +91,21 @@ def test_a_grid_without_end_is_refused_before_anything_is_made(tmp_path: Path, n
     url = f"sqlite:///{tmp_path}/a.db"
     space, recipe = documents(tmp_path, network, lr, 10)
     with pytest.raises(UsageError, match=r"sampler.name: grid .*" + message) as caught:
-        prepare(space, "s", recipe, {}, url, {})
+        open_study(StudyRequest(space=space, study="s", recipe=recipe, storage=url))
     assert len(str(caught.value).splitlines()) == 1
     assert not exists(parse(url))
 
 
-def test_the_size_is_said_beforehand(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    url = f"sqlite:///{tmp_path}/a.db"
+def test_the_size_is_told_beforehand(tmp_path: Path):
     space, recipe = documents(tmp_path, "depth = 2\nwidth = { low = 8, high = 48, step = 8 }", "0.1", 10)
-    prepare(space, "s", recipe, {}, url, {})
-    said = capsys.readouterr().err
-    assert "grid of 36 configurations; the budget of 10 trials ends before: --trials 36 for all" in said
-    prepare(None, "s", None, {}, url, {"trials": 40})
-    assert "grid of 36 configurations\n" in capsys.readouterr().err
+    request = StudyRequest(space=space, study="s", recipe=recipe, storage=f"sqlite:///{tmp_path}/a.db")
+    text = io.StringIO()
+    print_opened(Console(file=text, width=200), open_study(request))
+    assert "grid of 36 configurations; the budget of 10 trials ends before: --trials 36 for all\n" in text.getvalue()
+    again = open_study(replace(request, limits={"trials": 40}))
+    assert again.grid_size == 36 and again.budget.trials == 40
+    print_opened(Console(file=text, width=200), again)
+    assert text.getvalue().endswith("grid of 36 configurations\n")
 
 
 def check_all_once(space: SearchSpace, found: list[optuna.trial.FrozenTrial]) -> None:

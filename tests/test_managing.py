@@ -198,7 +198,7 @@ def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, 
 
 
 def test_the_json_of_a_study_is_all_json(store: Store, make_study: MakeStudy, tmp_path: Path):
-    from hpo.cli.tables import study_json, trial_json
+    from hpo.cli.render.as_json import study_json, trial_json
 
     study = make_study("s", trials=3)
     work(store, study, tmp_path)

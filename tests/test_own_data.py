@@ -239,13 +239,13 @@ def hpo(*arguments: str, folder: Path, code: int = 0) -> command.Ended:
 def test_a_strangers_table_goes_from_run_to_predict(table: Path, tmp_path: Path):
     run = ["run", "--space", "ann_tabular", "--trials", "4", "--workers", "1", "--device", "cpu"]
     assert "--data" in hpo(*run, folder=tmp_path, code=2).stderr
-    assert "--target: is required with people.csv" in hpo(*run, "--data", "people.csv", folder=tmp_path, code=2).stderr
-    wrong = hpo(*run, "--data", "people.csv", "--target", "lable", folder=tmp_path, code=1).stderr
+    assert "--label: is required with people.csv" in hpo(*run, "--data", "people.csv", folder=tmp_path, code=2).stderr
+    wrong = hpo(*run, "--data", "people.csv", "--label", "lable", folder=tmp_path, code=1).stderr
     assert 'no column named "lable". Did you mean label?' in wrong and not (tmp_path / "studies.db").exists()
     balanced = ("--objective", "balanced_accuracy")
     typo = hpo(*run, "--objective", "balanced_acuracy", folder=tmp_path, code=2).stderr
     assert 'no metric named "balanced_acuracy". Did you mean balanced_accuracy?' in typo
-    made = hpo(*run, "--data", "people.csv", "--target", "label", *balanced, folder=tmp_path)
+    made = hpo(*run, "--data", "people.csv", "--label", "label", *balanced, folder=tmp_path)
     assert "people: 320 training rows, 2 classes: well " in made.stderr and "balanced accuracy" in made.stdout
     hpo(*run[:3], "--trials", "5", folder=tmp_path)  # the study knows its data
     other = hpo(*run[:3], "--objective", "accuracy", folder=tmp_path, code=1).stderr

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hpo.artifacts import FolderFiles
-from hpo.cli.tables import lanes, pace
+from hpo.cli.render.text import lanes, pace
 from hpo.config import CNN, MLP, SGD, Adam, OneCycle, Split, TrialConfig
 from hpo.errors import UsageError
 from hpo.recipe import Budget, StudyRecipe

@@ -238,7 +238,7 @@ def test_failed_trials_outside_the_space_are_not_retried(store: Store, make_stud
 def test_the_command_says_what_became_of_the_trials(
     store: Store, make_study: MakeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    from hpo.cli import manage
+    from hpo.cli.commands import studies as commands
 
     finished_study(store, make_study, tmp_path, space={"baselines": [baseline("plain", 16, "sgd")]})
     file = tmp_path / "narrow.toml"
@@ -248,13 +248,13 @@ def test_the_command_says_what_became_of_the_trials(
         '[optimizer]\nname = "adam"\nlr = { low = 1e-5, high = 1e-1, log = true }\n'
     )
     url = store.url.render_as_string(hide_password=False)
-    manage.set_space("s", str(file), storage=url, as_json=True)
+    commands.set_space("s", str(file), storage=url, as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert len(said["kept"]) + len(said["hidden"]) == 16 and said["hidden"][0] == {
         "trial": 0,
         "why": said["hidden"][0]["why"],
     }
-    manage.set_space("s", str(file), storage=url)
+    commands.set_space("s", str(file), storage=url)
     text = capsys.readouterr().out
     assert text.startswith(f"{len(said['kept'])} finished trial(s) fit and stay as history, {len(said['hidden'])} do")
     assert "  trial 0: optimizer" in text

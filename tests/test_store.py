@@ -296,7 +296,7 @@ def test_a_worker_of_this_machine_is_known_dead_at_once():
     ("limit", "reason", "extension"),
     [
         ({"trials": 2}, "all 2 trials are finished", "--trials 4"),
-        ({"target": 0.6}, "the target 0.6 is reached", "--target 0.85"),
+        ({"target": 0.6}, "the target 0.6 is reached", "--stop-at 0.85"),
         ({"patience": 1}, "the best has not improved for 1 trials", "--patience 2"),
         ({"timeout": 5}, "5 s of searching are used up", "--timeout 10s"),
     ],
@@ -325,7 +325,7 @@ def test_a_log_loss_is_aimed_at_nought(store: Store, make_study: MakeStudy):
         [assignment] = session.claim(1)  # type: ignore[misc]
         session.complete(assignment.trial_id, -0.4)
         session._outbox.flush()
-        assert session.over() == stopping.StopReason("the target -0.5 is reached", "--target -0.2")
+        assert session.over() == stopping.StopReason("the target -0.5 is reached", "--stop-at -0.2")
 
 
 def test_failures_are_bounded(store: Store, make_study: MakeStudy):

@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from hpo.cli.prepare import check_objective, prepare
 from hpo.config import TrialConfig
 from hpo.errors import DocumentError, StudyError, UsageError
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results import confirmation, export
 from hpo.results.report import report
+from hpo.service.create import StudyRequest, open_study, parse_objective
 from hpo.store import admin, queries, studies
 from hpo.store.change_space import change_space
 from hpo.store.database.connect import Store
@@ -177,7 +178,7 @@ def test_limits_go_by_the_metric(store: Store, make: Made, tmp_path: Path):
 def test_the_front_is_exported_confirmed_and_reported(
     store: Store, make: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    from hpo.cli import studies as commands
+    from hpo.cli.commands import studies as commands
     from hpo.runner.dashboard_note import note
 
     study = make(pruner="median", cost="latency_ms")
@@ -226,13 +227,15 @@ def test_a_copy_and_another_space_keep_both_objectives(store: Store, make: Made,
 
 def test_objectives_are_read_and_refused(tmp_path: Path):
     assert (
-        check_objective("accuracy,parameters") == ["accuracy", "parameters"]
-        and check_objective("macro_f1") == "macro_f1"
+        parse_objective("accuracy,parameters") == ["accuracy", "parameters"]
+        and parse_objective("macro_f1") == "macro_f1"
     )
     with pytest.raises(UsageError, match='no cost named "parametres"'):
-        check_objective("accuracy,parametres")
+        parse_objective("accuracy,parametres")
     recipe = tmp_path / "r.toml"
     url = f"sqlite:///{tmp_path}/a.db"
+    both = {"objective": ["accuracy", "parameters"]}
+    two = StudyRequest(space="ann_digits", study="s", storage=url, overrides=both)
     for text, message in (
         ('sampler = { name = "nsga2" }', r"sampler.name: nsga2 needs two objectives, got one. Set objective = "),
         ('objective = ["accuracy", "size"]', r"objective.1: must be one of 'parameters' or 'latency_ms', got \"size\""),
@@ -240,14 +243,15 @@ def test_objectives_are_read_and_refused(tmp_path: Path):
     ):
         recipe.write_text(text)
         with pytest.raises(DocumentError, match=message) as caught:
-            prepare("ann_digits", "s", str(recipe), {}, url, {})
+            open_study(StudyRequest(space="ann_digits", study="s", recipe=recipe, storage=url))
         assert len(str(caught.value).splitlines()) == 1
     recipe.write_text('objective = ["accuracy", "parameters"]\nsampler = { name = "nsga2" }')
     with pytest.raises(DocumentError, match="nsga2 needs two objectives"):
-        prepare("ann_digits", "s", str(recipe), {"objective": "accuracy"}, url, {})
-    _, study, made = prepare("ann_digits", "s", None, {"objective": ["accuracy", "parameters"]}, url, {})
-    assert made and study.recipe.cost == "parameters" and study.metric == "accuracy"
-    _, again, made = prepare("ann_digits", "s", None, {"objective": ["accuracy", "parameters"]}, url, {})
-    assert again == study and not made
+        open_study(replace(two, recipe=recipe, overrides={"objective": "accuracy"}))
+    first = open_study(two)
+    study = first.study
+    assert first.created and study.recipe.cost == "parameters" and study.metric == "accuracy"
+    again = open_study(two)
+    assert again.study == study and not again.created
     with pytest.raises(StudyError, match=r'objective: \["accuracy", "parameters"\] in the study, "accuracy" now'):
-        prepare("ann_digits", "s", None, {"objective": "accuracy"}, url, {})
+        open_study(replace(two, overrides={"objective": "accuracy"}))

@@ -1,23 +1,22 @@
-"""The command line: parse, call one function, print. Data goes to stdout, talk to stderr.
+"""The command line: parse, call the service, print. Data goes to stdout, everything else to stderr.
 
 Every error that a user can cause ends here, as one line and an exit code: 2 for the command itself, 1 for the
-rest. Commands import what they need when they run, so that `hpo --help` answers at once.
+rest. A command's module is imported when the command is named, the service's modules when they are used.
 """
 
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 import typer
 
 from hpo.cli.app import app
+from hpo.cli.compat import CommandLineError
 from hpo.errors import HpoError
 
 CRASH = 70
 """The exit code of a fault of ours, as in sysexits.h; a supervisor then tries another worker."""
-
-# Typer carries Click within itself; this is its base class of everything wrong with a command line.
-_BadCommand: type[Exception] = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 
 def main() -> None:
@@ -27,11 +26,8 @@ def main() -> None:
         sys.exit(result if isinstance(result, int) else 0)
     except HpoError as error:
         _fail(str(error), error.exit_code)
-    except _BadCommand as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "hpo"
-        text = error.format_message().rstrip(".") if hasattr(error, "format_message") else str(error)
-        _fail(f"{text}. See `{command} --help`.", 2)
+    except CommandLineError as error:
+        _fail_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped.", 130)
     except BrokenPipeError:
@@ -42,6 +38,15 @@ def main() -> None:
         _fail("this is a fault of hpo's, not of yours. Please report the lines above.", CRASH)
 
 
-def _fail(text: str, code: int) -> None:
+def _fail_usage(error: CommandLineError) -> NoReturn:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "hpo"
+    text = error.format_message().rstrip(".")
+    if not text:  # a group without a command: its help has been printed
+        sys.exit(2)
+    _fail(f"{text}{'' if text.endswith('?') else '.'} See `{command} --help`.", 2)
+
+
+def _fail(text: str, code: int) -> NoReturn:
     print(f"hpo: {text}", file=sys.stderr)
     sys.exit(code)

@@ -1,19 +1,48 @@
-"""Options that several commands share, and the two consoles."""
+"""Options that several commands share: their types, their completion and their rules.
 
-import json
-import os
+Typer makes a command's options of its function's parameters; so commands may have more than five of them.
+"""
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hpo.errors import HpoError, UsageError
+from hpo import service
+from hpo.errors import UsageError
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-    from hpo.documents import Kind
-    from hpo.recipe import EngineName
+def _starting(names: list[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_space(incomplete: str) -> list[str]:
+    """Return the spaces that a half-typed name may become."""
+    return _starting(service.names.document_names("space"), incomplete)
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return the recipes that a half-typed name may become."""
+    return _starting(service.names.document_names("recipe"), incomplete)
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Return the data sets that a half-typed name may become."""
+    return _starting(service.names.data_names(), incomplete)
+
+
+def complete_study(incomplete: str) -> list[str]:
+    """Return the studies of the configured store that a half-typed name may become; none if it cannot be read."""
+    return _starting(service.names.study_names(), incomplete)
+
+
+def _allow(paths: list[Path] | None) -> list[Path] | None:
+    service.trust.allow_code(paths or ())
+    return paths
+
 
 Storage = Annotated[
     str | None,
@@ -23,51 +52,13 @@ Storage = Annotated[
         "[default: $HPO_STORAGE, else sqlite:///runs/studies.db]",
     ),
 ]
-
-
-def _named(kind: "Kind") -> list[str]:
-    from hpo import documents
-
-    return sorted(documents.known(kind))
-
-
-def complete_space(incomplete: str) -> list[str]:
-    """Return the spaces that a half-typed name may become."""
-    return [name for name in _named("space") if name.startswith(incomplete)]
-
-
-def complete_recipe(incomplete: str) -> list[str]:
-    """Return the recipes that a half-typed name may become."""
-    return [name for name in _named("recipe") if name.startswith(incomplete)]
-
-
-def complete_data(incomplete: str) -> list[str]:
-    """Return the data sets that a half-typed name may become."""
-    from hpo.data.registry import known
-
-    return [name for name in known() if name.startswith(incomplete)]
-
-
-def complete_study(incomplete: str) -> list[str]:
-    """Return the studies of the configured store that a half-typed name may become; none if it cannot be read."""
-    from hpo.store.database.connect import exists, open_store
-    from hpo.store.database.url import configured
-    from hpo.store.studies import names
-
-    try:
-        url = configured(None)
-        if not exists(url):
-            return []
-        with open_store(url).read() as connection:
-            return [name for name in names(connection) if name.startswith(incomplete)]
-    except (HpoError, OSError):
-        return []
-
-
 StudyName = Annotated[
     str, typer.Argument(help="A study of `hpo studies list`.", metavar="STUDY", autocompletion=complete_study)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", help="Processes. [default: one per CPU core, or one per GPU]")
+]
 EngineOption = Annotated[
     str | None,
     typer.Option(
@@ -77,16 +68,6 @@ EngineOption = Annotated[
         "faster. [default: the recipe's]",
     ),
 ]
-
-
-def _allow(paths: list[Path] | None) -> list[Path] | None:
-    from hpo import user_code
-
-    for path in paths or ():
-        user_code.trust(path)
-    return paths
-
-
 OwnCode = Annotated[
     list[Path] | None,
     typer.Option(
@@ -96,34 +77,7 @@ OwnCode = Annotated[
         help="Let this code of yours run, for a study or model that needs it. May be given more than once.",
     ),
 ]
-PIPED_WIDTH = 240
-"""Columns where there is no terminal to fit: enough to put a trial on one line."""
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def out() -> "Console":
-    """Return the console for data: stdout."""
-    return _console(stderr=False)
-
-
-def talk() -> "Console":
-    """Return the console for everything else: stderr."""
-    return _console(stderr=True)
-
-
-def _console(stderr: bool) -> "Console":
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False, soft_wrap=stderr)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    return console
-
-
-def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout."""
-    print(json.dumps(value, indent=2, default=str))
 
 
 def at_least_one(option: str, value: int | None) -> int | None:
@@ -133,9 +87,33 @@ def at_least_one(option: str, value: int | None) -> int | None:
     return value
 
 
-def engine_name(value: str | None) -> "EngineName | None":
-    """Return an engine's name if it is one. Raises: UsageError."""
-    match value:
-        case None | "auto" | "packed" | "solo":
-            return value
-    raise UsageError(f'--engine: must be auto, packed or solo, got "{value}".')
+@contextlib.contextmanager
+def as_option(option: str | None = None) -> Iterator[None]:
+    """Name the option in errors of the service, which begin with a field's name; `option` where it is called otherwise.
+
+    "seeds: must be at least 2" becomes "--seeds: must be at least 2".
+    """
+    try:
+        yield
+    except UsageError as error:
+        field, _, text = str(error).partition(": ")
+        raise UsageError(f"{option or f'--{field}'}: {text}") from None
+
+
+def renamed(old: str, new: str, advice: Callable[[str], str]) -> Callable[[str | None], str | None]:
+    """Return the callback of a hidden option that answers an old spelling with the new one.
+
+    `advice` returns what to write in place of a value.
+    """
+
+    def refuse(value: str | None) -> str | None:
+        if value is not None:
+            raise UsageError(f"{old}: is now {new}, got {value}. {advice(value)}")
+        return None
+
+    return refuse
+
+
+def with_option(option: str) -> Callable[[str], str]:
+    """Return the advice to give a value to another option."""
+    return lambda value: f"Use {option} {shlex.quote(value)}."

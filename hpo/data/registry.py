@@ -182,7 +182,7 @@ def known() -> list[str]:
 def known_info(name: str | None) -> DataInfo:
     """Return the description of a data set. Raises: UsageError for an unknown name, or for none."""
     if not name:
-        raise UsageError("data: is required by this space. Give your own: --data FILE_OR_FOLDER [--target COLUMN].")
+        raise UsageError("data: is required by this space. Give your own: --data FILE_OR_FOLDER [--label COLUMN].")
     if name not in DATA_SETS:
         raise UsageError(f'No data set named "{name}". {suggestion(name, DATA_SETS)}')
     return DATA_SETS[name]

@@ -184,7 +184,7 @@ FORMATS: dict[str, Callable[[Export], str]] = {"toml": to_toml, "json": to_json,
 def check_export_format(name: str) -> str:
     """Return the name of a format if it is one. Raises: UsageError."""
     if name not in FORMATS:
-        raise UsageError(f'--format: no format named "{name}". {suggestion(name, FORMATS)}')
+        raise UsageError(f'format: no format named "{name}". {suggestion(name, FORMATS)}')
     return name
 
 

@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 def check_model_format(name: str) -> str:
     """Return the name of a format if it is one. Raises: UsageError."""
     if name not in SUFFIXES:
-        raise UsageError(f'--to: no format named "{name}". {suggestion(name, SUFFIXES)}')
+        raise UsageError(f'format: no format named "{name}". {suggestion(name, SUFFIXES)}')
     return name
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         data,
         doctor,
         export,
+        names,
         next_steps,
         predict,
         progress,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         studies,
         train,
         trust,
+        warm_start,
         worker,
     )
 
@@ -38,6 +40,7 @@ __all__ = [
     "data",
     "doctor",
     "export",
+    "names",
     "next_steps",
     "predict",
     "progress",
@@ -48,6 +51,7 @@ __all__ = [
     "studies",
     "train",
     "trust",
+    "warm_start",
     "worker",
 ]
 

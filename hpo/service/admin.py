@@ -108,7 +108,7 @@ def copy_study(source: Store, name: str, *, target: Store | None = None, new_nam
     name is given, StudyError if the name is in use, HpoError if the files cannot be copied.
     """
     if target is None and new_name is None:
-        raise UsageError("copy: --to URL or --name NAME is required, got neither.")
+        raise UsageError("copy: another store or another name is required, got neither. Give one.")
     target, new_name = target or source, new_name or name
     old_uid, uid = admin.copy(source, name, target, new_name)
     if old_uid is None:

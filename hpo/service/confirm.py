@@ -21,10 +21,12 @@ __all__ = [
     "Confirmation",
     "ConfirmationRun",
     "Interval",
+    "check_counts",
     "confirm_study",
     "metric_label",
     "prepare_confirmation",
     "read_confirmation",
+    "run_confirmation",
 ]
 
 
@@ -48,6 +50,46 @@ class ConfirmationRun:
             )
 
 
+def prepare_confirmation(
+    store: Store,
+    study: StudyRecord,
+    *,
+    top: int = 5,
+    seeds: int = 5,
+    on_download: OnDownload = ignore_download,
+) -> StudyRecord:
+    """Make or extend the linked study that confirms another: `top` best configurations and the baseline, `seeds` times.
+
+    Trainings that exist already stay and count. Raises: UsageError for numbers out of range, or for code that may not
+    run; StudyError if there is nothing to confirm; DataError if the data cannot be fetched.
+    """
+    check_counts(top, seeds)
+    study.space.check_code()
+    fetch_data(study.space.data, on_download=on_download)
+    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
+    return confirmation.prepare(store, study, top, seeds)
+
+
+def run_confirmation(
+    store: Store,
+    study: StudyRecord,
+    *,
+    devices: Sequence[str],
+    engine: str | None = None,
+    observer: Observer | None = None,
+    stop: StopRequest | None = None,
+) -> ConfirmationRun:
+    """Run the trainings of a study's confirmation that are still to be run, and compare what they have shown.
+
+    Raises: StudyError if no confirmation was prepared, UsageError for an unknown engine.
+    """
+    confirming = confirmation.find(store, study)
+    if confirming is None:
+        raise StudyError(f'Study "{study.name}" has no confirmation. Make one: hpo confirm {study.name}')
+    outcome = run_workers(store, confirming, devices=devices, engine=engine, observer=observer, stop=stop)
+    return ConfirmationRun(confirming.name, outcome, confirmation.evaluate(store, study))
+
+
 def confirm_study(
     store: Store,
     study: StudyRecord,
@@ -62,27 +104,10 @@ def confirm_study(
 ) -> ConfirmationRun:
     """Train the `top` best configurations and the baseline again, each on `seeds` fresh seeds, and compare them.
 
-    Trainings that exist already are not repeated. Raises: UsageError for numbers out of range or an unknown engine,
-    StudyError if there is nothing to confirm, DataError if the data cannot be fetched.
+    Raises: what `prepare_confirmation` and `run_confirmation` raise.
     """
-    confirming = prepare_confirmation(store, study, top=top, seeds=seeds, on_download=on_download)
-    outcome = run_workers(store, confirming, devices=devices, engine=engine, observer=observer, stop=stop)
-    return ConfirmationRun(confirming.name, outcome, confirmation.evaluate(store, study))
-
-
-def prepare_confirmation(
-    store: Store, study: StudyRecord, *, top: int = 5, seeds: int = 5, on_download: OnDownload = ignore_download
-) -> StudyRecord:
-    """Create or extend the linked study that confirms another; running workers on it trains what is missing.
-
-    Raises: UsageError for numbers out of range, StudyError if there is nothing to confirm, DataError if the data cannot
-    be fetched.
-    """
-    check_counts(top, seeds)
-    study.space.check_code()
-    fetch_data(study.space.data, on_download=on_download)
-    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
-    return confirmation.prepare(store, study, top, seeds)
+    prepare_confirmation(store, study, top=top, seeds=seeds, on_download=on_download)
+    return run_confirmation(store, study, devices=devices, engine=engine, observer=observer, stop=stop)
 
 
 def check_counts(top: int, seeds: int) -> None:

@@ -4,19 +4,18 @@ Nothing is created unless everything is right: the documents, the data, the base
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from hpo import data, documents
-from hpo.config import DataSource, OwnData
+from hpo.config import LABELS, DataSource, Metric, OwnData
 from hpo.errors import StudyError, UsageError, suggestion
 from hpo.grid import grid
-from hpo.recipe import Budget, StudyRecipe, load_recipe
-from hpo.results import warm_start
+from hpo.recipe import Budget, MinimizedCost, StudyRecipe, load_recipe, parse_timeout
 from hpo.service.data import ClassCounts, OnDownload, class_counts, fetch_data, ignore_download
 from hpo.space import SearchSpace, load_space, read_space
 from hpo.store import studies
@@ -31,10 +30,10 @@ __all__ = [
     "Store",
     "StudyRecord",
     "StudyRequest",
-    "WarmTrial",
-    "enqueue_best",
     "open_existing",
     "open_study",
+    "parse_objective",
+    "parse_timeout",
 ]
 
 
@@ -73,20 +72,6 @@ class OpenedStudy:
     """Configurations of the grid, if the sampler is one."""
     class_counts: ClassCounts | None = None
     """Rows of each class, of a study created now over data of the user's own."""
-
-
-@dataclass(frozen=True)
-class WarmTrial:
-    """One of the best configurations of an earlier study, as another study takes it."""
-
-    study: str
-    """The earlier study's name."""
-    trial: int
-    """The trial's number there."""
-    summary: str
-    """The configuration in one line."""
-    reason: str
-    """Why the other study's space cannot draw it; empty if it can: then it is tried first."""
 
 
 @dataclass(frozen=True)
@@ -166,16 +151,16 @@ def open_existing(name: str, storage: str | None = None) -> OpenedStudy:
     return OpenedStudy(store, study, budget)
 
 
-def enqueue_best(store: Store, study: StudyRecord, sources: Iterable[str]) -> tuple[WarmTrial, ...]:
-    """Have a study try first what was best in earlier studies of its store, where it fits and was not tried before.
-
-    Raises: StudyError for a study that is missing.
-    """
-    return tuple(
-        WarmTrial(source, number, summary, reason)
-        for source in sources
-        for number, summary, reason in warm_start.warm_start(store, study, source)
-    )
+def parse_objective(text: str) -> Metric | list[str]:
+    """Return the metric, or the metric and the cost, of a text METRIC or METRIC,COST. Raises: UsageError."""
+    name, comma, cost = (part.strip() for part in text.partition(","))
+    metric = next((known for known in LABELS if known == name), None)
+    if metric is None:
+        raise UsageError(f'objective: no metric named "{name}". {suggestion(name, LABELS)}')
+    costs = get_args(MinimizedCost)
+    if comma and cost not in costs:
+        raise UsageError(f'objective: no cost named "{cost}". {suggestion(cost, costs)}')
+    return [metric, cost] if comma else metric
 
 
 def _read(request: StudyRequest) -> _Parts:

@@ -34,14 +34,19 @@ def hash_password(user: str, password: str) -> str:
     return credentials.hashed(user, password)
 
 
+def check_port(port: int) -> None:
+    """Check the number of a port. Raises: UsageError."""
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port: must be between 0 and 65535, got {port}.")
+
+
 def serve_dashboard(request: DashboardRequest, *, on_ready: Callable[[str, str], None]) -> None:
     """Serve a store's dashboard until interrupted; `on_ready` is called with the store's and the page's address.
 
     Raises: UsageError for a request that is not safe or out of range, StoreError for the store, HpoError for a port
     that is in use.
     """
-    if not 0 <= request.port <= 65535:
-        raise UsageError(f"port: must be between 0 and 65535, got {request.port}.")
+    check_port(request.port)
     users = credentials.configured(request.auth_file)
     check_exposure(request.host, users)
     url = configured(request.storage)

@@ -20,7 +20,6 @@ __all__ = [
     "OwnData",
     "class_counts",
     "fetch_data",
-    "known_names",
     "list_data",
     "own_data",
 ]
@@ -86,11 +85,6 @@ class ClassCounts:
 
 def ignore_download(download: Download) -> None:
     """Show nothing of a download."""
-
-
-def known_names() -> list[str]:
-    """Return the names of all known data sets."""
-    return data.known()
 
 
 def list_data() -> tuple[KnownData, ...]:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from hpo.doctor import machine_checks, space_checks
 from hpo.doctor.findings import Finding
@@ -11,7 +12,7 @@ from hpo.service.data import OnDownload, fetch_data, ignore_download
 from hpo.space import load_space
 from hpo.training.devices import choose_device
 
-__all__ = ["Finding", "ResumeProof", "examine", "prove_resume"]
+__all__ = ["Finding", "ResumeOnDevice", "ResumeProof", "examine", "prove_resume"]
 
 
 def examine(storage: str | None = None, *, space: str | None = None, device: str = "auto") -> Iterator[Finding]:
@@ -27,6 +28,19 @@ def examine(storage: str | None = None, *, space: str | None = None, device: str
     )
 
 
+@dataclass(frozen=True)
+class ResumeOnDevice:
+    """A proof, and the device it was made on."""
+
+    proof: ResumeProof
+    device: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether resuming kept every bit; a GPU's sums depend on their order, so there differences are no fault."""
+        return not self.proof.differing or self.device != "cpu"
+
+
 def prove_resume(
     space: str,
     *,
@@ -34,11 +48,11 @@ def prove_resume(
     device: str = "auto",
     on_step: Callable[[str], None],
     on_download: OnDownload = ignore_download,
-) -> tuple[ResumeProof, str]:
-    """Kill a training, resume it, compare it with the same training left alone; return the proof and the device.
+) -> ResumeOnDevice:
+    """Kill a space's first training, resume it, and compare it with the same training left alone.
 
     Raises: UsageError, DocumentError, DataError; TrainingError if a worker fails or the trial is too short.
     """
     chosen, checked = choose_device(device), load_space(space, trust_code=True)
     fetch_data(checked.data, on_download=on_download)
-    return prove(checked, seed, str(chosen), on_step), str(chosen)
+    return ResumeOnDevice(prove(checked, seed, str(chosen), on_step), str(chosen))

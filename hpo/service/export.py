@@ -12,7 +12,7 @@ from hpo.results.script import to_script
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 
-__all__ = ["ExportKind", "ExportedFile", "check_kind", "choose_winner", "export_text", "write_export"]
+__all__ = ["ExportKind", "ExportedFile", "check_format", "check_kind", "choose_winner", "export_text", "write_export"]
 
 ExportKind = Literal["config", "script"]
 
@@ -25,11 +25,15 @@ class ExportedFile:
     export: Export
 
 
-def check_kind(kind: str, format: str) -> None:
-    """Check what is to be written, and in which format. Raises: UsageError."""
+def check_format(format: str) -> None:
+    """Check the name of a format. Raises: UsageError."""
     export.check_export_format(format)
+
+
+def check_kind(kind: str) -> None:
+    """Check what is to be written: a config or a script. Raises: UsageError."""
     if kind not in get_args(ExportKind):
-        raise UsageError(f'--as: must be config or script, got "{kind}".')
+        raise UsageError(f'kind: must be config or script, got "{kind}".')
 
 
 def choose_winner(store: Store, study: StudyRecord, *, trial: int | None = None) -> Export:
@@ -45,7 +49,8 @@ def export_text(chosen: Export, *, kind: str = "config", format: str = "toml") -
 
     Raises: UsageError for an unknown kind or format.
     """
-    check_kind(kind, format)
+    check_format(format)
+    check_kind(kind)
     if kind == "script":
         return to_script(chosen.config, chosen.provenance)
     return export.FORMATS[format](chosen)

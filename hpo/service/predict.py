@@ -9,7 +9,7 @@ from hpo.results.model_folder import Classifier
 from hpo.results.predict import Prediction
 from hpo.service.trust import allow_code
 
-__all__ = ["Classifier", "ExportedModel", "Prediction", "export_model", "load_model", "predict_files"]
+__all__ = ["Classifier", "ExportedModel", "Prediction", "check_format", "export_model", "load_model", "predict_files"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,17 @@ def predict_files(folder: str | Path, files: Iterable[str | Path], *, resize: bo
     return tuple(predict.predict(load_model(folder), [Path(file) for file in files], resize=resize))
 
 
+def check_format(format: str) -> None:
+    """Check the name of a format. Raises: UsageError."""
+    formats.check_model_format(format)
+
+
 def export_model(folder: str | Path, format: str, output: str | Path | None = None) -> ExportedModel:
     """Write a trained network, preprocessing included, as onnx, torchscript or pt2; check that its outputs agree.
 
     Without `output` the file goes into the model folder. Raises: UsageError for an unknown format or a missing
     package, TrainingError if the outputs differ, HpoError if the file cannot be written.
     """
-    formats.check_model_format(format)
+    check_format(format)
     path = Path(output) if output is not None else Path(folder) / f"model{formats.SUFFIXES[format]}"
     return ExportedModel(path, formats.export_model(load_model(folder), format, path))

@@ -28,6 +28,8 @@ __all__ = [
     "RunOutcome",
     "SilentObserver",
     "StopRequest",
+    "Store",
+    "StudyRecord",
     "check_engine",
     "dashboard_beside",
     "devices_for",

@@ -18,7 +18,6 @@ __all__ = [
     "check_space",
     "compare_spaces",
     "copy_space",
-    "document_names",
     "list_documents",
     "show_document",
 ]
@@ -52,11 +51,6 @@ class SpaceCheck:
     """Configurations of the space as a grid; None if it cannot be one."""
     no_grid: str
     """Why the space cannot be a grid; empty if it can."""
-
-
-def document_names(kind: Kind) -> list[str]:
-    """Return the names of all documents of a kind."""
-    return sorted(documents.known(kind))
 
 
 def list_documents(kind: Kind) -> tuple[KnownDocument, ...]:

@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-from hpo.errors import HpoError
-from hpo.store import studies
 from hpo.store.database import connect
 from hpo.store.database.connect import Store, exists
 from hpo.store.database.url import configured, shown
 
-__all__ = ["CreatedStore", "Store", "create_store", "open_store", "store_name", "study_names"]
+__all__ = ["CreatedStore", "Store", "create_store", "open_store", "store_name"]
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,3 @@ def create_store(storage: str | None = None) -> CreatedStore:
 def store_name(store: Store) -> str:
     """Return a store's URL for people: without driver and password."""
     return shown(store.url)
-
-
-def study_names(storage: str | None = None) -> list[str]:
-    """Return the names of a store's studies; none if the store is missing or cannot be read."""
-    try:
-        url = configured(storage)
-        if not exists(url):
-            return []
-        store = connect.open_store(url)
-        with store.read() as connection:
-            names = studies.names(connection)
-        store.dispose()
-    except (HpoError, OSError):
-        return []
-    return names

@@ -75,7 +75,7 @@ def _reached(
         best, since = best_value(connection, study_id)
         if budget.target is not None and best is not None and best >= budget.target:
             halfway = (1 + best) / 2 if best >= 0 else best / 2  # to 1, a share's best, or to 0, a log loss's
-            return StopReason(f"the target {budget.target:g} is reached", f"--target {halfway:.4g}")
+            return StopReason(f"the target {budget.target:g} is reached", f"--stop-at {halfway:.4g}")
         if budget.patience is not None and best is not None and since >= budget.patience:
             return StopReason(f"the best has not improved for {since} trials", f"--patience {2 * since}")
     return None

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.options import Storage, talk
-from hpo.errors import UsageError
+from hpo import service
+from hpo.cli.console import err
+from hpo.cli.options import Storage, as_option
 
 
 def dashboard(
+    *,
     storage: Storage = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")] = (
         "127.0.0.1"
@@ -30,26 +32,24 @@ def dashboard(
     ] = None,
 ) -> None:
     """Show the studies of a store in optuna-dashboard."""
-    from hpo.dashboard import credentials
-
     if make_auth is not None:
-        print(credentials.hashed(make_auth, typer.prompt("Password", hide_input=True, err=True)))
+        password = typer.prompt("Password", hide_input=True, err=True)
+        print(service.dashboard.hash_password(make_auth, password))
         return
-    if not 0 <= port <= 65535:
-        raise UsageError(f"--port: must be between 0 and 65535, got {port}.")
-    users = credentials.configured(auth_file)
+    request = service.dashboard.DashboardRequest(
+        storage=storage,
+        host=host,
+        port=port,
+        read_only=read_only,
+        auth_file=auth_file,
+        allowed_hosts=allow_host or (),
+    )
+    with as_option():
+        service.dashboard.check_port(port)
 
-    from hpo.artifacts import dashboard_folder
-    from hpo.dashboard.server import check_exposure, make_app, serve
-    from hpo.store.database.url import configured, shown
-
-    check_exposure(host, users)
-    url = configured(storage)
-    app = make_app(url, dashboard_folder(url), users, read_only=read_only, hosts=[host, *(allow_host or ())])
-
-    def ready(address: str) -> None:
-        talk().print(f"{shown(url)} is shown at {address}/dashboard  (Ctrl-C ends)")
+    def announce(store: str, address: str) -> None:
+        err().print(f"{store} is shown at {address}/dashboard  (Ctrl-C ends)")
         if open_browser:
             typer.launch(f"{address}/dashboard")
 
-    serve(app, host, port, ready)
+    service.dashboard.serve_dashboard(request, on_ready=announce)

@@ -1,0 +1,69 @@
+"""`hpo doctor`: what a helpful colleague checks on this machine."""
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from hpo import service
+from hpo.cli.console import err, out, print_json
+from hpo.cli.options import AsJson, Device, Storage, complete_space
+from hpo.cli.render.doctor import finding_line, proof_lines
+from hpo.cli.render.progress import download_bar
+
+app = typer.Typer(help="What a helpful colleague checks first; with `resume`, a proof.", add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def doctor(
+    context: typer.Context,
+    *,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Also this space: its data, and whether its networks run and learn.", autocompletion=complete_space
+        ),
+    ] = None,
+    device: Device = "auto",
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, devices, the store, data and disk; with --space, whether its networks run and learn."""
+    if context.invoked_subcommand is not None:
+        return
+    findings, console = [], out()
+    for finding in service.doctor.examine(storage, space=space, device=device):
+        findings.append(finding)
+        if not as_json:
+            console.print(finding_line(finding))
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    if any(finding.status == "failure" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def resume(
+    *,
+    space: Annotated[str, typer.Option(help="The space whose first trial is killed and resumed.")] = "ann_digits",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the trial.")] = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Kill a training (kill -9), resume it, and compare it with the same training left alone, bit for bit."""
+    console = err()
+    with download_bar(console) as on_download:
+        proven = service.doctor.prove_resume(
+            space,
+            seed=seed,
+            device=device,
+            on_step=lambda line: console.print(f"{line} ...", style="dim"),
+            on_download=on_download,
+        )
+    if as_json:
+        print_json(dataclasses.asdict(proven.proof))
+    else:
+        for line in proof_lines(proven):
+            out().print(line)
+    if not proven.holds:
+        raise typer.Exit(1)

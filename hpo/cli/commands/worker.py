@@ -1,0 +1,26 @@
+"""`hpo worker`: one process that joins a study. It imports little, for each worker of a run starts so."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from hpo import service
+from hpo.cli.options import Device, EngineOption, OwnCode, Storage, as_option, complete_study
+
+
+def worker(
+    *,
+    study: Annotated[str, typer.Option(help="The study to work on.", autocompletion=complete_study)],
+    device: Device = "auto",
+    engine: EngineOption = None,
+    python: OwnCode = None,
+    storage: Storage = None,
+    supervised: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Join a study from this terminal or machine; many may."""
+    with as_option():
+        checked = service.search.check_engine(engine)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    service.worker.join_study(study, storage=storage, device=device, engine=checked, supervised=supervised)

@@ -1,0 +1,1 @@
+"""What commands print, as rich tables, lines of text and JSON."""

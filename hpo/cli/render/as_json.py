@@ -1,0 +1,83 @@
+"""Studies, trials and confirmations as JSON types."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.service.confirm import Confirmation, Interval
+    from hpo.service.studies import StudySummary, StudyView, TrialView
+
+
+def trial_json(trial: "TrialView") -> dict[str, Any]:
+    """Return a trial as JSON types."""
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "value": trial.value,
+        "cost": trial.cost,
+        "params": trial.params,
+        "curve": {str(epoch): value for epoch, value in trial.curve.items()},
+        "outside": trial.outside,
+        **{key: value for key, value in trial.attrs.items() if key != "curves"},
+    }
+
+
+def study_json(study: "StudyView") -> dict[str, Any]:
+    """Return a study as JSON types."""
+    return {
+        "name": study.name,
+        "space": study.attrs.get("space_name"),
+        "data": study.attrs.get("space", {}).get("data"),
+        "data_fingerprint": study.attrs.get("data_fingerprint"),
+        "counts": study.counts,
+        "metric": study.metric,
+        "cost": study.cost,
+        "infeasible": study.infeasible,
+        "outside": study.outside,
+        "best_value": study.best_value,
+        "budget": study.budget.model_dump() if study.budget else None,
+        "active_seconds": study.active_seconds,
+        "over": study.over.reason if study.over else None,
+        "trials_per_hour": study.trials_per_hour,
+        "lanes": study.lanes,
+        "occupancy": study.occupancy,
+        "workers": list(study.workers),
+    }
+
+
+def summary_json(summary: "StudySummary") -> dict[str, Any]:
+    """Return a study with its best trials as JSON types."""
+    return study_json(summary.view) | {
+        "failures": dict(summary.failures),
+        "best_trials": [trial_json(trial) for trial in summary.best],
+        "front": [trial.number for trial in summary.front],
+    }
+
+
+def confirmation_json(result: "Confirmation") -> dict[str, Any]:
+    """Return a confirmation as JSON types."""
+    return {
+        "study": result.study,
+        "winner": result.winner.number,
+        "verdict": result.verdict,
+        "better_than_baseline": result.certain,
+        "missing": result.missing,
+        "candidates": [
+            {
+                "trial": c.number,
+                "baseline": c.baseline,
+                "searched": c.searched,
+                "values": list(c.values),
+                "mean": c.mean,
+                "interval": _pair(c.interval),
+                "luck": c.luck,
+                "gap": _pair(c.gap),
+                "promise": _pair(c.promise),
+                "config": c.config.to_dict(),
+            }
+            for c in result.candidates
+        ],
+    }
+
+
+def _pair(interval: "Interval | None") -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]

@@ -1,0 +1,35 @@
+"""A confirmation as a table."""
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from hpo import service
+
+if TYPE_CHECKING:
+    from hpo.service.confirm import Confirmation
+
+
+def confirmation_table(result: "Confirmation") -> Table:
+    """Return what the fresh seeds have shown, the winner first."""
+    table = Table(box=None, pad_edge=False, caption_justify="left")
+    for column in ("trial", "searched", "fresh seeds", "luck", "over the baseline", "configuration"):
+        left = column == "configuration"
+        table.add_column(column, justify="left" if left else "right", no_wrap=not left)
+    for candidate in result.candidates:
+        name = f"[bold]baseline:[/bold] {candidate.baseline}" if candidate.baseline else candidate.config.summary()
+        gap = candidate.gap
+        table.add_row(
+            str(candidate.number),
+            f"{candidate.searched:.4f}",
+            f"{candidate.mean:.4f} ± {candidate.interval.half:.4f}",
+            f"{candidate.luck:+.4f}",
+            "" if gap is None else f"{(gap.low + gap.high) / 2:+.4f} ± {gap.half:.4f}",
+            name,
+        )
+    missing = f"; {result.missing} trainings are missing" if result.missing else ""
+    counts = sorted({len(c.values) for c in result.candidates})
+    seeds = " to ".join(str(count) for count in sorted({counts[0], counts[-1]}))
+    measure = service.confirm.metric_label(result.winner.config.metric)
+    table.caption = f"{measure}, mean of {seeds} seeds, {100 * service.confirm.LEVEL:.0f} % intervals{missing}"
+    return table

@@ -1,0 +1,57 @@
+"""What the test split has shown of a trained model, and predictions, as tables."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hpo.service.predict import Prediction
+
+
+def print_test_scores(console: Console, metrics: dict[str, Any]) -> None:
+    """Print the scores of each class, the test accuracy, and whether it is what was promised."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("class", "precision", "recall", "f1", "rows"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for c in metrics["classes"]:
+        table.add_row(c["name"], f"{c['precision']:.3f}", f"{c['recall']:.3f}", f"{c['f1']:.3f}", str(c["rows"]))
+    low, high = metrics["test_accuracy_interval"]
+    console.print(table)
+    console.print(
+        f"\ntest accuracy [bold]{metrics['test_accuracy']:.4f}[/bold] "
+        f"(95 % interval {low:.4f} to {high:.4f}) on {metrics['test_rows']:,} rows; "
+        f"balanced accuracy {metrics['test_balanced_accuracy']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}"
+    )
+    seeds = metrics.get("seeds")
+    if seeds:
+        low, high = seeds["mean_interval"]
+        count = len(seeds["test_accuracies"])
+        console.print(f"mean of {count} seeds {seeds['mean']:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    promise = metrics.get("promised_test_accuracy")
+    if promise:
+        within = "within" if metrics["as_promised"] else "[bold]OUTSIDE[/bold]"
+        console.print(f"{within} the promised interval {promise[0]:.4f} to {promise[1]:.4f}")
+
+
+def prediction_table(predictions: "Sequence[Prediction]") -> Table:
+    """Return predictions, one a row: the class, how sure it is, and the next class."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("file", "row", "label", "probability", "next"):
+        table.add_column(column, justify="right" if column in ("row", "probability") else "left")
+    for p in predictions:
+        second = sorted(p.probabilities, key=lambda name: -p.probabilities[name])[1:2]
+        others = ", ".join(f"{name} {p.probabilities[name]:.3f}" for name in second)
+        table.add_row(p.file, str(p.row), p.label, f"{p.probability:.3f}", others)
+    return table
+
+
+def prediction_rows(predictions: "Sequence[Prediction]") -> list[list[Any]]:
+    """Return predictions as rows of CSV, the header first."""
+    classes = list(predictions[0].probabilities) if predictions else []
+    rows: list[list[Any]] = [["file", "row", "label", "probability", *classes]]
+    for p in predictions:
+        shares = [f"{share:.6f}" for share in p.probabilities.values()]
+        rows.append([p.file, p.row, p.label, f"{p.probability:.6f}", *shares])
+    return rows
