@@ -12,6 +12,7 @@ import pytest
 
 from hpo import __version__
 from hpo.cli import main
+from hpo.cli.app import Commands, command_tree
 
 Hpo = Callable[..., tuple[int, str, str]]
 
@@ -34,17 +35,54 @@ def hpo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def test_help_is_quick_because_it_imports_no_heavy_library():
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["studies", "--help"], ["run", "--target", "1"]]
+)
+def test_help_is_quick_because_it_imports_no_heavy_library(arguments: list[str]):
     code = (
-        "import sys; sys.argv = ['hpo', '--help']\n"
+        f"import sys; sys.argv = ['hpo', *{arguments}]\n"
         "from hpo.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'optuna', 'sqlalchemy', 'sklearn', 'pandas') if m in sys.modules])"
+        "heavy = ('torch', 'optuna', 'sqlalchemy', 'sklearn', 'pandas', 'numpy')\n"
+        "print([m for m in heavy if m in sys.modules])\n"
+        "print([m for m in sys.modules if m.startswith('hpo.cli.commands.')])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines()[-1] == "[]"
-    assert "Search hyperparameters" in run.stdout
+    heavy, commands = run.stdout.splitlines()[-2:]
+    assert heavy == "[]"
+    assert commands == ("[]" if arguments == ["--help"] else f"['hpo.cli.commands.{arguments[0]}']")
+    assert "--target: is now" in run.stderr if "--target" in arguments else "Usage: hpo" in run.stdout
+
+
+def test_the_list_of_commands_has_the_first_lines_of_their_helps():
+    commands = command_tree().commands
+    assert list(commands) == list(Commands.table)
+    for name, lazy in Commands.table.items():
+        assert " ".join((commands[name].help or "").partition("\n\n")[0].split()) == lazy.summary, name
+
+
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("hpo st", {"studies"}),
+        ("hpo studies re", {"rename", "retry"}),
+        ("hpo run --stop", {"--stop-at"}),
+        ("hpo run --space ann_fa", {"ann_fashion"}),
+        ("hpo train --include", {"--include-validation"}),
+        ("hpo data fetch fash", {"fashion_mnist"}),
+        ("hpo studies show ", set()),
+    ],
+)
+def test_the_shell_completes(line: str, completions: set[str], tmp_path: Path):
+    environment = {k: v for k, v in os.environ.items() if k != "HPO_STORAGE"} | {
+        "_HPO_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }
+    command = [sys.executable, "-c", "from hpo.cli import main; main()"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert set(run.stdout.split()) == completions, run.stderr
 
 
 OPTIONS = {
@@ -144,7 +182,20 @@ ERRORS = [
     (["run", "--sapce", "x"], 2, "No such option: --sapce"),
     (["init", "--trials", "5"], 2, "init: --study, --recipe and --trials go with --space. Add it."),
     (["init", "--space", "ann_fashon"], 2, 'No space named "ann_fashon".'),
-    (["rnu"], 2, "No such command 'rnu'"),
+    (["rnu"], 2, "No such command 'rnu'. Did you mean 'run'? See `hpo --help`."),
+    ([*RUN, "--stop-at", "high"], 2, "Invalid value for '--stop-at'"),
+    ([*RUN, "--data", "none.csv"], 2, "--data: none.csv: no such file or folder."),
+    ([*RUN, "--label", "x"], 2, "--label: goes with --data, which is missing. Add it."),
+    ([*RUN, "--objective", "accuracy,size"], 2, '--objective: no cost named "size".'),
+    (["export", "x", "--format", "xml"], 2, '--format: no format named "xml".'),
+    (["export", "x", "--as", "picture"], 2, '--as: must be config or script, got "picture".'),
+    (["export-model", "x", "--to", "keras"], 2, '--to: no format named "keras".'),
+    (["confirm", "x", "--seeds", "1"], 2, "--seeds: must be at least 2, for one score says nothing of their spread"),
+    (["confirm", "x", "--top", "0"], 2, "--top: must be at least 1, got 0."),
+    (["confirm", "x", "--workers", "0"], 2, "--workers: must be at least 1, got 0."),
+    (["dashboard", "--port", "70000"], 2, "--port: must be between 0 and 65535, got 70000."),
+    (["worker", "--study", "x", "--engine", "fast"], 2, '--engine: must be auto, packed or solo, got "fast".'),
+    (["studies", "copy", "x"], 2, "copy: --to URL or --name NAME is required, got neither."),
     (["studies", "list"], 1, "sqlite:///runs/studies.db: no such store. Make one with `hpo init` or `hpo run`"),
     (["studies", "show", "x", "--top", "0"], 2, "--top: must be at least 1, got 0."),
     (["export", "x"], 1, "sqlite:///runs/studies.db: no such store."),
@@ -157,6 +208,27 @@ ERRORS = [
         "postgresql://u:***@127.0.0.1:1/d: ",
     ),
 ]
+
+
+RENAMED = [
+    ([*RUN, "--target", "0.92"], "--target: is now --stop-at VALUE or --label COLUMN, got 0.92. Use --stop-at 0.92."),
+    ([*RUN, "--target", "churn"], "--target: is now --stop-at VALUE or --label COLUMN, got churn. Use --label churn."),
+    (["init", "--target", "a b"], "--target: is now --label COLUMN, got a b. Use --label 'a b'."),
+    (
+        ["train", "x.toml", "--data", "train+val"],
+        "--data: is now --include-validation, got train+val. Use --include-validation.",
+    ),
+    (
+        ["train", "x.toml", "--data", "train"],
+        "--data: is now --include-validation, got train. Leave it out: it is the default.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), RENAMED, ids=[" ".join(r[0]) for r in RENAMED])
+def test_an_old_spelling_is_answered_with_the_new_one(hpo: Hpo, tmp_path: Path, arguments: list[str], text: str):
+    assert hpo(*arguments) == (2, "", f"hpo: {text}\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("arguments", "code", "text"), ERRORS, ids=[" ".join(e[0])[:50] for e in ERRORS])

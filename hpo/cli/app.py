@@ -1,6 +1,6 @@
 """The Typer application: all commands by name."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -77,7 +77,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _root(*, version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
     if version:
         print(__version__)
         raise typer.Exit
