@@ -17,7 +17,7 @@ def trial_json(trial: "TrialView") -> dict[str, Any]:
         "params": trial.params,
         "curve": {str(epoch): value for epoch, value in trial.curve.items()},
         "outside": trial.outside,
-        **{key: value for key, value in trial.attrs.items() if key != "curves"},
+        **{key: value for key, value in trial.attributes.user.items() if key != "curves"},
     }
 
 
@@ -25,12 +25,12 @@ def study_json(study: "StudyView") -> dict[str, Any]:
     """Return a study as JSON types."""
     return {
         "name": study.name,
-        "space": study.attrs.get("space_name"),
-        "data": study.attrs.get("space", {}).get("data"),
-        "data_fingerprint": study.attrs.get("data_fingerprint"),
+        "space": study.attributes.space_name,
+        "data": (study.attributes.space or {}).get("data"),
+        "data_fingerprint": study.attributes.data_fingerprint,
         "counts": study.counts,
-        "metric": study.metric,
-        "cost": study.cost,
+        "metric": study.metric_label,
+        "cost": study.cost_label,
         "infeasible": study.infeasible,
         "outside": study.outside,
         "best_value": study.best_value,

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo import service
-from hpo.cli.render.text import duration, ended_line, lanes, pace, sparkline, value_text
+from hpo.cli.render.text import counts_of, duration, ended_line, lanes, pace, sparkline, value_text
 from hpo.errors import StoreError
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ class LiveView:
         return Group(*parts)
 
     def _header(self, study: "StudyView") -> Text:
-        space = study.attrs.get("space", {})
-        text = Text.assemble((study.name, "bold"), f"  {space.get('title') or study.attrs.get('space_name', '')}")
+        space = study.attributes.space or {}
+        text = Text.assemble((study.name, "bold"), f"  {space.get('title') or study.attributes.space_name or ''}")
         return text.append(f"  {space.get('data', '')} in {service.stores.store_name(self.store)}", style="dim")
 
     def _workers(self, study: "StudyView") -> Text:
@@ -145,7 +145,7 @@ class LiveView:
         return Text("  ".join(part for part in parts if part), style="dim")
 
     def _progress(self, study: "StudyView") -> Table:
-        budget, counts = study.budget, study.counts
+        budget, counts = study.budget, counts_of(study)
         total = budget.trials if budget else max(study.finished, 1)
         grid = Table.grid(padding=(0, 1))
         failed = f", [red]{counts['FAIL']} failed[/red]" if counts["FAIL"] else ""
@@ -181,7 +181,7 @@ class LiveView:
             text.append(f" ({gain} over the baseline)")
         if len(progress.front) > 1:
             last = progress.front[-1]
-            least = f"{value_text(last)} at {last.cost:,.6g} {progress.study.cost}"
+            least = f"{value_text(last)} at {last.cost:,.6g} {progress.study.cost_label}"
             text.append(f"; a front of {len(progress.front)} down to {least}")
         return text.append(f"  {service.studies.configuration(progress.best)}", style="dim")
 
@@ -189,7 +189,7 @@ class LiveView:
         grid = Table.grid(padding=(0, 1), expand=False)
         room = max(0, self.console.width - 62)
         for trial in running:
-            epochs = trial.attrs.get("config", {}).get("epochs", 1)
+            epochs = (trial.attributes.config or {}).get("epochs", 1)
             grid.add_row(
                 f"trial {trial.number}",
                 ProgressBar(total=epochs, completed=len(trial.curve), width=10),
@@ -197,7 +197,7 @@ class LiveView:
                 f"{list(trial.curve.values())[-1]:.4f}" if trial.curve else "",
                 Text(sparkline(list(trial.curve.values())[-20:]), style="cyan"),
                 Text(
-                    service.studies.configuration(trial)[:room] if room > 10 and trial.attrs.get("config") else "",
+                    service.studies.configuration(trial)[:room] if room > 10 and trial.attributes.config else "",
                     style="dim",
                 ),
             )

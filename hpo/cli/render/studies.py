@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpo import service
-from hpo.cli.render.text import lanes, pace, sparkline
+from hpo.cli.render.text import counts_of, lanes, pace, sparkline
 
 if TYPE_CHECKING:
     from hpo.service.studies import Leaderboard, StudySummary, StudyView, TrialDetails, TrialView
@@ -23,13 +23,13 @@ def study_table(studies: "Sequence[StudyView]") -> Table:
     for column in ("study", "space", "finished", "pruned", "failed", "running", "best", "state"):
         table.add_column(column, justify="left" if column in ("study", "space", "state") else "right")
     for study in studies:
-        counts, budget = study.counts, study.budget
+        counts, budget = counts_of(study), study.budget
         of = f" of {budget.trials}" if budget else ""
         state = "over" if study.over else ("at work" if study.workers else "waits")
         best = "" if study.best_value is None else f"{study.best_value:.4f}"
         numbers = (f"{study.finished}{of}", counts["PRUNED"], counts["FAIL"], counts["RUNNING"])
         table.add_row(
-            study.name, study.attrs.get("space_name", ""), *map(str, numbers), best, state if budget else "not hpo's"
+            study.name, study.attributes.space_name or "", *map(str, numbers), best, state if budget else "not hpo's"
         )
     return table
 
@@ -60,14 +60,14 @@ def leaderboard_table(board: "Leaderboard") -> Table:
 
 
 def _cells(trial: "TrialView", *, timed: bool) -> list[str]:
-    seconds, weights = trial.attrs.get("seconds"), trial.attrs.get("parameters")
-    baseline = trial.attrs.get("baseline")
+    attributes = trial.attributes
+    seconds, weights, baseline = attributes.seconds, attributes.parameters, attributes.baseline
     ended = " (pruned)" if trial.state == "PRUNED" else ""
     return [
         str(trial.number),
         "" if trial.value is None else f"{trial.value:.4f}",
         *(["" if trial.cost is None else f"{trial.cost:.3g}"] if timed else []),
-        str(trial.attrs.get("epochs", len(trial.curve))),
+        str(len(trial.curve) if attributes.epochs is None else attributes.epochs),
         "" if seconds is None else f"{seconds:.1f}",
         "" if weights is None else f"{weights:,}",
         f"[bold]baseline:[/bold] {baseline}{ended}" if baseline else service.studies.configuration(trial),
@@ -76,9 +76,9 @@ def _cells(trial: "TrialView", *, timed: bool) -> list[str]:
 
 def print_summary(console: Console, summary: "StudySummary") -> None:
     """Print a study: progress, faults, the best trials."""
-    view, counts = summary.view, summary.view.counts
+    view, counts = summary.view, counts_of(summary.view)
     of = f" of {view.budget.trials}" if view.budget else ""
-    console.print(f"[bold]{view.name}[/bold]: {view.attrs.get('space', {}).get('title') or 'a study'}")
+    console.print(f"[bold]{view.name}[/bold]: {(view.attributes.space or {}).get('title') or 'a study'}")
     console.print(
         f"{view.finished}{of} trials finished, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed, "
         f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
@@ -106,14 +106,14 @@ def print_trial(console: Console, study: str, details: "TrialDetails") -> None:
     """Print a trial: its configuration, its curve and how it ended."""
     trial = details.trial
     value = "" if trial.value is None else f" {trial.value:.4f}"
-    state = "infeasible" if "infeasible" in trial.attrs else trial.state.lower()
+    state = "infeasible" if trial.attributes.infeasible is not None else trial.state.lower()
     console.print(f"trial {trial.number} of {study}: {state}{value}")
     console.print(service.studies.configuration(trial))
     if trial.outside is not None:
         console.print(f"outside the study's space, hidden from the sampler: {trial.outside}", markup=False)
     if trial.curve:
         console.print(f"{details.metric} by epoch: {sparkline(list(trial.curve.values()))}")
-    for key, entry in trial.attrs.items():
+    for key, entry in trial.attributes.user.items():
         if key not in ("config", "curves", "excused"):
             text = f"{entry['kind']}: {entry['message']}" if key == "failure" else entry
             console.print(f"  {key}: {text}", markup=False)

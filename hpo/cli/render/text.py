@@ -32,6 +32,11 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else (f"{minutes}m{rest:02}s" if minutes else f"{rest}s")
 
 
+def counts_of(study: "StudyView") -> dict[str, int]:
+    """Return the trials of a study by the names of their states."""
+    return {str(state): count for state, count in study.counts.items()}
+
+
 def pace(study: "StudyView") -> str:
     """Return how fast a study progresses; empty where that is not known yet."""
     return f"{study.trials_per_hour:,.0f} trials per hour" if study.trials_per_hour else ""
@@ -49,11 +54,12 @@ def lanes(study: "StudyView") -> str:
 
 def ended_line(trial: "TrialView") -> str:
     """Return how a trial ended, in one line."""
-    failure = trial.attrs.get("failure")
+    attributes, failure = trial.attributes, trial.attributes.failure
     if trial.state == "FAIL":
-        message = failure["message"] if failure else "for a reason that was not recorded"
+        message = failure.message if failure else "for a reason that was not recorded"
         return f"trial {trial.number:<3} failed: {message}"
-    word = "diverged" if failure else {"COMPLETE": "complete", "PRUNED": "pruned"}[trial.state]
-    epochs, seconds = trial.attrs.get("epochs", len(trial.curve)), trial.attrs.get("seconds", 0.0)
+    word = "diverged" if failure else trial.state.lower()
+    epochs = len(trial.curve) if attributes.epochs is None else attributes.epochs
+    seconds = attributes.seconds or 0.0
     configuration = service.studies.configuration(trial)
     return f"trial {trial.number:<3} {word:8} {value_text(trial)}  {epochs} epochs {seconds:.1f} s  {configuration}"
