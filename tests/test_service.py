@@ -254,7 +254,7 @@ def test_a_winner_is_confirmed_exported_trained_and_used(folder: Path):
     written = service.export.write_export(chosen, "best.json", format="json")
     assert written.path.read_text() == service.export.export_text(chosen, format="json")
     assert "import torch" in service.export.export_text(chosen, kind="script")
-    updates = []
+    updates: list[service.train.EpochUpdate] = []
     request = service.train.TrainRequest(source=chosen, output="model", epochs=2, seeds=2, device="cpu")
     trained = service.train.train_model(request, on_epoch=updates.append)
     assert [(u.training, u.epoch) for u in updates] == [(1, 1), (1, 2), (2, 1), (2, 2)]

@@ -28,7 +28,8 @@ def download_bar(console: Console) -> "Iterator[OnDownload]":
     try:
         yield draw
     finally:
-        progress.stop()
+        if progress.live.is_started:
+            progress.stop()
 
 
 @contextlib.contextmanager
@@ -53,4 +54,5 @@ def training_bar(console: Console) -> "Iterator[OnEpoch]":
     try:
         yield draw
     finally:
-        progress.stop()
+        if progress.live.is_started:
+            progress.stop()
