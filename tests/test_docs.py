@@ -157,14 +157,12 @@ def defined(node: ast.stmt) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PROSE if not page.startswith(".github")])
 def test_every_option_in_a_block_exists(page: str):
     """Also in the blocks whose commands are not run, for they need another machine, a password, or a user's data."""
-    from typer.main import get_command
-
-    from hpo.cli.app import app
+    from hpo.cli.app import command_tree
 
     blocks = re.findall(r"```(?:sh)?\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     for line in (line.partition("  #")[0] for block in blocks for line in block.splitlines()):
         words = shlex.split(line) if line.startswith("hpo ") else []
-        command: Any = get_command(app)
+        command: Any = command_tree()
         for word in words[1:]:
             command = getattr(command, "commands", {}).get(word, command)
         options = {option for parameter in command.params for option in parameter.opts}

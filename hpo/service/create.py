@@ -121,7 +121,7 @@ def open_study(request: StudyRequest, *, on_download: OnDownload = ignore_downlo
         if not studies.create(store, parts.name, parts.space_name, parts.space, recipe, fingerprint):
             opened = _resume(store, parts, request, on_download)  # another process was faster
         else:
-            own = isinstance(parts.space.data, OwnData)
+            of_user = isinstance(parts.space.data, OwnData)
             opened = OpenedStudy(
                 store=store,
                 study=studies.load_study(store, parts.name),
@@ -129,7 +129,7 @@ def open_study(request: StudyRequest, *, on_download: OnDownload = ignore_downlo
                 created=True,
                 store_created=store_created,
                 grid_size=size,
-                class_counts=class_counts(parts.space.data) if own else None,
+                class_counts=class_counts(parts.space.data) if of_user else None,
             )
         on_error.pop_all()
     return opened

@@ -210,9 +210,11 @@ def init(
         made = service.stores.create_store(storage)
         err().print(f"{made.url}: {'made' if made.created else 'was there'}")
         return
-    limits, own = _given(trials=trials), _own_data(data, label)
+    limits, user_data = _given(trials=trials), _own_data(data, label)
     opened = _open(
-        service.create.StudyRequest(space=space, study=study, recipe=recipe, limits=limits, storage=storage, data=own)
+        service.create.StudyRequest(
+            space=space, study=study, recipe=recipe, limits=limits, storage=storage, data=user_data
+        )
     )
     if not opened.created:
         err().print(f'study "{opened.study.name}" was there')
