@@ -9,10 +9,11 @@ from hpo.api.inputs import to_source
 from hpo.api.study import Study
 from hpo.artifacts import data_folder
 from hpo.errors import UsageError
-from hpo.service.create import StudyRequest, enqueue_best, open_existing, open_study
+from hpo.service.create import StudyRequest, open_existing, open_study
 from hpo.service.data import OwnData, own_data
 from hpo.service.stores import open_store
 from hpo.service.trust import allow_code
+from hpo.service.warm_start import enqueue_best
 from hpo.store.database.url import configured
 from hpo.store.record import State
 
