@@ -87,6 +87,7 @@ class TerminalProgress(_Polling):
         self._progress.stop()
 
     def draw(self, progress: StudyProgressView) -> None:
+        """Show the progress."""
         done, total = _counts(progress)
         if self._task is None:
             self._task = self._progress.add_task(self.study.name, best=_best(progress))
@@ -96,6 +97,7 @@ class TerminalProgress(_Polling):
         """Show nothing: the bar says it."""
 
     def warn(self, text: str) -> None:
+        """Show a warning that stays."""
         self._progress.console.print(text, markup=False, highlight=False)
 
 
@@ -120,6 +122,7 @@ class NotebookProgress(_Polling):
         self.read()
 
     def draw(self, progress: StudyProgressView) -> None:
+        """Show the progress."""
         from IPython.display import HTML
 
         done, total = _counts(progress)
@@ -134,6 +137,7 @@ class NotebookProgress(_Polling):
         """Show nothing: the bar says it."""
 
     def warn(self, text: str) -> None:
+        """Show a warning that stays."""
         if text not in self._warnings:
             self._warnings.append(text)
 

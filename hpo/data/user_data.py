@@ -218,7 +218,8 @@ def _folder(root: Path, source: OwnData) -> tuple[NDArray[np.uint8], list[str], 
 
 def _least_rows(source: OwnData) -> int:
     """Return how many rows a class must have: one to train on, one to validate on and, where rows are cut off, one
-    for the test."""
+    for the test.
+    """
     return MIN_ROWS if source.test_fraction > 0 or source.test is not None else MIN_ROWS - 1
 
 

@@ -12,7 +12,7 @@ _DEFAULTS = re.compile(
 )
 
 
-def layers(model: nn.Module, flatten: bool) -> list[str]:
+def layers(model: nn.Module, *, flatten: bool) -> list[str]:
     """Return the network's layers, each as lines of Python."""
     lines = ["nn.Flatten(),"] if flatten else []
     return [*lines, *(line for child in model.children() for line in _lines(child))]

@@ -17,6 +17,7 @@ from hpo.config import (
 
 
 def optimizer(config: TrialConfig) -> str:
+    """Return the call that makes the optimizer."""
     found = config.optimizer
     match found:
         case SGD():

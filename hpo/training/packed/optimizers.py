@@ -136,6 +136,7 @@ class Clipping:
         self._limits[slot] = float("inf") if norm is None else norm
 
     def __call__(self) -> None:
+        """Scale the gradients of each slot down to its limit."""
         squares = torch.zeros_like(self._limits)
         for block, start, stop in self.grads.blocks():
             squares[start:stop] += block.flatten(1).square().sum(1)
@@ -154,6 +155,7 @@ class VectorizedStep:
         self._blocks = [(p, g, m, v, start, stop) for (p, start, stop), g, m, v in blocks]
 
     def __call__(self, lrs: Sequence[float]) -> None:
+        """Do the step of all slots, each with its learning rate."""
         rows = [
             coefficients(config, lr, step + 1)
             for config, lr, step in zip(self.moments.configs, lrs, self.moments.steps, strict=True)
@@ -187,6 +189,7 @@ class FusedStep:
         self._counts = [torch.zeros((), dtype=torch.float32) for _ in self._pieces]
 
     def __call__(self, lrs: Sequence[float]) -> None:
+        """Do the step of each slot, with its learning rate."""
         moments = self.moments
         for slot, (config, lr) in enumerate(zip(moments.configs, lrs, strict=True)):
             moments.steps[slot] += 1
