@@ -66,7 +66,7 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store,
     assert {t.number for t in ended} == {t.number for t in trained}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
 def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str):
     if sampler == "gp" and store.url.get_backend_name() != "sqlite":
         pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
@@ -153,7 +153,7 @@ def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: Mak
     assert len(free) == 16
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
 def test_samplers_go_on_after_constraints_were_set(store: Store, tmp_path: Path, sampler: str):
     study = constrained(store, "s", sampler, {}, 12)
     work(store, study, SimulatedEngine(), tmp_path)

@@ -43,12 +43,11 @@ def test_a_promise_is_kept_as_often_as_it_says():
 
 def test_equal_candidates_rarely_differ():
     chance = np.random.default_rng(0)
-    wrong = sum(
-        dunnett_intervals(list(chance.normal(0.9, 0.01, size=(5, 5))), list(chance.normal(0.9, 0.01, size=5)))[0].low
-        > 0
-        for _ in range(60)
-    )
-    assert wrong <= 5
+    wrong = 0
+    for _ in range(30):
+        candidates, control = chance.normal(0.9, 0.01, size=(5, 5)), chance.normal(0.9, 0.01, size=5)
+        wrong += any(interval.low > 0 for interval in dunnett_intervals(list(candidates), list(control)))
+    assert wrong <= 3
     assert not anova_differs([[0.9, 0.91, 0.89], [0.9, 0.89, 0.91]]) and anova_differs(
         [[0.9, 0.91, 0.89], [0.8, 0.81, 0.79]]
     )

@@ -114,7 +114,7 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6] and trial.value == trial.intermediate_values[6]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
 def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str):
     """A study in one go, and one whose worker is replaced after each few trials: the same configs."""
     if sampler == "gp" and store.url.get_backend_name() != "sqlite":

@@ -76,7 +76,7 @@ def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Mad
     assert (view.metric, view.cost) == ("validation accuracy", "parameters")
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
 @pytest.mark.parametrize("constraints", [{}, {"max_parameters": 100}])
 def test_every_sampler_draws_the_same_whoever_draws(
     store: Store, make: Made, tmp_path: Path, sampler: str, constraints: dict[str, object]
