@@ -98,7 +98,9 @@ def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropo
     assert_padding_is_zero(program)
 
 
-def state_after(kind: type[Program], configs: Sequence[TrialConfig], data: ResidentData, device: torch.device):
+def state_after(
+    kind: type[Program], configs: Sequence[TrialConfig], data: ResidentData, device: torch.device
+) -> tuple[Program, dict[int, dict[str, torch.Tensor]], dict[int, tuple[float, float]]]:
     """The members' states after two epochs of a kind of program, and their figures in training."""
     rows = data.train_x.to(device)
     on_device = dataclasses.replace(data, train_x=rows, train_y=data.train_y.to(device))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -208,7 +209,9 @@ def test_an_optimizer_is_torchs_own_with_the_configs_numbers(config: Optimizer):
         ),
     ],
 )
-def test_a_schedule_is_torchs_own_as_a_function_of_the_step(schedule: Schedule, make):
+def test_a_schedule_is_torchs_own_as_a_function_of_the_step(
+    schedule: Schedule, make: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
+):
     steps = 200
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
     scheduler = make(optimizer, steps)
