@@ -90,6 +90,8 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         targets: NDArray[Any] = column_or_1d(y, warn=True)
         if len(rows) != len(targets):
             raise InputError(f"fit: X and y must have the same length, got {len(rows)} rows and {len(targets)} labels.")
+        if targets.dtype == object:
+            targets = check_labels(targets, "y")  # names a missing label; the next check does not
         check_classification_targets(targets)
         labels = check_labels(targets, "y")
         self.classes_, codes = np.unique(labels, return_inverse=True)
