@@ -36,7 +36,10 @@ def doubles() -> Iterator[ResidentData]:
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("form", FORMS)
+DOUBLED = "doubled convolutions, both pools, 2x2 averages"
+
+
+@pytest.mark.parametrize("form", [pytest.param(f, marks=pytest.mark.slow if f == DOUBLED else ()) for f in FORMS])
 @pytest.mark.parametrize(("conv_impl", "dropout"), [("grouped", True), ("grouped", False), ("unfolded", True)])
 def test_packed_trials_are_those_of_the_solo_engine(
     doubles: ResidentData, form: str, conv_impl: ConvImpl, dropout: bool
