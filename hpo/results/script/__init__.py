@@ -1,4 +1,4 @@
-"""A config as one PyTorch script, for reading and pasting: torch, torchvision and nothing of hpo's."""
+"""A config as one PyTorch script to read and to copy from: it needs torch and torchvision, but not hpo."""
 
 from hpo.results.script.builder import to_script
 

@@ -1,4 +1,4 @@
-"""From a config to the script: the template, filled with what the config says."""
+"""From a config to the script: the template, filled in from the config."""
 
 import inspect
 from string import Template
@@ -13,17 +13,22 @@ from hpo.errors import UsageError
 from hpo.models import INITS, Residual, build_model
 from hpo.results.script.network import layers
 from hpo.results.script.template import SCRIPT, SKLEARN, TORCHVISION
-from hpo.results.script.training import optimizer, schedule
+from hpo.results.script.training import learning_rate, optimizer, schedule_functions
 from hpo.training import augmentation, metrics
 
 
 def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
-    """Return a script that builds, trains and evaluates the network of a config, in the same way."""
+    """Return a script that builds, trains and tests the network of a config as hpo does, without hpo.
+
+    Raises: UsageError for data or a network of the user's.
+    """
     info = data.info(config.data)
     if info.user_data is not None:
-        raise UsageError("--as script: is for the known data sets, got data of your own. Use hpo train and hpo.load.")
+        raise UsageError(
+            "--as script: is for the data sets of `hpo data list`, got your own data. Use hpo train and hpo.load."
+        )
     if isinstance(config.model, PythonNetwork):
-        raise UsageError("--as script: is for networks of hpo's, got one of your own. Use hpo train and hpo.load.")
+        raise UsageError("--as script: is for MLPs and CNNs, got your own network. Use hpo train and hpo.load.")
     with torch.device("meta"):
         model = build_model(config.model, config.input_shape(info.input_shape), len(info.classes))
     loading, imports, needs = _loading(info)
@@ -43,13 +48,14 @@ def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
         classes=len(info.classes),
         layers="\n".join(f"            {line}" for line in layers(model, flatten=config.model.family == "mlp")),
         loading=loading,
-        schedule="\n".join(f"    {line}" for line in schedule(config)),
+        learning_rate=learning_rate(config),
         axes="(0, 2, 3)" if info.kind == "images" else "0",
         optimizer=optimizer(config),
         bf16=provenance.get("precision") == "bf16",
         clip=_CLIP.substitute(norm=repr(config.clip_norm)) if config.clip_norm is not None else "",
         definitions=definitions,
         dataclass="from dataclasses import dataclass\n" if "@dataclass" in definitions else "",
+        sequence="from collections.abc import Sequence\n" if "Sequence" in definitions else "",
         tensor="Tensor, " if "Tensor" in definitions else "",
         init=_init(config.model),
         prepare=_prepare(config),
@@ -74,13 +80,14 @@ _CLIP = Template("            torch.nn.utils.clip_grad_norm_(net.parameters(), $
 
 
 def _definitions(config: TrialConfig, network: MLP | CNN) -> str:
-    """Return what goes before the network: the very functions that hpo trains with, where the config needs them."""
+    """Return the source of those functions and classes of hpo that the script of a config needs."""
     parts: list[Any] = []
     text = ""
     if network.residual:
         parts.append(Residual)
-    if _judged(config) not in JUDGED_SIMPLY:
+    if _metric(config) not in _OF_EVALUATE:
         parts += [metrics.Metrics, metrics.compute_metrics]
+    parts += schedule_functions(config)
     if config.augment:
         low, high = augmentation.ERASE_AREA, augmentation.ERASE_ASPECT
         text += f"\nERASE_AREA, ERASE_ASPECT = {low}, {high}\n\n" if config.augment.erase else ""
@@ -103,7 +110,7 @@ def _init(network: MLP | CNN) -> str:
 
 
 def _prepare(config: TrialConfig) -> str:
-    """Return what is done to the rows before they are cut or moved."""
+    """Return the lines that scale images, take a fraction of the rows, and prepare augmentation."""
     text = ""
     if config.image_size is not None:
         text += (
@@ -118,7 +125,7 @@ def _prepare(config: TrialConfig) -> str:
 
 
 def _augment(config: TrialConfig) -> str:
-    """Return the lines that make an epoch's images; as `hpo.training.augmentation` does, on torch's own generator."""
+    """Return the lines that augment an epoch's images as `hpo.training.augmentation` does, by torch's generator."""
     augment, steps = config.augment, []
     if augment.jitter:
         steps.append(f"part = _jittered(part, {augment.jitter!r}, black, chance[:, 0:3])")
@@ -150,25 +157,26 @@ def _loss(config: TrialConfig) -> dict[str, str]:
     }
 
 
-JUDGED_SIMPLY = ("accuracy", "-validation_loss")
+_OF_EVALUATE = ("accuracy", "-validation_loss")
+"""Expressions of metrics that the script's `evaluate` returns; the others need `compute_metrics`."""
 
 
-def _judged(config: TrialConfig) -> str:
-    """Return the expression that early stopping and best weights look at."""
+def _metric(config: TrialConfig) -> str:
+    """Return the expression of the metric that early stopping and best weights use."""
     if config.patience is None and not config.best_weights:
         return "accuracy"
-    simply = {"accuracy": "accuracy", "neg_log_loss": "-validation_loss"}
-    return simply.get(config.metric, f"scores(predict(net, validation_x), validation_y).{config.metric}")
+    of_evaluate = {"accuracy": "accuracy", "neg_log_loss": "-validation_loss"}
+    return of_evaluate.get(config.metric, f"compute_metrics(predict(net, validation_x), validation_y).{config.metric}")
 
 
 def _stopping(config: TrialConfig) -> dict[str, str]:
-    """Return what early stopping and best weights add before, in and after the epochs."""
+    """Return the lines for early stopping and best weights before, in and after the loop over epochs."""
     if config.patience is None and not config.best_weights:
         return {"before": "", "each": "", "after": ""}
     keep = (
-        ", best_weights = judged, epoch, copy.deepcopy(net.state_dict())" if config.best_weights else " = judged, epoch"
+        ", best_weights = value, epoch, copy.deepcopy(net.state_dict())" if config.best_weights else " = value, epoch"
     )
-    each = f"        judged = {_judged(config)}\n        if judged > best:\n            best, best_epoch{keep}\n"
+    each = f"        value = {_metric(config)}\n        if value > best:\n            best, best_epoch{keep}\n"
     if config.patience is not None:
         each += f"        if epoch - best_epoch >= {config.patience}:\n            break\n"
     after = "    net.load_state_dict(best_weights)\n" if config.best_weights else ""

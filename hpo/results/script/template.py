@@ -1,4 +1,4 @@
-"""What stays the same in every exported script."""
+"""Templates of an exported script: the parts that are the same in all scripts."""
 
 from string import Template
 
@@ -15,7 +15,7 @@ Written by `hpo export --as script`; it needs $needs.
 import argparse
 import copy
 import math
-${dataclass}
+${sequence}${dataclass}
 import torch
 import torch.nn.functional as F
 from torch import ${tensor}nn
@@ -45,19 +45,19 @@ $loading
 
 
 def learning_rate(step, steps, losses):
-    """The learning rate at a step (from 0) of all steps, given the validation losses so far."""
-$schedule
+    """Return the learning rate at a step (from 0) of all steps, given the validation losses so far."""
+    return $learning_rate
 
 
 def predict(net, x):
-    """Logits, without dropout and on the running statistics."""
+    """Return the logits of rows, in evaluation mode."""
     net.eval()
     with torch.inference_mode():
         return torch.cat([net(part) for part in x.split(1000)])
 
 
 def evaluate(net, x, y):
-    """Accuracy and loss."""
+    """Return accuracy and loss."""
     logits = predict(net, x)
     return (logits.argmax(1) == y).float().mean().item(), F.cross_entropy(logits, y).item()
 
@@ -110,18 +110,18 @@ if __name__ == "__main__":
 
 TORCHVISION = Template('''\
 def load(folder):
-    """Training and test images as floats in 0..1 [N, C, H, W], and their labels."""
+    """Return training and test images as floats in 0..1, [N, C, H, W], with their labels."""
     parts = []
     for train in (True, False):
-        found = datasets.$name(folder, train=train, download=True)
-        images, labels = torch.as_tensor(found.data), torch.as_tensor(found.targets)
+        split = datasets.$name(folder, train=train, download=True)
+        images, labels = torch.as_tensor(split.data), torch.as_tensor(split.targets)
         images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
         parts += [images.float() / 255, labels]
     return parts''')
 
 SKLEARN = Template('''\
 def load(folder):
-    """Training and test rows and their labels, cut as hpo cuts them."""
+    """Return training and test rows with their labels, split as in hpo."""
     x, y = load_$name(return_X_y=True)
     parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
     train_x, test_x = (torch.tensor(part, dtype=torch.float32).reshape(-1, $shape) for part in parts[:2])

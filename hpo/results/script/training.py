@@ -1,75 +1,42 @@
-"""Optimizers and schedules as Python."""
+"""Optimizers and learning-rate schedules as Python code."""
 
-from hpo.config import (
-    SGD,
-    Adam,
-    AdamW,
-    Cosine,
-    Exponential,
-    OneCycle,
-    Plateau,
-    RMSprop,
-    SGDMomentum,
-    StepDecay,
-    TrialConfig,
-    WarmupCosine,
-)
+import inspect
+from collections.abc import Callable
+
+from hpo.config import SGD, Adam, AdamW, RMSprop, SGDMomentum, TrialConfig
+from hpo.training import schedules
 
 
 def optimizer(config: TrialConfig) -> str:
-    """Return the call that makes the optimizer."""
-    found = config.optimizer
-    match found:
+    """Return the expression that makes the optimizer of a config."""
+    of_config = config.optimizer
+    match of_config:
         case SGD():
             kind, more = "SGD", []
         case SGDMomentum():
-            kind, more = "SGD", [f"momentum={found.momentum!r}", f"nesterov={found.nesterov}"]
+            kind, more = "SGD", [f"momentum={of_config.momentum!r}", f"nesterov={of_config.nesterov}"]
         case Adam() | AdamW():
-            kind = "AdamW" if isinstance(found, AdamW) else "Adam"
-            more = [f"betas=({found.beta1!r}, {found.beta2!r})", f"eps={found.eps!r}"]
+            kind = "AdamW" if isinstance(of_config, AdamW) else "Adam"
+            more = [f"betas=({of_config.beta1!r}, {of_config.beta2!r})", f"eps={of_config.eps!r}"]
         case RMSprop():
-            kind, more = "RMSprop", [f"alpha={found.alpha!r}", f"eps={found.eps!r}"]
-    given = ["net.parameters()", "lr=LEARNING_RATE", f"weight_decay={found.weight_decay!r}", *more]
-    return f"torch.optim.{kind}(\n        " + ",\n        ".join(given) + ",\n    )"
+            kind, more = "RMSprop", [f"alpha={of_config.alpha!r}", f"eps={of_config.eps!r}"]
+    arguments = ["net.parameters()", "lr=LEARNING_RATE", f"weight_decay={of_config.weight_decay!r}", *more]
+    return f"torch.optim.{kind}(\n        " + ",\n        ".join(arguments) + ",\n    )"
 
 
-def schedule(config: TrialConfig) -> list[str]:
-    """Return the body of `learning_rate`; the formulas of hpo.training.schedules."""
-    match config.schedule:
-        case Cosine(floor=floor):
-            falling = "(1 + math.cos(math.pi * step / steps)) / 2"
-            return [
-                f"return LEARNING_RATE * ({floor!r} + {1 - floor!r} * {falling})"
-                if floor
-                else f"return LEARNING_RATE * {falling}"
-            ]
-        case OneCycle(warmup=warmup):
-            return [
-                f"peak, last = {warmup!r} * steps - 1, steps - 1",
-                "if step <= peak:",
-                "    progress, low = 1 - step / peak if peak > 0 else 0.0, 1 / 25",
-                "else:",
-                "    progress, low = (step - peak) / (last - peak), 1 / 25 / 1e4",
-                "return LEARNING_RATE * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)",
-            ]
-        case StepDecay(parts=parts, gamma=gamma):
-            return [f"return LEARNING_RATE * {gamma!r} ** (step * {parts} // steps)"]
-        case Exponential(final=final):
-            return [f"return LEARNING_RATE * {final!r} ** (step / max(1, steps - 1))"]
-        case WarmupCosine(warmup=warmup):
-            return [
-                f"rising = {warmup!r} * steps",
-                "if step < rising:",
-                "    return LEARNING_RATE * (step + 1) / (rising + 1)",
-                "return LEARNING_RATE * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2",
-            ]
-        case Plateau(patience=patience, gamma=gamma):
-            return [
-                "best, still, plateaus = math.inf, 0, 0",
-                "for loss in losses:",
-                "    best, still = (loss, 0) if loss < best * (1 - 1e-4) else (best, still + 1)",
-                f"    if still > {patience}:",
-                "        plateaus, still = plateaus + 1, 0",
-                f"return LEARNING_RATE * {gamma!r} ** plateaus",
-            ]
-    return ["return LEARNING_RATE"]
+def schedule_functions(config: TrialConfig) -> list[Callable[..., float]]:
+    """Return the functions of `hpo.training.schedules` that compute a config's schedule; none if it is constant."""
+    function = schedules.FACTORS[type(config.schedule)]
+    if function is schedules.constant:
+        return []
+    uses_cosine = schedules.half_cosine.__name__ in inspect.getsource(function)
+    return [schedules.half_cosine, function] if uses_cosine else [function]
+
+
+def learning_rate(config: TrialConfig) -> str:
+    """Return the expression of the learning rate at `step` of `steps`, given the validation `losses` so far."""
+    function = schedules.FACTORS[type(config.schedule)]
+    if function is schedules.constant:
+        return "LEARNING_RATE"
+    arguments = ", ".join(f"{name}={value!r}" for name, value in schedules.arguments_of(config.schedule).items())
+    return f"LEARNING_RATE * {function.__name__}(step, steps, losses, {arguments})"
