@@ -1,4 +1,4 @@
-"""A study recipe: how to look. Sampler, pruner, budget, epochs, seed and engine of a study."""
+"""A study recipe: how a space is searched. Sampler, pruner, budget, epochs, seed and engine of a study."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -30,76 +30,77 @@ def _duration(value: Any) -> Any:
 
 
 class Budget(Section):
-    """When a study ends; of all its workers, machines and restarts together. The first limit reached counts."""
+    """Limits of a study, for all its workers, machines and restarts together. The first limit reached ends it."""
 
     trials: Annotated[int, Field(ge=1)] = 60
     """Finished trials: complete or pruned."""
     timeout: Annotated[int, Field(ge=1), BeforeValidator(_duration)] | None = None
-    """Seconds in which at least one worker was at work; `30m` is understood."""
+    """Seconds during which at least one worker was running; texts such as `30m` are accepted."""
     target: float | None = None
     """Stop when a trial reaches this value of the metric."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop when the best has not improved for this many finished trials."""
     only_waiting: bool = False
-    """Run the trials that wait to be run, and draw no others."""
+    """Run only the trials that are waiting, and draw no others."""
     max_failures: Annotated[int, Field(ge=1)] = 20
     """Stop when this many trials have failed; they do not count as finished."""
 
 
 class Sampler(Section):
-    """Who draws the next configuration."""
+    """The sampler, which draws the next configuration."""
 
     name: Literal["tpe", "gp", "qmc", "random", "grid", "nsga2"] = "tpe"
     """TPE; Gaussian processes; a quasi-random Sobol sequence; random; every configuration of a space without
     continuous ranges, in random order; NSGA-II, for two objectives."""
     startup_trials: Annotated[int, Field(ge=1)] = 10
-    """Random draws before the sampler models what it has seen."""
+    """Number of random draws before the sampler uses its model."""
     population: Annotated[int, Field(ge=2)] = 20
-    """Trials of a generation of NSGA-II; the first generation is random."""
+    """Number of trials per generation of NSGA-II; the first generation is random."""
 
 
 class Pruner(Section):
-    """Who ends trials early, by the metric after each epoch."""
+    """The pruner, which stops trials early, by their metric after each epoch."""
 
     name: Literal["successive_halving", "hyperband", "median", "percentile", "patient", "threshold", "none"] = (
         "successive_halving"
     )
     min_epochs: Annotated[int, Field(ge=1)] = 1
-    """The first epoch after which a trial may be pruned."""
+    """First epoch after which a trial can be pruned."""
     reduction: Annotated[int, Field(ge=2)] = 4
     """Successive halving and Hyperband keep the best 1/reduction at each rung; rungs are min_epochs * reduction**k."""
     startup_trials: Annotated[int, Field(ge=0)] = 5
-    """Median and percentile prune nothing before this many trials are complete."""
+    """Number of complete trials before median and percentile prune any."""
     percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
-    """Percentile keeps so many percent of the trials."""
+    """Percentage of the trials that percentile keeps."""
     patience: Annotated[int, Field(ge=1)] = 3
-    """Patient prunes a trial that has not improved for more than so many epochs."""
+    """Number of epochs without improvement after which patient prunes a trial."""
     threshold: float = 0.3
-    """Threshold prunes a trial whose value is below this."""
+    """Value of the metric below which threshold prunes a trial."""
 
 
 class Fidelity(Section):
-    """What the search's trials are trained on, to be cheaper; confirmations and exports take the space's own."""
+    """Cheaper data for the trials of the search; confirmations and exports use the data of the space."""
 
     data_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Part of the training rows."""
+    """Share of the training rows."""
     image_size: Annotated[int, Field(ge=1)] | None = None
     """Width and height that images are scaled to."""
 
     def fields(self) -> dict[str, Any]:
-        """Return what is set, by its name in the space."""
+        """Return the fields that are set, by their name in the space."""
         return self.model_dump(exclude_none=True)
 
 
 class Checkpoints(Section):
-    """What is kept of trained weights; a running trial's last checkpoint is always kept."""
+    """Which checkpoints are kept; the latest checkpoint of a running trial is always kept."""
 
     every_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """A running trial is saved after an epoch if its last checkpoint is older than this."""
+    """Age of the latest checkpoint in seconds from which on a running trial is saved after an epoch."""
     keep_best: Annotated[int, Field(ge=0)] = 3
-    """Complete trials whose final state is kept, the best ones."""
+    """Number of complete trials whose final state is kept: the best ones."""
     max_megabytes: Annotated[float, Field(gt=0)] = 2048.0
-    """A study's checkpoints together; of finished trials the worst go first. Folders only, not S3."""
+    """Largest total size of a study's checkpoints; those of the worst finished trials are deleted first. Only for
+    folders, not for S3."""
 
 
 EngineName = Literal["auto", "packed", "solo"]
@@ -115,19 +116,21 @@ Objective = Annotated[Annotated[Metric, Tag("one")] | _Two, Discriminator(_objec
 
 
 class StudyRecipe(Section):
-    """How a study looks for the best configuration."""
+    """How a study searches the best configuration."""
 
     title: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Takes the place of the space's epochs."""
+    """Number of epochs, overrides that of the space."""
     objective: Objective | None = None
-    """What to maximize on the validation rows; takes the place of the space's metric. With a second entry,
+    """Metric to maximize on the validation rows, overrides that of the space. With a second entry, such as
     `["accuracy", "parameters"]` or `["accuracy", "latency_ms"]`, also a cost to minimize."""
     engine: EngineName = "auto"
-    """Trials one at a time; many small networks as one program; or that only where it measures faster here."""
+    """`solo`: trials one at a time; `packed`: many small networks as one program; `auto`: packed where that is
+    measured to be faster."""
     duplicates: Literal["ask_again", "new_seed"] = "ask_again"
-    """What becomes of a draw that was drawn before: the sampler is asked again, or it is trained on another seed."""
+    """What happens when a configuration is drawn again: the sampler is asked for another one, or it is trained with
+    another seed."""
     budget: Budget = Budget()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
@@ -147,23 +150,23 @@ class StudyRecipe(Section):
 
     @property
     def metric(self) -> Metric | None:
-        """What to maximize, if the recipe says so."""
+        """Metric to maximize, if the recipe sets it."""
         return self.objective[0] if isinstance(self.objective, tuple) else self.objective
 
     @property
     def cost(self) -> MinimizedCost | None:
-        """What to minimize besides, if anything."""
+        """Cost to minimize, if there is a second objective."""
         return self.objective[1] if isinstance(self.objective, tuple) else None
 
     def applied_to(self, space: SearchSpace) -> SearchSpace:
-        """Return the space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
-        told = {"epochs": self.epochs, "metric": self.metric} | self.fidelity.fields()
-        return space.model_copy(update={name: value for name, value in told.items() if value is not None})
+        """Return a space with the epochs, metric and fidelity of the recipe, as far as it sets them."""
+        overrides = {"epochs": self.epochs, "metric": self.metric} | self.fidelity.fields()
+        return space.model_copy(update={name: value for name, value in overrides.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes two recipes the same search: what its trials and their order depend on.
+        """Return the content that makes two recipes the same search: the fields on which trials and their order depend.
 
-        The engine is how a trial is run, not what it is.
+        The engine is not among them: it changes how a trial is run, not its result.
         """
         content = documents.dump(self)
         del content["title"], content["budget"], content["checkpoints"], content["engine"]

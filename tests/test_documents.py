@@ -66,7 +66,10 @@ MISTAKES: list[tuple[Mutation, str]] = [
     (lambda d: d.pop("optimizer"), "optimizer: is required."),
     (lambda d: d["optimizer"].pop("lr"), "optimizer: lr is required for sgd."),
     (lambda d: d["baselines"][0]["params"]["mlp"].update(width=5), "baselines.0.params.mlp.width: must lie in 8..512"),
-    (lambda d: d["baselines"][0]["params"]["mlp"].update(wdth=8), "baselines.0.params.mlp.wdth: is not asked for"),
+    (
+        lambda d: d["baselines"][0]["params"]["mlp"].update(wdth=8),
+        "baselines.0.params.mlp.wdth: is not drawn for this baseline",
+    ),
     (lambda d: d["baselines"][0]["params"].pop("batch_size"), "baselines.0.params.batch_size: is required."),
 ]
 
