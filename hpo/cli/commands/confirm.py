@@ -36,9 +36,9 @@ def confirm(
     as_json: AsJson = False,
 ) -> None:
     """Train the best configurations and the baseline again on fresh seeds, and say whether there is a winner."""
+    at_least_one("--workers", workers)
     with as_option():
         service.confirm.check_counts(top, seeds)
-        at_least_one("--workers", workers)
         service.search.check_engine(engine)
     devices = service.search.devices_for(device, workers)
     opened = service.create.open_existing(study, storage)
