@@ -76,13 +76,13 @@ def main() -> None:
             pictures = TrialPlotter(Path(folder) / "p", study.uid, lambda: Validation(rows.x, rows.y, info.classes))
             with pictures:
                 keeper = CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints)
-                loop = Loop(session, engine, keeper, illustrator=None if options.slots else pictures)
-                drawing = timed(session._search)
+                loop = Loop(session, engine, keeper, plotter=None if options.slots else pictures)
+                drawing = timed(session.search)
                 start = time.perf_counter()
                 loop.run()
                 wall = time.perf_counter() - start
     drawn = sum(drawing)
-    share = 1 - loop.training_seconds / wall
+    share = 1 - loop.clock.seconds / wall
     report = {
         "date": date.today().isoformat(),
         "processor": platform.processor() or platform.machine(),
@@ -92,7 +92,7 @@ def main() -> None:
         "trials": options.trials,
         "slots": options.slots or 1,
         "wall_seconds": round(wall, 2),
-        "training_seconds": round(loop.training_seconds, 2),
+        "training_seconds": round(loop.clock.seconds, 2),
         "drawing_seconds": round(drawn, 2),
         "overhead_share": round(share, 4),
     }

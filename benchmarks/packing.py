@@ -227,13 +227,13 @@ def measure_study(device: str, trials: int) -> dict[str, Any]:
                 start = time.perf_counter()
                 loop.run()
                 wall = time.perf_counter() - start
-                best = session.best_value()
+                best = session.ranking.best_value()
             store.dispose()
         report[kind] = {
             "seconds": round(wall, 1),
             "trials_per_hour": round(3600 * trials / wall),
             "best": best,
-            "outside_training": round(1 - loop.training_seconds / wall, 4),
+            "outside_training": round(1 - loop.clock.seconds / wall, 4),
             **engine.status(),
         }
         print(f"study, {kind}: {report[kind]}", flush=True)

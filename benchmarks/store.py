@@ -125,8 +125,8 @@ def timed(function: Callable[[], Any]) -> float:
 
 def report_value(session: Session, trial_id: int, epoch: int) -> None:
     """Report a value and wait until it is in the store."""
-    session.report(trial_id, epoch, 0.9)
-    session._outbox.flush()
+    session.trials.report(trial_id, epoch, 0.9)
+    session.link.outbox.flush()
 
 
 def ours(store: Store, study: StudyRecord, repeats: int, environment: dict[str, str]) -> dict[str, float]:
@@ -139,7 +139,7 @@ def ours(store: Store, study: StudyRecord, repeats: int, environment: dict[str, 
         session.__exit__()
         fresh.dispose()
     with Session(store, study, {}) as session:
-        search = session._search
+        search = session.search
         draws: list[float] = []
         drawn = search.draw
 
@@ -154,14 +154,14 @@ def ours(store: Store, study: StudyRecord, repeats: int, environment: dict[str, 
             start = time.perf_counter()
             [assignment] = session.claim(1)  # type: ignore[misc]
             whole = 1000 * (time.perf_counter() - start)
-            flush = timed(session._outbox.flush)
+            flush = timed(session.link.outbox.flush)
             times["draw"].append(draws[-1] + flush)
             times["claim"].append(whole - draws[-1])
             key = assignment.trial_id
             for epoch in RUNGS:
                 times["report"].append(timed(partial(report_value, session, key, epoch)))
-                times["prune"].append(timed(lambda: session.should_prune(key)))  # noqa: B023
-            session.prune(key)
+                times["prune"].append(timed(lambda: session.trials.should_prune(key)))  # noqa: B023
+            session.trials.prune(key)
     command = [sys.executable, "-m", "hpo", "studies", "show", study.name]
     for _ in range(max(3, repeats // 3)):
         times["show"].append(

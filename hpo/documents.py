@@ -163,7 +163,7 @@ def _explain(error: ErrorDetails, content: Any) -> str:
     if kind == "missing":
         rule = "is required. Add it."
     elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        rule = "is not a known key. Remove it or mend its spelling."
+        rule = "is not a known key. Remove it or fix its spelling."
     elif kind == "literal_error":
         rule = f"must be one of {context['expected']}, {got}."
     elif kind == "union_tag_invalid":

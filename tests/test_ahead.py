@@ -28,7 +28,7 @@ def nobody(count: int) -> Sequence[Assignment]:
 
 def measured(step: float, draw: float, early: float = 0.0) -> Prefetcher:
     ahead = Prefetcher(nobody)
-    ahead._step_seconds, ahead._draw_seconds, ahead._early = step, draw, early
+    ahead.step_seconds, ahead.draw_seconds, ahead.early = step, draw, early
     return ahead
 
 
@@ -55,7 +55,7 @@ def test_what_is_drawn_ends_with_the_step():
         return [Assignment(len(claims), 0, 0, None, False)] * count  # type: ignore[arg-type]
 
     ahead = Prefetcher(claim)
-    ahead._step_seconds, ahead._draw_seconds = 0.2, 0.02
+    ahead.step_seconds, ahead.draw_seconds = 0.2, 0.02
     ahead.begin([1] * 100)
     time.sleep(0.2)
     start = time.perf_counter()
@@ -123,21 +123,21 @@ def test_while_the_store_is_away_nothing_is_claimed_and_what_is_there_is_trained
     engine = SimulatedEngine(3, 0.01, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
         loop = Loop(session, engine, CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints))
-        loop._fill()
+        loop.fill()
         plain, away, claims = session.claim, time.monotonic(), []
 
         def claim(count: int) -> list[Assignment] | NothingToClaim | StopReason:
             claims.append(count)
             return plain(count)
 
-        session.claim = loop.ahead._claim = claim  # type: ignore[method-assign, union-attr]
+        session.claim = loop.ahead.claim = claim  # type: ignore[method-assign, union-attr]
         while len(loop.live) > 0:
-            session._outbox.away_since = away  # a beat that is answered takes it back
-            loop._fill()
+            session.link.outbox.away_since = away  # a beat that is answered takes it back
+            loop.fill()
             if loop.live:
-                loop._advance()
+                loop.advance()
         assert not claims and engine.room() == 3
-        session._outbox.away_since = None
+        session.link.outbox.away_since = None
         assert loop.run() == StopReason("all 12 trials are finished", "--trials 24") and claims
     assert all(len(t.intermediate_values) == 6 for t in trials_of(store, study))
 

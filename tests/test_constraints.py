@@ -12,7 +12,7 @@ from hpo.constraints import Constraints, Cost
 from hpo.errors import DocumentError
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results import confirmation
-from hpo.runner.loop import MAX_REJECTED
+from hpo.runner.constraint_check import MAX_REJECTED
 from hpo.service.create import StudyRequest, open_study
 from hpo.store import queries, studies
 from hpo.store.change_space import change_space

@@ -127,7 +127,7 @@ def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path):
     check_all_once(space, found)
     assert {t.state.name for t in found} == {"COMPLETE"}
     with Session(store, study, {}) as session:
-        again = session.over()
+        again = session.link.stop_reason()
         assert again is not None and again.reason == over.reason, "other processes see it too"
     wider = grid_space(optimizer=OPTIMIZER | {"lr": {"choices": [0.01, 0.001]}})
     change_space(store, "s", "wider", wider)
@@ -173,7 +173,9 @@ def test_many_workers_never_draw_the_same(store: Store, tmp_path: Path):
 def test_a_claim_whose_draw_is_not_written_yet_is_followed(store: Store):
     study = grid_study(store, trials=99)
     with Session(store, study, {}) as first, Session(store, study, {}) as second:
-        claimed = first._transact(lambda c: claims.claim(store, c, study.study_id, first.worker_id, 1, set()))
+        claimed = first.link.transact(
+            lambda c: claims.claim(store, c, study.study_id, first.worker_id, count=1, held=set())
+        )
         [other] = second.claim(1)  # type: ignore[misc]
         [mine] = first.claim(1)  # type: ignore[misc]
         assert isinstance(claimed, list)

@@ -102,11 +102,11 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
         for epoch in range(1, 7):
             result = engine.step()[key]
             assert isinstance(result, EpochResult)
-            session.report(key, epoch, result.validation_accuracy)
+            session.trials.report(key, epoch, result.validation_accuracy)
         CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints).save(
             assignment.root, lambda: engine.snapshot(key)
         )
-        session.hand_back(key)
+        session.release(key)
     again = SimulatedEngine()
     assert work(store, study, again, tmp_path) is not None
     [trial] = trials_of(store, study)

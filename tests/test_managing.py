@@ -44,9 +44,9 @@ def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_pa
     with store.read() as connection:
         assert studies.names(connection) == ["kept"]
         ids = set(connection.execute(sa.select(schema.trials.c.trial_id)).scalars())
-        for table in admin._TRIAL_CHILDREN:
+        for table in admin.TRIAL_TABLES:
             assert set(connection.execute(sa.select(table.c.trial_id)).scalars()) <= ids
-        for table in (schema.hpo_studies, schema.hpo_leases, *admin._STUDY_CHILDREN):
+        for table in (schema.hpo_studies, schema.hpo_leases, *admin.STUDY_TABLES):
             assert set(connection.execute(sa.select(table.c.study_id)).scalars()) <= {kept.study_id}
 
 
@@ -144,10 +144,10 @@ def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_stud
     work(store, study, tmp_path)
     best = optuna.load_study(study_name="s", storage=url(store)).best_trial
     with Session(store, study, {}) as watching:
-        assert len(watching._mirror.get_all_trials(study.study_id)) == 5
+        assert len(watching.cache.visible_trials()) == 5
         admin.void(store, "s", best.number, "the label file was wrong")
         watching.refresh(at_once=True)
-        assert best.number not in [t.number for t in watching._mirror.get_all_trials(study.study_id)]
+        assert best.number not in [t.number for t in watching.cache.visible_trials()]
     kept = trials_of(store, "s")[best.number]
     assert kept.user_attrs["void"] == {"why": "the label file was wrong", "was": "COMPLETE"}
     assert kept.intermediate_values == best.intermediate_values and kept.params == best.params

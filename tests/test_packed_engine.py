@@ -407,10 +407,10 @@ def test_lanes_and_pace_are_seen(tmp_path: Path):
         engine = PackedEngine(CPU, slots=3)
         loop = Loop(session, engine, CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints))
         while sum(sizes(engine)) < 3:
-            loop._fill()
-            loop._advance()
+            loop.fill()
+            loop.advance()
         loop._look()
-        session.flush()
+        session.link.flush()
         with store.read() as connection:
             view = queries.study(connection, study.study_id)
         assert view.lanes == len(sizes(engine)) and 0 < (view.occupancy or 0) < 1

@@ -33,7 +33,7 @@ def finished_study(store: Store, make_study: MakeStudy, folder: Path, **kwargs: 
 def sampled(store: Store, study: StudyRecord) -> list[optuna.trial.FrozenTrial]:
     """What sampler and pruner see."""
     with Session(store, study, {}) as session:
-        return session._mirror.get_all_trials(study.study_id, states=(optuna.trial.TrialState.COMPLETE,))
+        return session.cache.visible_trials((optuna.trial.TrialState.COMPLETE,))
 
 
 def check_walks(space: SearchSpace, found: list[optuna.trial.FrozenTrial]) -> None:

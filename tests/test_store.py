@@ -18,7 +18,8 @@ from hpo.runner.loop import Loop
 from hpo.runner.session import Session
 from hpo.store import queries, studies
 from hpo.store.database import schema
-from hpo.store.database.connect import Store, exists, open_store, patiently
+from hpo.store.database.connect import Store, exists, open_store
+from hpo.store.database.retry import retry_while_unavailable
 from hpo.store.database.url import configured, parse, shown
 from hpo.store.leases import claims, stopping
 from hpo.store.leases.claims import NothingToClaim, Presence, Watch
@@ -84,7 +85,7 @@ def test_a_store_that_cannot_be_opened_is_named(text: str, message: str):
 
 
 def test_a_network_filesystem_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hpo.store.database.connect._filesystem", lambda path: "nfs4")
+    monkeypatch.setattr("hpo.store.database.sqlite_file.filesystem_of", lambda path: "nfs4")
     with pytest.raises(StoreError, match="must lie on a local disk, got nfs4: several machines would damage the file"):
         open_store(parse(f"sqlite:///{tmp_path}/a.db"), create=True)
     assert list(tmp_path.iterdir()) == []
@@ -203,18 +204,18 @@ def dead_session(store: Store, study: StudyRecord, claimed: int) -> Session:
     session = Session(store, study, {})
     session.__enter__()
     session.claim(claimed)
-    session._outbox.close()
-    session._presence._lock.release()  # the system does this when a process dies
+    session.link.outbox.close()
+    session.link.presence.lock.release()  # the system does this when a process dies
     return session
 
 
 def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=2)
     dead = dead_session(store, study, 1)
-    dead._outbox.flush()
+    dead.link.outbox.flush()
     with Session(store, study, {}) as session:
-        assert session.reap() == [0]
-        assert session.reap() == []
+        assert session.link.reap() == [0]
+        assert session.link.reap() == []
         Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints)).run()
     first, second, third = trials_of(store, study)
     assert first.state.name == "FAIL" and first.user_attrs["failure"]["kind"] == "lost"
@@ -233,7 +234,7 @@ def test_a_worker_that_was_given_up_learns_it_and_writes_nothing(store: Store, m
         [assignment] = session.claim(1)  # type: ignore[misc]
         with store.write() as connection:
             claims.reap(store, connection, study.study_id, session.worker_id)
-        session.report(assignment.trial_id, 1, 0.5)
+        session.trials.report(assignment.trial_id, 1, 0.5)
         session.claim(1)
     lost, waiting = trials_of(store, study)
     assert (lost.state.name, waiting.state.name) == ("FAIL", "WAITING")
@@ -256,7 +257,7 @@ def test_a_claim_whose_answer_was_lost_is_found_again(store: Store, make_study: 
     study = make_study(trials=5)
     with Session(store, study, {}) as session:
         [lost] = session.claim(1)  # type: ignore[misc]
-        session._held.clear()
+        session.trials.ids.clear()
         [found] = session.claim(1)  # type: ignore[misc]
         assert found.trial_id == lost.trial_id
         assert len(trials_of(store, study)) == 1
@@ -307,15 +308,15 @@ def test_each_limit_ends_a_study_and_names_its_extension(
     study = make_study(**({"trials": 50} | limit))
     with Session(store, study, {}) as session:
         for value in (0.7, 0.5):
-            assert session.over() is None or "patience" in limit or "target" in limit
+            assert session.link.stop_reason() is None or "patience" in limit or "target" in limit
             [assignment] = session.claim(1)  # type: ignore[misc]
-            session.complete(assignment.trial_id, value)
-            session._outbox.flush()
+            session.trials.complete(assignment.trial_id, value)
+            session.link.outbox.flush()
             if "target" in limit:
                 break
         with store.write() as connection:
             connection.execute(sa.update(schema.hpo_studies).values(active_seconds=6.0))
-        over = session.over()
+        over = session.link.stop_reason()
     assert over is not None and over.reason == reason and over.extension.startswith(extension)
 
 
@@ -323,9 +324,9 @@ def test_a_log_loss_is_aimed_at_nought(store: Store, make_study: MakeStudy):
     study = make_study(trials=50, target=-0.5, space={"metric": "neg_log_loss"})
     with Session(store, study, {}) as session:
         [assignment] = session.claim(1)  # type: ignore[misc]
-        session.complete(assignment.trial_id, -0.4)
-        session._outbox.flush()
-        assert session.over() == stopping.StopReason("the target -0.5 is reached", "--stop-at -0.2")
+        session.trials.complete(assignment.trial_id, -0.4)
+        session.link.outbox.flush()
+        assert session.link.stop_reason() == stopping.StopReason("the target -0.5 is reached", "--stop-at -0.2")
 
 
 def test_failures_are_bounded(store: Store, make_study: MakeStudy):
@@ -333,7 +334,7 @@ def test_failures_are_bounded(store: Store, make_study: MakeStudy):
     with Session(store, study, {}) as session:
         for _ in range(3):
             [assignment] = session.claim(1)  # type: ignore[misc]
-            session.fail(assignment.trial_id, "error", "no luck")
+            session.trials.fail(assignment.trial_id, "error", "no luck")
         assert session.claim(1) == stopping.StopReason("3 trials have failed", "--max-failures 6")
 
 
@@ -381,14 +382,14 @@ def test_a_store_that_is_away_is_waited_for():
             raise error
         return "back"
 
-    assert patiently(action) == "back"
+    assert retry_while_unavailable(action) == "back"
     with pytest.raises(StoreError, match="the store does not answer: connection refused"):
         calls = iter([sa.exc.OperationalError("x", {}, Exception("connection refused"))] * 99)
-        patiently(action, patience=0.2)
+        retry_while_unavailable(action, patience=0.2)
     stopped = threading.Event()
     stopped.set()
     with pytest.raises(StoreError):
-        patiently(action, stopped)
+        retry_while_unavailable(action, stopped)
 
 
 def test_a_fault_that_waiting_cannot_mend_is_told_at_once(store: Store):
@@ -398,5 +399,5 @@ def test_a_fault_that_waiting_cannot_mend_is_told_at_once(store: Store):
 
     start = time.monotonic()
     with pytest.raises(StoreError, match="nowhere"):
-        patiently(action)
+        retry_while_unavailable(action)
     assert time.monotonic() - start < 5

@@ -8,7 +8,8 @@ from sqlalchemy.engine import URL
 
 from hpo.optuna_compat import BulkReadingStorage, silence
 from hpo.store.database import schema, trial_rows
-from hpo.store.database.connect import check_store, engine_arguments
+from hpo.store.database.connect import check_store
+from hpo.store.database.engine import engine_arguments
 
 
 class FastStorage(BulkReadingStorage):
@@ -26,7 +27,7 @@ def dashboard_storage(url: URL, *, read_only: bool, threads: int) -> BaseStorage
     """Open a store for a dashboard with `threads` threads; loaded trials are cached. Raises: StoreError."""
     check_store(url)
     silence()
-    arguments = engine_arguments(url, read_only)
+    arguments = engine_arguments(url, read_only=read_only)
     if url.get_backend_name() == "postgresql":
         arguments["pool_size"] = threads
     storage = FastStorage(

@@ -19,7 +19,7 @@ from hpo.store.studies import StudyRecord
 
 NOTE_SECONDS = 15.0
 SHARE = 0.01
-"""The most of its time that a worker gives to the note: importances of many trials take long."""
+"""Greatest share of its time that a worker spends on the note: importances of many trials take long."""
 FRONT_ROWS = 10
 _log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class DashboardNoteWriter:
         self.store, self.study, self.worker_id, self.importances = store, study, worker_id, importances
         self._due = time.monotonic() + NOTE_SECONDS
 
-    def write_if_due(self, at_once: bool = False) -> None:
-        """Write the note if it is time; a store that does not answer costs nothing."""
+    def write_if_due(self, *, at_once: bool = False) -> None:
+        """Write the note if it is due; if the store is away, try again later."""
         started = time.monotonic()
         if not at_once and started < self._due:
             return

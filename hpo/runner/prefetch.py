@@ -29,20 +29,20 @@ class Prefetcher:
     """
 
     def __init__(self, claim: Claim) -> None:
-        self._claim = claim
+        self.claim = claim
         self.ready: deque[Assignment] = deque()
         """Claimed, and not yet given to the engine; the oldest first."""
         self._pool = ThreadPoolExecutor(1, "ahead")
         self._drawing: Future[None] | None = None
         self._enough = threading.Event()
         self._begun = 0.0
-        self._step_seconds = self._draw_seconds = 0.0
-        self._early = 0.0
+        self.step_seconds = self.draw_seconds = 0.0
+        self.early = 0.0
         """Trials per step that end though they have epochs before them."""
 
     def noted(self, early: int) -> None:
         """Take in how many trials ended early in a step."""
-        self._early = _mean(self._early, early)
+        self.early = _mean(self.early, early)
 
     def begin(self, left: Sequence[int]) -> None:
         """Begin to draw what will be wanted and cannot be drawn later; `left` are the live trials' epochs to go."""
@@ -54,17 +54,17 @@ class Prefetcher:
 
     def wanted(self, left: Sequence[int]) -> int:
         """Return how many trials should be ready after the step that begins."""
-        rate = SAFETY * self._step_seconds / self._draw_seconds if self._draw_seconds else math.inf
+        rate = SAFETY * self.step_seconds / self.draw_seconds if self.draw_seconds else math.inf
         ends = Counter(left)
         needed, most = 0.0, 0.0
         for steps in range(1, max(ends, default=0) + 1):
-            needed += ends[steps] + self._early
+            needed += ends[steps] + self.early
             most = max(most, needed - (rate * (steps - 1) if steps > 1 else 0.0))
         return math.ceil(most)
 
     def end(self) -> None:
         """Draw no more, and wait for what is being drawn. Raises: WorkerLost, StoreError."""
-        self._step_seconds = _mean(self._step_seconds, time.perf_counter() - self._begun)
+        self.step_seconds = _mean(self.step_seconds, time.perf_counter() - self._begun)
         self._enough.set()
         drawing, self._drawing = self._drawing, None
         if drawing is not None:
@@ -73,19 +73,19 @@ class Prefetcher:
     def _draw(self, wanted: int) -> None:
         while wanted > 0 and not self._enough.is_set():
             start = time.perf_counter()
-            claimed = self._claim(max(1, min(wanted, self._that_fit(start))))
+            claimed = self.claim(max(1, min(wanted, self._that_fit(start))))
             if isinstance(claimed, NothingToClaim | StopReason):
                 return  # the loop will be told the same
             self.ready.extend(claimed)
             wanted -= len(claimed)
-            self._draw_seconds = _mean(self._draw_seconds, (time.perf_counter() - start) / max(1, len(claimed)))
+            self.draw_seconds = _mean(self.draw_seconds, (time.perf_counter() - start) / max(1, len(claimed)))
             if self._that_fit(time.perf_counter()) == 0:
                 return
 
     def _that_fit(self, now: float) -> int:
         """Return how many draws at once would end before the step does."""
-        left = self._begun + self._step_seconds - now
-        return min(CHUNK, int(left / self._draw_seconds)) if self._draw_seconds else 1
+        left = self._begun + self.step_seconds - now
+        return min(CHUNK, int(left / self.draw_seconds)) if self.draw_seconds else 1
 
 
 def _mean(before: float, now: float) -> float:

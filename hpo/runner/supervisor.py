@@ -20,7 +20,7 @@ from hpo.store.leases import claims, stopping
 from hpo.store.studies import StudyRecord
 
 SAME_DEATHS = 5
-"""So many workers that die alike, with no trial finished in between, end the study's run."""
+"""The run ends after so many workers died of the same cause with no trial finished in between."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds before a dead worker is replaced: doubled with each death, back to the first once a trial finishes."""
 REAP_SECONDS = 1.0
@@ -57,13 +57,13 @@ class Supervisor:
         self._added = ["--engine", engine] if engine else []
         self.slots = [_Slot(d, logs / f"worker-{i}.log") for i, d in enumerate(devices)]
         self.failure = ""
-        """Why the supervisor has given up; empty while it has not."""
+        """Why the supervisor has stopped all workers; empty while it has not."""
         self.warnings: list[str] = []
         self._stopping = False
         self._deaths: list[str] = []
         self._finished = -1
         self._watch = claims.Watch()
-        self._reaped_at = 0.0
+        self._last_reap = 0.0
 
     def start(self) -> None:
         """Start all workers. Raises: OSError if the logs cannot be written."""
@@ -98,29 +98,29 @@ class Supervisor:
         )
 
     def poll(self) -> None:
-        """See to the workers: replace the dead, take over their trials."""
+        """Replace dead workers and take over their trials."""
         for slot in self.slots:
             if slot.process is not None and slot.process.poll() is not None:
                 self._ended(slot, slot.process.returncode)
             elif slot.process is None and 0 < slot.start_at <= time.monotonic() and not self._stopping:
                 slot.start_at = 0.0
                 self._start(slot)
-        if time.monotonic() - self._reaped_at >= REAP_SECONDS:
+        if time.monotonic() - self._last_reap >= REAP_SECONDS:
             self._reap()
 
     def _reap(self) -> None:
-        self._reaped_at = time.monotonic()
+        self._last_reap = time.monotonic()
         try:
             claims.reap_dead(self.store, self.study.study_id, self._watch)
         except SQLAlchemyError:
-            self._watch.reset()  # the store is away; the workers see to that
+            self._watch.reset()  # the store is away; the workers report that
 
     def _ended(self, slot: _Slot, code: int) -> None:
         last_line = self._close(slot)
         if code == 0 or self._stopping:
             return
         if code in (1, 2):  # an error that the worker could name: another worker would meet it too
-            self._give_up(last_line.removeprefix("hpo: "))
+            self._stop_with(last_line.removeprefix("hpo: "))
             return
         death = f"signal {-code}" if code < 0 else f"exit code {code}: {last_line}"
         finished = self._count_finished()
@@ -129,7 +129,8 @@ class Supervisor:
         self._finished = finished
         self._deaths.append(death)
         if len(self._deaths) >= SAME_DEATHS:
-            self._give_up(f"{SAME_DEATHS} workers died alike ({death}). Their last words are in {slot.log}")
+            cause = f"{SAME_DEATHS} workers died of the same cause ({death})"
+            self._stop_with(f"{cause}. Their last output is in {slot.log}")
             return
         pause = min(FIRST_PAUSE * 2 ** (len(self._deaths) - 1), LONGEST_PAUSE)
         slot.start_at = time.monotonic() + pause
@@ -153,12 +154,12 @@ class Supervisor:
         except SQLAlchemyError:
             return self._finished
 
-    def _give_up(self, reason: str) -> None:
+    def _stop_with(self, reason: str) -> None:
         self.failure = self.failure or reason
         self.stop()
 
     def stop(self) -> None:
-        """Have all workers hand back their trials after the epoch they are in, and end."""
+        """Have all workers release their trials after the current epoch, and end."""
         self._stopping = True
         for slot in self.slots:
             slot.start_at = 0.0
@@ -166,7 +167,7 @@ class Supervisor:
                 slot.process.stdin.close()
 
     def kill(self) -> None:
-        """End all workers at once and hand back their trials for them."""
+        """Kill all workers and release their trials."""
         self._stopping = True
         for slot in self.slots:
             slot.start_at = 0.0
@@ -175,9 +176,9 @@ class Supervisor:
                 slot.process.wait()
                 self._close(slot)
         workers = schema.hpo_workers.c
-        mine = sa.select(workers.worker_id).where(
+        supervised = sa.select(workers.worker_id).where(
             workers.study_id == self.study.study_id, workers.state_json.like(f'%"{self.name}"%')
         )
         with self.store.write() as connection:
-            for worker_id in list(connection.execute(mine).scalars()):
+            for worker_id in list(connection.execute(supervised).scalars()):
                 claims.release(self.store, connection, self.study.study_id, worker_id)

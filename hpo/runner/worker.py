@@ -1,4 +1,4 @@
-"""A worker: one process at work on a study, until the study is over or someone says stop."""
+"""A worker: one process at work on a study, until the study is over or it is told to stop."""
 
 import contextlib
 import logging
@@ -34,24 +34,24 @@ def work(
     keeper: CheckpointRetention,
     about: dict[str, Any],
     stopping: threading.Event | None = None,
-    illustrator: TrialPlotter | None = None,
+    plotter: TrialPlotter | None = None,
 ) -> StopReason | None:
     """Work on a study; return why it is over, or None if told to stop. Raises: StoreError.
 
-    A worker that others have given up - it was suspended, or cut off from the store for too long - drops its
-    trials, which others have taken over, and begins anew.
+    A worker that others have declared dead - it was suspended, or cut off from the store for too long - drops its
+    trials, which others have taken over, and starts again.
     """
     stop = stopping or threading.Event()
     while True:
         session = Session(store, study, about)
-        session.stopped = stop
+        session.link.stopped = stop
         loop = None
         try:
             with session:
-                loop = Loop(session, engine, keeper, stop.is_set, illustrator)
+                loop = Loop(session, engine, keeper, stop.is_set, plotter)
                 return loop.run()
         except WorkerLost:
-            _log.warning("this worker had been given up, its trials taken over; it begins anew")
+            _log.warning("this worker was declared dead and its trials were taken over; it starts again")
             for key in loop.live if loop is not None else ():
                 engine.evict(key)
 

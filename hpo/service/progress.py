@@ -6,7 +6,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import StoreError
 from hpo.store import queries
-from hpo.store.database.connect import Store, reason
+from hpo.store.database.connect import Store
+from hpo.store.database.retry import reason
 from hpo.store.database.url import shown
 from hpo.store.studies import StudyRecord
 from hpo.store.views import StudyView, TrialView

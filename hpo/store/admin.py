@@ -1,4 +1,4 @@
-"""Studies as things: deleted, renamed, copied; trials voided and retried."""
+"""Administration of studies: deleted, renamed, copied; their trials voided and retried."""
 
 import time
 import uuid
@@ -20,54 +20,57 @@ from hpo.store.leases import claims
 from hpo.store.record import FINISHED, State, TrialAttributes, Voided
 from hpo.store.studies import check_name, id_of, insert_study, invalidate_caches
 
-_BEATS_SEEN_WITHIN = 2.5
-_TRIAL_CHILDREN = (
+_WATCH_SECONDS = 2.5
+TRIAL_TABLES = (
     schema.trial_user_attributes,
     schema.trial_system_attributes,
     schema.trial_params,
     schema.trial_values,
     schema.trial_intermediate_values,
 )
-_STUDY_CHILDREN = (schema.study_user_attributes, schema.study_system_attributes, schema.study_directions)
+STUDY_TABLES = (schema.study_user_attributes, schema.study_system_attributes, schema.study_directions)
 
 
 def check_at_rest(store: Store, name: str, study_id: int) -> dict[str, int]:
-    """Refuse a study with living workers: those whose beat moves while we look.
+    """Check that no worker of a study is alive: none whose beat changes within 2.5 seconds.
 
-    Returns the beats of those that stood still. Raises: StudyError.
+    Returns the beats that did not change. Raises: StudyError.
     """
     claims.reap_dead(store, study_id, claims.Watch())
     with store.read() as connection:
         before = claims.beats(connection, study_id)
     if not before:
         return {}
-    time.sleep(_BEATS_SEEN_WITHIN)
+    time.sleep(_WATCH_SECONDS)
     with store.read() as connection:
         now = claims.beats(connection, study_id)
     alive = sum(beat != before.get(worker) for worker, beat in now.items())
     if alive:
-        raise _at_work(name, alive)
+        raise _still_running(name, alive)
     return now
 
 
-def _at_work(name: str, alive: int) -> StudyError:
+def _still_running(name: str, alive: int) -> StudyError:
     return StudyError(f'Study "{name}": must be at rest, got {alive} worker(s) at work. Stop them first.')
 
 
-def give_up(store: Store, connection: Connection, name: str, study_id: int, standing: dict[str, int]) -> None:
-    """Within a transaction, reap the workers that stood still. Raises: StudyError if there is any other."""
+def reap_all(store: Store, connection: Connection, name: str, study_id: int, still: dict[str, int]) -> None:
+    """Within a transaction, take over the trials of the workers whose beats are `still` the same.
+
+    Raises: StudyError if there is any other worker.
+    """
     now = claims.beats(connection, study_id)
-    moved = now.items() - standing.items()
+    moved = now.items() - still.items()
     if moved:
-        raise _at_work(name, len(moved))
+        raise _still_running(name, len(moved))
     for worker_id in now:
         claims.reap(store, connection, study_id, worker_id)
 
 
 def delete(store: Store, name: str) -> str | None:
-    """Delete a study with all its trials; return its uid, by which its files go.
+    """Delete a study with all its trials; return its uid, by which its files are named.
 
-    Raises: StudyError if there is none of this name, or if workers are at it.
+    Raises: StudyError if there is none of this name, or if workers run.
     """
     with store.read() as connection:
         study_id = id_of(connection, store, name)
@@ -77,19 +80,19 @@ def delete(store: Store, name: str) -> str | None:
             sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == study_id)
         ).scalar()
         if store.is_sqlite:
-            _remember_ids(connection)
+            _reserve_ids(connection)
         ids = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
         heartbeats = sa.table("trial_heartbeats", sa.column("trial_id"))
-        for table in (*_TRIAL_CHILDREN, heartbeats):
+        for table in (*TRIAL_TABLES, heartbeats):
             connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
-        ours = (schema.hpo_leases, schema.hpo_workers, schema.hpo_studies)
-        for table in (*ours, schema.trials, *_STUDY_CHILDREN, schema.studies):
+        tables = (schema.hpo_leases, schema.hpo_workers, schema.hpo_studies)
+        for table in (*tables, schema.trials, *STUDY_TABLES, schema.studies):
             connection.execute(sa.delete(table).where(table.c.study_id == study_id))
     return uid
 
 
-def _remember_ids(connection: Connection) -> None:
-    """Keep SQLite from giving the ids of what is about to be deleted to something else."""
+def _reserve_ids(connection: Connection) -> None:
+    """Prevent SQLite from reusing the ids of rows that are about to be deleted."""
     table = schema.hpo_schema
     for column, last in ((schema.studies.c.study_id, "last_study_id"), (schema.trials.c.trial_id, "last_trial_id")):
         newest = trial_rows.fresh_id(connection, column, table.c[last]) - 1
@@ -117,23 +120,23 @@ def _taken(store: Store, name: str) -> str:
 def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | None, str]:
     """Copy a study into another store (or the same, under another name), whole or not at all; and compare.
 
-    Trials that are running wait in the copy, to be gone on with there. Returns the uids of original and copy.
+    Running trials wait in the copy, to be resumed there. Returns the uids of original and copy.
     Raises: UsageError, StudyError; StoreError if the copy does not read back equal.
     """
     check_name(new_name)
     with source.read() as connection:
         study_id = id_of(connection, source, name)
         originals = trial_rows.load_trials(connection, study_id)
-        rows = {t.name: _rows(connection, t, t.c.study_id == study_id) for t in _STUDY_CHILDREN}
+        rows = {t.name: _rows(connection, t, t.c.study_id == study_id) for t in STUDY_TABLES}
         main = _rows(connection, schema.trials, schema.trials.c.study_id == study_id)
-        children = {t.name: _rows(connection, t, t.c.trial_id.in_(_trial_ids(study_id))) for t in _TRIAL_CHILDREN}
-        ours = _rows(connection, schema.hpo_studies, schema.hpo_studies.c.study_id == study_id)
-    old_uid, uid = (ours[0]["uid"] if ours else None), uuid.uuid4().hex
+        children = {t.name: _rows(connection, t, t.c.trial_id.in_(_trial_ids(study_id))) for t in TRIAL_TABLES}
+        budget_rows = _rows(connection, schema.hpo_studies, schema.hpo_studies.c.study_id == study_id)
+    old_uid, uid = (budget_rows[0]["uid"] if budget_rows else None), uuid.uuid4().hex
     try:
         with target.write() as connection:
             new_study_id = insert_study(target, connection, new_name)
             connection.execute(sa.delete(schema.study_directions).where(_of(schema.study_directions, new_study_id)))
-            for table in _STUDY_CHILDREN:
+            for table in STUDY_TABLES:
                 _insert(connection, table, [row | {"study_id": new_study_id} for row in rows[table.name]])
             new_ids: dict[int, int] = {}
             for row in sorted(main, key=lambda row: int(row["number"])):
@@ -142,9 +145,9 @@ def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | 
                 times = {key: row[key] for key in ("datetime_start", "datetime_complete")}
                 changed = sa.update(schema.trials).where(schema.trials.c.trial_id == new_ids[row["trial_id"]])
                 connection.execute(changed.values(state=state, number=row["number"], **times))
-            for table in _TRIAL_CHILDREN:
+            for table in TRIAL_TABLES:
                 _insert(connection, table, [r | {"trial_id": new_ids[r["trial_id"]]} for r in children[table.name]])
-            for row in ours:
+            for row in budget_rows:
                 _insert(connection, schema.hpo_studies, [row | {"study_id": new_study_id, "uid": uid}])
     except IntegrityError:
         raise StudyError(_taken(target, new_name)) from None
@@ -168,7 +171,7 @@ def _trial_ids(study_id: int) -> sa.Select[tuple[int]]:
 
 
 def _rows(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
-    """Return rows without their own key, in the order they were made."""
+    """Return rows without their primary key, in the order of their creation."""
     key = next(iter(table.primary_key)).name
     keep = {"trial_id"} if table is schema.trials else set()
     rows = connection.execute(sa.select(table).where(where).order_by(table.c[key])).mappings()
@@ -187,7 +190,7 @@ def _comparable(trial: Any) -> tuple[Any, ...]:
 
 
 def void(store: Store, name: str, number: int, why: str) -> None:
-    """Take a finished trial out of the sampler's sight; its record stays. Another will run in its place.
+    """Hide a finished trial from samplers; its record stays. Another trial will run in its place.
 
     Raises: StudyError if there is no such trial, or if it is not finished.
     """
@@ -214,7 +217,7 @@ def void(store: Store, name: str, number: int, why: str) -> None:
 
 
 def retry(store: Store, name: str, kind: str | None) -> list[tuple[int, int]]:
-    """Have failed trials run again, all or those of a kind; return their numbers and those they run under now.
+    """Enqueue failed trials again, all or those of a kind; return pairs of old and new numbers.
 
     Raises: StudyError if there is no such study.
     """

@@ -1,7 +1,7 @@
-"""Another space for a study in progress: what still fits stays as history, what does not is hidden, nothing is lost.
+"""Another space for a study in progress: trials that fit stay as history, others are hidden, nothing is deleted.
 
 Samplers group trials by their distributions, so a trial that stays is given the parameters and distributions with
-which the new space draws its config. A trial that the new space cannot draw keeps what it has and is marked.
+which the new space draws its config. A trial that the new space cannot draw stays as it is and is marked.
 """
 
 from collections.abc import Iterator
@@ -34,16 +34,16 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class SpaceSet:
-    """What became of a study's trials when it was given another space."""
+    """What became of a study's trials when its space was changed."""
 
     kept: list[int] = field(default_factory=list)
     """Finished trials that the new space can draw: the sampler's history."""
     hidden: dict[int, str] = field(default_factory=dict)
     """Finished trials that it cannot, by number, and why."""
     waiting: list[int] = field(default_factory=list)
-    """Trials that wait to be run, and fit."""
+    """Waiting trials that fit."""
     dropped: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """Trials that waited and do not fit, by number: what they were, and why they do not."""
+    """Waiting trials that do not fit, by number: what they were, and why they do not fit."""
     added: list[str] = field(default_factory=list)
     """Baselines of the new space that now wait to be tried."""
 
@@ -51,7 +51,7 @@ class SpaceSet:
 def change_space(store: Store, name: str, space_name: str, space: SearchSpace) -> SpaceSet:
     """Give a study another space, whole or not at all.
 
-    Raises: StudyError if there is no such study, if workers are at it, or if the space cannot be mapped: another
+    Raises: StudyError if there is no such study, if workers run, or if the space cannot be mapped: another
     data set, split, metric or family of networks, or nothing of what was trained fits. UsageError: a grid without end.
     """
     study = studies.load_study(store, name)
@@ -60,10 +60,10 @@ def change_space(store: Store, name: str, space_name: str, space: SearchSpace) -
     _check_mappable(study, space)
     if study.recipe.sampler.name == "grid":
         grid(study.with_space(space).effective_space)
-    standing = admin.check_at_rest(store, name, study.study_id)
+    still = admin.check_at_rest(store, name, study.study_id)
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
-        admin.give_up(store, connection, name, study.study_id, standing)
+        admin.reap_all(store, connection, name, study.study_id, still)
         if load_attributes(connection, study.study_id).confirms is not None:
             raise StudyError(f'Study "{name}" is a confirmation and draws nothing: its space cannot be changed.')
         trials = trial_rows.load_trials(connection, study.study_id)

@@ -1,4 +1,4 @@
-"""Studies in a store: made whole or not at all, found by name, and resumed only as what they were."""
+"""Studies in a store: created as a whole, found by name, and resumed only with the space and recipe they have."""
 
 import dataclasses
 import json
@@ -40,32 +40,32 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as it was made: all that its trials depend on."""
+    """A study: everything that its trials depend on."""
 
     study_id: int
     uid: str
-    """Its name for ever: names of studies can change, and SQLite gives a deleted study's id to the next."""
+    """Identifies the study for good: its name can change, and SQLite reuses ids of deleted studies."""
     name: str
     space_name: str
     space: SearchSpace
     recipe: StudyRecipe
     fingerprint: str
-    """Of the data."""
+    """SHA-256 of the data."""
 
     @property
     def effective_space(self) -> SearchSpace:
-        """The space that is walked: with the recipe's epochs, metric and fidelity, if it sets them."""
+        """The space that is searched: with the recipe's epochs, metric and fidelity, if it sets them."""
         return self.recipe.applied_to(self.space)
 
     def full(self, config: TrialConfig) -> TrialConfig:
-        """Return a trial's config at the space's own fidelity: what is confirmed, exported and trained in the end."""
+        """Return a trial's config at the space's own fidelity: the one that is confirmed, exported and trained."""
         return dataclasses.replace(
             config, **{name: getattr(self.space, name) for name in self.recipe.fidelity.fields()}
         )
 
     @property
     def metric(self) -> Metric:
-        """What its trials are judged by."""
+        """The metric that is maximized."""
         return self.effective_space.metric
 
     def with_space(self, space: SearchSpace) -> "StudyRecord":
@@ -123,12 +123,12 @@ def create(
 
 
 def add_baseline(store: Store, connection: Connection, study_id: int, baseline: Baseline) -> None:
-    """Have a baseline wait to be tried, within a transaction."""
+    """Enqueue a baseline, within a transaction."""
     _enqueue(store, connection, study_id, baseline.values(), TrialAttributes.baseline.entry(baseline.name))
 
 
 def enqueue(store: Store, study: StudyRecord, trials: list[tuple[dict[str, Any], Entry]]) -> None:
-    """Have trials with given draws run before any others: pairs of draws and an attribute that says where from."""
+    """Enqueue trials with given draws: pairs of draws and an attribute that names their origin."""
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
         for draws, origin in trials:
@@ -156,7 +156,7 @@ def insert_study(store: Store, connection: Connection, name: str, two_objectives
     rows = [{"study_id": study_id, "direction": each, "objective": i} for i, each in enumerate(directions)]
     connection.execute(sa.insert(schema.study_directions), rows)
     for table in (schema.hpo_studies, schema.hpo_workers, schema.hpo_leases):
-        # Of a study that was deleted by other means than ours and whose id is used again.
+        # Rows of a study that another tool deleted and whose id is used again.
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
     return study_id
 
@@ -164,10 +164,10 @@ def insert_study(store: Store, connection: Connection, name: str, two_objectives
 def id_of(connection: Connection, store: Store, name: str) -> int:
     """Return the id of a study. Raises: StudyError if there is none of this name."""
     query = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
-    found = connection.execute(query).scalar()
-    if found is None:
+    study_id = connection.execute(query).scalar()
+    if study_id is None:
         raise StudyError(f'No study named "{name}" in {shown(store.url)}. {suggestion(name, names(connection))}')
-    return int(found)
+    return int(study_id)
 
 
 def load_study(store: Store, name: str) -> StudyRecord:
@@ -209,28 +209,28 @@ def check_same(
     recipe: StudyRecipe | None,
     given: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Compare what a command names with what the study was made of; None stands for 'as it was'.
+    """Compare the space and recipe that a command names with the study's; None stands for the study's own.
 
-    `given` are fields of the recipe that the command sets by options of their own.
+    `given` are fields of the recipe that the command sets by separate options.
     Raises: StudyError that names every difference and the ways out.
     """
-    found = []
+    differences = []
     if space is not None:
-        found += documents.differences("space", study.space.identity(), space.identity())
+        differences += documents.differences("space", study.space.identity(), space.identity())
     if recipe is not None:
-        own: dict[str, Any] = {"seed": study.recipe.seed}  # --seed may have set it
+        kept: dict[str, Any] = {"seed": study.recipe.seed}  # --seed may have set it
         if recipe.objective is None:  # --objective may have set it
-            own["objective"] = study.recipe.objective
-        found += documents.differences("recipe", study.recipe.identity(), recipe.identity() | own)
+            kept["objective"] = study.recipe.objective
+        differences += documents.differences("recipe", study.recipe.identity(), recipe.identity() | kept)
     stored = documents.dump(study.recipe)
-    was = {name: stored[name] for name in given}
-    if "objective" in was:
-        was["objective"] = stored["objective"] if study.recipe.cost is not None else study.metric
-    found += documents.differences("recipe", was, dict(given))
-    if found:
+    before = {name: stored[name] for name in given}
+    if "objective" in before:
+        before["objective"] = stored["objective"] if study.recipe.cost is not None else study.metric
+    differences += documents.differences("recipe", before, dict(given))
+    if differences:
         raise StudyError(
-            f'Study "{study.name}" was made of something else ({"; ".join(found)}). '
-            f"Go on with what it was made of: `hpo run --study {study.name}`. Or begin another: --study NEW_NAME."
+            f'Study "{study.name}" was made of something else ({"; ".join(differences)}). '
+            f"Resume it as it is: `hpo run --study {study.name}`. Or start another: --study NEW_NAME."
         )
 
 
@@ -239,12 +239,12 @@ def check_data(study: StudyRecord, fingerprint: str) -> None:
     if fingerprint != study.fingerprint:
         raise StudyError(
             f'Study "{study.name}": its data must have fingerprint {study.fingerprint[:16]}..., '
-            f"got {fingerprint[:16]}...: its scores would not compare. Use the same data, or begin another study."
+            f"got {fingerprint[:16]}...: its scores would not compare. Use the same data, or start another study."
         )
 
 
 def update_budget(store: Store, study: StudyRecord, **limits: Any) -> Budget:
-    """Change the given limits of a study and let it go on if it had stopped; return the whole budget."""
+    """Change the given limits of a study and allow it to resume if it had stopped; return the whole budget."""
     table = schema.hpo_studies
     where = table.c.study_id == study.study_id
     with store.write() as connection:
@@ -257,7 +257,7 @@ def update_budget(store: Store, study: StudyRecord, **limits: Any) -> Budget:
 
 
 def stop(store: Store, study: StudyRecord, reason: str) -> None:
-    """Have all workers of a study stop, with this reason; a new `hpo run` lets it go on."""
+    """Have all workers of a study stop, with this reason; a new `hpo run` resumes it."""
     table = schema.hpo_studies
     with store.write() as connection:
         connection.execute(sa.update(table).where(table.c.study_id == study.study_id).values(stop_reason=reason))

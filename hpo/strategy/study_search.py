@@ -3,11 +3,9 @@
 import copy
 import math
 import warnings
-from typing import cast
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
@@ -15,82 +13,84 @@ from hpo.config import TrialConfig
 from hpo.optuna_compat import forget_cached_trials
 from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.recipe import StudyRecipe
-from hpo.space import SearchSpace
-from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
 from hpo.strategy.grid_sampler import GridSampler
 from hpo.strategy.pareto_pruning import ParetoStorage
 from hpo.strategy.pruners import make_pruner
 from hpo.strategy.samplers import derived_seed, make_sampler
+from hpo.strategy.study_cache import StudyCache
+from hpo.space import SearchSpace
+from hpo.store.record import TrialAttributes
 
 ATTEMPTS = 20
-"""How often a sampler is asked for something new; then a duplicate is trained, on a seed of its own."""
+"""Most draws for one trial until one is new; then a duplicate is trained, on a seed of its own."""
 ENOUGH_TO_RANK = 8
-"""Complete trials below which importances say nothing."""
+"""Fewest complete trials for which importances are computed."""
 
 
 class StudySearch:
-    """Draws configs and decides on pruning, from a mirror of the study alone."""
+    """Draws configurations and decides on pruning, from the cache of a study alone."""
 
-    def __init__(self, mirror: CachedStorage, space: SearchSpace, recipe: StudyRecipe) -> None:
-        self.mirror, self.space, self.recipe = mirror, space, recipe
-        self.sampler = make_sampler(recipe.sampler, recipe.seed, space)
-        self.study = Study(mirror.study_name, mirror, sampler=self.sampler)
-        self.rivals = ParetoStorage(mirror)
-        pruner = make_pruner(recipe.pruner, space.max_epochs)
-        self.pruning = Study(mirror.study_name, cast(BaseStorage, self.rivals), pruner=pruner)
+    def __init__(self, cache: StudyCache, space: SearchSpace, recipe: StudyRecipe) -> None:
+        self.cache, self.space, self.recipe = cache, space, recipe
+        self._sampler = make_sampler(recipe.sampler, recipe.seed, space)
+        self._study = Study(cache.study_name, CachedStorage(cache), sampler=self._sampler)
+        self._pareto = ParetoStorage(cache)
+        self._pruning = Study(cache.study_name, self._pareto, pruner=make_pruner(recipe.pruner, space.max_epochs))
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:
-        """Draw a trial's config. It follows from the study's seed, the trial's number and what is known."""
-        before = copy.deepcopy(self.mirror.get_trial(trial_id))  # Optuna's Trial changes the one it is given
-        again = self.recipe.duplicates == "ask_again" and TrialAttributes.of(before).fixed_params is None
-        again = again and not isinstance(self.sampler, GridSampler)
-        for attempt in range(ATTEMPTS if again else 1):
-            purpose = f"draw/{attempt}" if attempt else "draw"
-            if isinstance(self.sampler, GridSampler):
-                self.sampler.choose(before, self.mirror.everything())
+        """Draw a trial's configuration. It follows from the study's seed, the trial's number and the known trials."""
+        before = copy.deepcopy(self.cache.trial(trial_id))  # Optuna's Trial changes the one it is given
+        retries = self.recipe.duplicates == "ask_again" and TrialAttributes.of(before).fixed_params is None
+        attempts = ATTEMPTS if retries and not isinstance(self._sampler, GridSampler) else 1
+        for attempt in range(attempts):
+            config = self._draw_once(before, trial_id, number, attempt)
+            if attempt < attempts - 1 and self._is_duplicate(trial_id):
+                self.cache.undo_draw(copy.deepcopy(before))
             else:
-                self.sampler.reseed_for(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
-            forget_cached_trials(self.study)
-            self.mirror.hold()
-            config = self.space.draw(Trial(self.study, trial_id), derived_seed(self.recipe.seed, "train", number))
-            if again and attempt < ATTEMPTS - 1 and self._is_known(trial_id):
-                self.mirror.let_go(undo=copy.deepcopy(before))
-                continue
-            self.mirror.let_go()
-            break
+                self.cache.commit_draw()
+                break
         return config
+
+    def _draw_once(self, before: optuna.trial.FrozenTrial, trial_id: int, number: int, attempt: int) -> TrialConfig:
+        if isinstance(self._sampler, GridSampler):
+            self._sampler.choose(before, self.cache.all_trials())
+        else:
+            purpose = f"draw/{attempt}" if attempt else "draw"
+            self._sampler.reseed_for(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
+        forget_cached_trials(self._study)
+        self.cache.begin_draw()
+        return self.space.draw(Trial(self._study, trial_id), derived_seed(self.recipe.seed, "train", number))
 
     @property
     def is_endless(self) -> bool:
-        """Whether there is always something more to draw: everywhere but in a grid."""
-        return not isinstance(self.sampler, GridSampler)
+        """Whether there is always another configuration to draw: everywhere but in a grid."""
+        return not isinstance(self._sampler, GridSampler)
 
     def undrawn(self) -> int:
         """Return how many configurations of the grid no trial has."""
-        assert isinstance(self.sampler, GridSampler)
-        return self.sampler.size - len(self.sampler.taken(self.mirror.everything()))
+        assert isinstance(self._sampler, GridSampler)
+        return self._sampler.size - len(self._sampler.taken(self.cache.all_trials()))
 
-    def _is_known(self, trial_id: int) -> bool:
-        """Say whether another trial has the same parameters; what failed is drawn again in any case."""
-        params = self.mirror.get_trial(trial_id).params
-        others = self.mirror.get_all_trials(self.mirror.study_id, deepcopy=False)
-        return any(other.params == params for other in others if id_of_trial(other) != trial_id)
+    def _is_duplicate(self, trial_id: int) -> bool:
+        """Say whether another trial has the same parameters; failed ones do not count."""
+        params = self.cache.trial(trial_id).params
+        return any(t.params == params for t in self.cache.visible_trials() if id_of_trial(t) != trial_id)
 
     def should_prune(self, trial_id: int) -> bool:
         """Say whether the pruner ends a trial after its latest report, among those that cost no more."""
-        trial = self.mirror.get_trial(trial_id)
-        self.rivals.limit = trial.system_attrs.get(TrialAttributes.cost.key, math.inf)
-        return bool(self.pruning.pruner.prune(self.pruning, trial))
+        trial = self.cache.trial(trial_id)
+        cost = TrialAttributes.of(trial).cost
+        self._pareto.cost_limit = math.inf if cost is None else cost
+        return bool(self._pruning.pruner.prune(self._pruning, trial))
 
     def importances(self) -> dict[str, float]:
-        """Return how much each parameter that all complete trials have matters (PED-ANOVA); empty for few trials."""
-        complete = self.mirror.get_all_trials(self.mirror.study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(complete) < ENOUGH_TO_RANK:
+        """Return the importance of each parameter that all complete trials have (PED-ANOVA); empty for few trials."""
+        if len(self.cache.visible_trials((TrialState.COMPLETE,))) < ENOUGH_TO_RANK:
             return {}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of parameters that few trials have
+                warnings.simplefilter("ignore")  # about parameters that few trials have
                 return self._importances()
         except (ValueError, RuntimeError):  # no parameter that all have, or values without any spread
             return {}
@@ -98,15 +98,18 @@ class StudySearch:
     def _importances(self) -> dict[str, float]:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         if self.recipe.cost is None:
-            return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
-        # Of the metric; PED-ANOVA takes a target of one's own for something to be minimized.
-        return optuna.importance.get_param_importances(self.study, evaluator=evaluator, target=lambda t: -t.values[0])
+            return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        # Of the metric; PED-ANOVA takes the values of a target function as something to be minimized.
+        return optuna.importance.get_param_importances(self._study, evaluator=evaluator, target=lambda t: -t.values[0])
 
-    def tell(self, trial_id: int, state: TrialState, value: float | None) -> None:
+    def finish(self, trial_id: int, state: TrialState, value: float | None) -> None:
         """End a trial, with its value of the metric; its cost is known."""
+        trial = self.cache.trial(trial_id)
         values = None if value is None else [value]
         if values is not None and self.recipe.cost is not None:
-            values.append(self.mirror.get_trial(trial_id).system_attrs[TrialAttributes.cost.key])
-        sampler: BaseSampler = self.sampler
-        sampler.after_trial(self.study, self.mirror.get_trial(trial_id), state, values)
-        self.mirror.set_trial_state_values(trial_id, state, values)
+            cost = TrialAttributes.of(trial).cost
+            assert cost is not None, "the cost is noted before training"
+            values.append(cost)
+        sampler: BaseSampler = self._sampler
+        sampler.after_trial(self._study, trial, state, values)
+        self.cache.set_state(trial_id, state, values)

@@ -1,12 +1,12 @@
-"""Who may run which trial: claims under the study's lock, leases, and the trials of workers that are gone.
+"""Which worker may run which trial: claims under the study's lock, leases, and the trials of dead workers.
 
 A claim counts finished trials and leases in the transaction that makes the new trial, so a budget is exact
 over any number of workers, machines, kills and restarts: finished + leased never exceeds it.
 
-A lease lives as long as its worker's beat goes on. Whether it does is judged by watching: a beat that stood
-still for `GRACE_SECONDS` of the watcher's own monotonic clock, while the store did answer, is a dead worker's.
-No two machines' clocks are ever compared. On one machine it is faster: each worker holds a locked file, and
-the system lets go of the lock the moment the worker dies.
+A lease lasts as long as its worker's beat counter increases. Other workers watch it: a counter that did not change
+for `GRACE_SECONDS` of the watcher's own monotonic clock, while the store answered, belongs to a dead worker. Clocks of
+two machines are never compared. On one machine detection is faster: each worker holds a locked file, and the
+operating system releases the lock when the worker dies.
 """
 
 import os
@@ -33,22 +33,22 @@ from hpo.store.record import Failure, State, TrialAttributes
 GRACE_SECONDS = 30.0
 EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
 MAX_DEATHS = 5
-"""A trial whose worker died this often without one more epoch is not given to another."""
+"""A trial whose worker died this often in the same epoch is not resumed again."""
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """A trial that is now this worker's to run."""
+    """A trial that this worker has leased."""
 
     trial_id: int
     number: int
     fresh: bool = False
-    """Made by this claim: nothing is known of it yet."""
+    """Whether this claim created it: it has no parameters yet."""
 
 
 @dataclass(frozen=True)
 class NothingToClaim:
-    """Nothing to claim now, though the study is not over: others hold what is left."""
+    """No trial can be claimed now, though the study is not over: other workers run the rest."""
 
 
 def claim(
@@ -56,18 +56,18 @@ def claim(
     connection: Connection,
     study_id: int,
     worker_id: str,
+    *,
     count: int,
     held: set[int],
     undrawn: Callable[[Connection], int | None] = lambda connection: None,
 ) -> list[Claimed] | NothingToClaim | StopReason:
     """Claim up to `count` trials, waiting ones first, within a transaction of the worker's.
 
-    `held` are the trials the worker knows to be its own: a lease beyond them is a claim whose answer was lost.
-    `undrawn` tells, under the study's lock, how many configurations are left to draw; None where there is no end.
+    `held` are the trials that the worker knows it has leased: any further lease is a claim whose answer was lost.
+    `undrawn` returns, under the study's lock, how many configurations are left to draw; None where there is no end.
     """
     store.lock_study(connection, study_id)
-    forgotten = _leased(connection, worker_id)
-    lost = [claimed for claimed in forgotten if claimed.trial_id not in held]
+    lost = [claimed for claimed in _leased(connection, worker_id) if claimed.trial_id not in held]
     if lost:
         return lost[:count]
     progress = stopping.progress(connection, study_id)
@@ -89,8 +89,8 @@ def claim(
         return _end(connection, study_id, EXHAUSTED)
     if not claimed:
         return NothingToClaim()
-    leases_of_mine = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
-    connection.execute(sa.insert(schema.hpo_leases), leases_of_mine)
+    new_leases = [{"trial_id": c.trial_id, "study_id": study_id, "worker_id": worker_id} for c in claimed]
+    connection.execute(sa.insert(schema.hpo_leases), new_leases)
     return claimed
 
 
@@ -119,17 +119,17 @@ def _waiting(connection: Connection, study_id: int, count: int) -> list[tuple[in
 
 
 def release(store: Store, connection: Connection, study_id: int, worker_id: str) -> int:
-    """Hand a worker's trials back, to be gone on with by whoever comes next, and forget the worker."""
+    """Release a worker's trials, which then wait to be resumed, and unregister the worker; return their number."""
     store.lock_study(connection, study_id)
-    mine = _leased(connection, worker_id)
-    for claimed in mine:
+    leased = _leased(connection, worker_id)
+    for claimed in leased:
         set_state(store, connection, claimed.trial_id, State.WAITING)
     connection.execute(sa.delete(schema.hpo_workers).where(schema.hpo_workers.c.worker_id == worker_id))
-    return len(mine)
+    return len(leased)
 
 
 def reap(store: Store, connection: Connection, study_id: int, worker_id: str, beat: int | None = None) -> list[int]:
-    """Take the trials of a dead worker: each fails and goes on under a new number, waiting to be claimed.
+    """Take over the trials of a dead worker: each fails and continues under a new number, which waits to be claimed.
 
     With `beat`, only if the worker's beat is still that one. Returns the numbers of the trials that failed.
     """
@@ -142,12 +142,12 @@ def reap(store: Store, connection: Connection, study_id: int, worker_id: str, be
         return []
     reaped = _leased(connection, worker_id)
     for claimed in reaped:
-        _continue_later(store, connection, study_id, claimed)
+        _continue(store, connection, study_id, claimed)
     return [claimed.number for claimed in reaped]
 
 
-def _continue_later(store: Store, connection: Connection, study_id: int, dead: Claimed) -> None:
-    """Fail a dead worker's trial and, unless it has cost too many workers, add the one that goes on from it."""
+def _continue(store: Store, connection: Connection, study_id: int, dead: Claimed) -> None:
+    """Fail a dead worker's trial and, unless too many workers died of it, add the trial that continues it."""
     [trial] = trial_rows.load_some(connection, [dead.trial_id])
     attributes, epochs = TrialAttributes.of(trial), trial.last_step or 0
     resumed_at, deaths = attributes.resumed_at, (attributes.deaths or 0) + 1
@@ -173,18 +173,18 @@ def _continue_later(store: Store, connection: Connection, study_id: int, dead: C
 
 
 class Presence:
-    """A locked file of this worker's on this machine: whoever can lock it knows that the worker is dead."""
+    """A file that a worker keeps locked: a process on the same machine that can lock it knows that the worker is dead."""
 
     def __init__(self, worker_id: str) -> None:
-        self._lock = filelock.FileLock(_presence_file(worker_id), thread_local=False)
+        self.lock = filelock.FileLock(_presence_file(worker_id), thread_local=False)
 
     def __enter__(self) -> "Presence":
-        self._lock.acquire(timeout=5)
+        self.lock.acquire(timeout=5)
         return self
 
     def __exit__(self, *_: object) -> None:
-        path = Path(self._lock.lock_file)
-        self._lock.release()
+        path = Path(self.lock.lock_file)
+        self.lock.release()
         path.unlink(missing_ok=True)
 
 
@@ -210,14 +210,14 @@ def died_here(worker_id: str) -> bool:
 
 
 class Watch:
-    """Watches the beats of a study's workers and tells who is gone."""
+    """Watches the beats of a study's workers and finds the dead ones."""
 
     def __init__(self, grace: float = GRACE_SECONDS) -> None:
         self.grace = grace
         self._seen: dict[str, tuple[int, float]] = {}
 
     def observe(self, beats: dict[str, int]) -> dict[str, int]:
-        """Look at the beats of other workers as they are now; return those of the workers that are gone."""
+        """Take the current beats of other workers; return those of the dead ones."""
         now = time.monotonic()
         self._seen = {
             worker: self._seen[worker] if worker in self._seen and self._seen[worker][0] == beat else (beat, now)
@@ -226,7 +226,7 @@ class Watch:
         return {w: b for w, (b, since) in self._seen.items() if now - since > self.grace or died_here(w)}
 
     def reset(self) -> None:
-        """Forget what was seen: the store did not answer, so a beat that stood still proves nothing."""
+        """Forget all beats: the store did not answer, so a beat that did not change proves nothing."""
         self._seen.clear()
 
 
@@ -237,10 +237,10 @@ def beats(connection: Connection, study_id: int) -> dict[str, int]:
     return {row.worker_id: row.beat for row in rows}
 
 
-def reap_dead(store: Store, study_id: int, watch: Watch, but: str = "") -> list[int]:
-    """Reap every worker that the watch finds gone, but the one who asks; return the numbers of their trials."""
+def reap_dead(store: Store, study_id: int, watch: Watch, except_for: str = "") -> list[int]:
+    """Take over the trials of every dead worker, except for one; return the numbers of the trials."""
     with store.read() as connection:
-        others = {worker_id: beat for worker_id, beat in beats(connection, study_id).items() if worker_id != but}
+        others = {worker_id: beat for worker_id, beat in beats(connection, study_id).items() if worker_id != except_for}
     reaped = []
     for worker_id, beat in watch.observe(others).items():
         with store.write() as connection:

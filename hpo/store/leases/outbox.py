@@ -1,8 +1,8 @@
-"""What a worker has to say to the store, written in one short transaction a second.
+"""A worker's pending changes, written to the store in one short transaction a second.
 
-A thread of its own writes, renews the worker's lease with each transaction, and goes on trying while the
-store is away: training does not wait. Every transaction first proves that the worker is still known; one
-that was given up by others (it slept, its network broke) learns so here and writes nothing more.
+A separate thread writes them, renews the worker's lease with each transaction, and retries while the store is
+away: training does not wait. Every transaction first checks that the worker is still registered; a worker that others
+have declared dead (it was suspended, its network failed) learns so here and writes nothing more.
 """
 
 import json
@@ -18,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.errors import StoreError
 from hpo.store import studies
 from hpo.store.database import schema, trial_rows
-from hpo.store.database.connect import OUTAGE_PATIENCE, Store, is_transient, reason
+from hpo.store.database.connect import Store
+from hpo.store.database.retry import OUTAGE_PATIENCE, is_transient, reason
 from hpo.store.database.trial_rows import Changes
 from hpo.store.database.url import shown
 from hpo.store.studies import StudyRecord
@@ -27,11 +28,11 @@ T = TypeVar("T")
 
 BEAT_SECONDS = 1.0
 TICK_CAP = 5.0
-"""A study's clock never takes a longer pause between two beats for working time."""
+"""Longest time between two beats, in seconds, that counts as working time of a study."""
 
 
 class WorkerLost(Exception):
-    """Others have given this worker up: its trials are no longer its own."""
+    """Other workers have declared this worker dead and taken over its trials."""
 
 
 class Outbox:
@@ -40,9 +41,9 @@ class Outbox:
     def __init__(self, store: Store, study: StudyRecord, worker_id: str, state: dict[str, Any]) -> None:
         self.store, self.study, self.worker_id = store, study, worker_id
         self.state = state
-        """What others may know of this worker: host, process, device, the trials in its hands."""
+        """What others can read about this worker: host, process, device, memory."""
         self.failure: Exception | None = None
-        """Why the thread has ended before its time: WorkerLost, or StoreError after too long an outage."""
+        """Why the thread has ended early: WorkerLost, or StoreError after too long an outage."""
         self.away_since: float | None = None
         """When the store stopped answering, by the monotonic clock."""
         self._pending = Changes()
@@ -52,7 +53,7 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
-        """Make the worker known and begin to write. Raises: StoreError if the study is gone, or has another space."""
+        """Register the worker and start. Raises: StoreError if the study was deleted or has another space."""
         row = {
             "worker_id": self.worker_id,
             "study_id": self.study.study_id,
@@ -64,30 +65,30 @@ class Outbox:
             if connection.execute(uid).scalar() != self.study.uid:
                 raise StoreError(f'{shown(self.store.url)}: study "{self.study.name}" has been deleted.')
             if studies.space_of(connection, self.study.study_id, self.study.name) != self.study.space:
-                raise StoreError(f'Study "{self.study.name}" was given another space. Start this worker again.')
+                raise StoreError(f'Study "{self.study.name}" was given another space. Restart this worker.')
             connection.execute(sa.insert(schema.hpo_workers), row)
         self._thread.start()
 
     def put(self, changes: Changes) -> None:
-        """Take changes to be written with the next beat."""
+        """Add changes, to be written with the next beat."""
         with self._pending_lock:
             self._pending.merge(changes)
 
     def flush(self) -> None:
-        """Write what is pending now. Raises: WorkerLost, and whatever the database raises."""
+        """Write pending changes now. Raises: WorkerLost, SQLAlchemyError."""
         self.transact(lambda connection: None)
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Write what is pending, and do something more in the same transaction; return what that gave.
+        """Write pending changes and do something more in the same transaction; return the result of that.
 
-        Raises: WorkerLost, and whatever the database raises; then everything is pending again.
+        Raises: WorkerLost, SQLAlchemyError; then all changes are pending again.
         """
         with self._write_lock:
             with self._pending_lock:
                 sent, self._pending = self._pending, Changes()
             try:
                 with self.store.write() as connection:
-                    self._prove_known(connection)
+                    self._check_registered(connection)
                     trial_rows.write(self.store, connection, sent)
                     result = action(connection)
                     tick(self.store, connection, self.study.study_id)
@@ -99,11 +100,11 @@ class Outbox:
             self.away_since = None
             return result
 
-    def _prove_known(self, connection: Connection) -> None:
+    def _check_registered(self, connection: Connection) -> None:
         workers = schema.hpo_workers
         beat = sa.update(workers).where(workers.c.worker_id == self.worker_id)
-        known = connection.execute(beat.values(beat=workers.c.beat + 1, state_json=json.dumps(self.state)))
-        if known.rowcount == 0:
+        updated = connection.execute(beat.values(beat=workers.c.beat + 1, state_json=json.dumps(self.state)))
+        if updated.rowcount == 0:
             raise WorkerLost(self.worker_id)
 
     def _run(self) -> None:
@@ -121,7 +122,7 @@ class Outbox:
                     return
 
     def close(self) -> None:
-        """End the thread; what is pending stays so."""
+        """End the thread; pending changes are not written."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -1,0 +1,227 @@
+"""A study held in memory, for samplers and pruners.
+
+Optuna's own storage asks the database several times for every suggestion, report and pruning decision. Here reading
+costs nothing: the cache is refreshed when its owner says so, and changes are made in the cache and added to `Changes`
+for the next transaction.
+
+Hidden are trials that failed, were voided, were continued under another number or lie outside the space: they would
+teach nothing, and successive halving would count their rungs twice. Draws that broke a constraint are visible to
+samplers alone.
+"""
+
+import copy
+import threading
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import Connection
+
+from hpo.optuna_compat import trial_id as id_of_trial
+from hpo.store.attributes import Entry
+from hpo.store.database import schema, trial_rows
+from hpo.store.database.trial_rows import Changes
+from hpo.store.record import State, TrialAttributes
+
+
+class StudyCache:
+    """The trials of one study of one store. A trial in it is never changed in place: a changed copy replaces it,
+    as in Optuna's in-memory storage, so that a list that was returned stays as it was.
+    """
+
+    def __init__(
+        self, study_id: int, study_name: str, write: Callable[[Changes], None], *, two_objectives: bool = False
+    ) -> None:
+        """`write` takes the changes that are to be written to the store."""
+        self.study_id, self.study_name, self.two_objectives = study_id, study_name, two_objectives
+        self.sampler_attributes: dict[str, Any] = {}
+        """What a sampler stores of the study; kept for one draw only, so that no draw depends on who drew before."""
+        self._write = write
+        self._draw: Changes | None = None
+        """Changes of the draw in progress."""
+        self._trials: dict[int, FrozenTrial] = {}
+        self._leased: set[int] = set()
+        self._newest = -1
+        self._revision = -1
+        self._lock = threading.RLock()
+
+    def refresh(self, connection: Connection) -> None:
+        """Read what other workers have changed since the last time."""
+        revision = connection.execute(
+            sa.select(schema.hpo_studies.c.revision).where(schema.hpo_studies.c.study_id == self.study_id)
+        ).scalar()
+        with self._lock:
+            if revision is not None and revision != self._revision:
+                # Finished trials have changed (one was voided): read them anew.
+                self._leased = {i for i in self._leased if not self._trials[i].state.is_finished()}
+                self._trials = {i: t for i, t in self._trials.items() if i in self._leased}
+                self._newest, self._revision = -1, revision
+            others = [i for i, t in self._trials.items() if not t.state.is_finished() and i not in self._leased]
+            for trial in trial_rows.load_newer(connection, self.study_id, self._newest, others):
+                key = id_of_trial(trial)
+                self._newest = max(self._newest, key)
+                if key not in self._leased:
+                    self._trials[key] = _with_divergence_ranked(trial)
+
+    def lease(self, trial: FrozenTrial) -> None:
+        """Add a trial that this worker runs: from now on the cache is ahead of the store."""
+        with self._lock:
+            self._leased.add(id_of_trial(trial))
+            self._trials[id_of_trial(trial)] = trial
+
+    def release(self, trial_id: int) -> None:
+        """Drop a trial that this worker no longer runs; the next refresh reads it from the store."""
+        with self._lock:
+            self._leased.discard(trial_id)
+            self._trials.pop(trial_id, None)
+            self._newest = min(self._newest, trial_id - 1)
+
+    # A draw: its changes are written as a whole, or undone.
+
+    def begin_draw(self) -> None:
+        """Keep changes back until `commit_draw` or `undo_draw`."""
+        self._draw, self.sampler_attributes = Changes(), {}
+
+    def commit_draw(self) -> None:
+        """Write the changes of the draw."""
+        changes, self._draw = self._draw, None
+        if changes is not None:
+            self._write(changes)
+
+    def undo_draw(self, before: FrozenTrial) -> None:
+        """Drop the changes of the draw, and restore the trial as it was before."""
+        self._draw = None
+        with self._lock:
+            self._trials[id_of_trial(before)] = before
+
+    # Reading.
+
+    def trial(self, trial_id: int) -> FrozenTrial:
+        """Return one trial."""
+        with self._lock:
+            return self._trials[trial_id]
+
+    def visible_trials(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Return the trials from which samplers and pruners learn, by number; during a draw also infeasible ones."""
+        with self._lock:
+            inside = [t for t in self._trials.values() if not _is_outside(t)]
+        trials = [t for t in inside if t.state != TrialState.FAIL]
+        if self._draw is not None:
+            worst = min((t.values[0] for t in trials if t.state == TrialState.COMPLETE), default=0.0)
+            infeasible = [_infeasible_as_complete(t, worst) for t in inside if is_infeasible(t)]
+            trials = ([_pruned_as_complete(t) for t in trials] if self.two_objectives else trials) + infeasible
+        return sorted((t for t in trials if states is None or t.state in states), key=lambda t: t.number)
+
+    def all_trials(self) -> list[FrozenTrial]:
+        """Return all trials of the space by number, failed ones too."""
+        with self._lock:
+            return sorted((t for t in self._trials.values() if not _is_outside(t)), key=lambda t: t.number)
+
+    # Changing.
+
+    def note(self, trial_id: int, *entries: Entry) -> None:
+        """Set attributes of a trial."""
+        for entry in entries:
+            self.set_attribute(trial_id, entry)
+
+    def set_attribute(self, trial_id: int, entry: Entry) -> None:
+        """Set an attribute of a trial."""
+        field, trial = ("user_attrs" if entry.kind == "user" else "system_attrs"), self.trial(trial_id)
+        changes = Changes()
+        changes.note(trial_id, entry)
+        self._change(trial_id, changes, **{field: getattr(trial, field) | {entry.key: entry.value}})
+
+    def set_param(self, trial_id: int, name: str, internal_value: float, distribution: BaseDistribution) -> None:
+        """Set a parameter of a trial, by its value as Optuna stores it."""
+        trial, value = self.trial(trial_id), distribution.to_external_repr(internal_value)
+        self._change(
+            trial_id,
+            Changes(params={(trial_id, name): trial_rows.param_change(internal_value, distribution)}),
+            params=trial.params | {name: value},
+            distributions=trial.distributions | {name: distribution},
+        )
+
+    def report(self, trial_id: int, epoch: int, value: float) -> None:
+        """Report a trial's value after an epoch."""
+        curve = self.trial(trial_id).intermediate_values | {epoch: value}
+        self._change(trial_id, Changes(intermediate={(trial_id, epoch): value}), intermediate_values=curve)
+
+    def set_curve(self, trial_id: int, values: dict[int, float]) -> None:
+        """Replace all reports of a trial by a curve."""
+        changes = Changes(intermediate={(trial_id, epoch): value for epoch, value in values.items()})
+        self._change(trial_id, changes, intermediate_values=dict(values))
+
+    def set_state(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        """Move a trial to a state, with its values if it has any."""
+        fields: dict[str, Any] = {"state": state} | ({} if values is None else {"values": list(values)})
+        self._change(trial_id, Changes(states={trial_id: (State(state.name), tuple(values or ()))}), **fields)
+        with self._lock:
+            self._trials[trial_id] = _with_divergence_ranked(self._trials[trial_id])
+
+    def _change(self, trial_id: int, changes: Changes, **fields: Any) -> None:
+        with self._lock:
+            trial = copy.copy(self._trials[trial_id])
+            for name, value in fields.items():
+                setattr(trial, name, value)
+            self._trials[trial_id] = trial
+        if self._draw is not None:
+            self._draw.merge(changes)
+        else:
+            self._write(changes)
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Say whether a trial broke a constraint and was not trained."""
+    return trial.state == TrialState.FAIL and any(excess > 0 for excess in trial.constraints.values())
+
+
+def is_unchecked(trial: FrozenTrial) -> bool:
+    """Say whether a trial was claimed and is still to be checked against the constraints."""
+    return trial.state == TrialState.RUNNING and not trial.constraints
+
+
+def _is_outside(trial: FrozenTrial) -> bool:
+    return TrialAttributes.outside.key in trial.system_attrs
+
+
+def _infeasible_as_complete(trial: FrozenTrial, value: float) -> FrozenTrial:
+    """Return an infeasible draw in the form that samplers expect: complete, with broken constraints.
+
+    TPE ranks it behind all others whatever its value; the Gaussian process needs a value that does not stand out.
+    """
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.COMPLETE, [value, *_cost(trial)]
+    return shown
+
+
+def _pruned_as_complete(trial: FrozenTrial) -> FrozenTrial:
+    """Return a pruned trial in the form that samplers for two objectives expect: complete, with its last value.
+
+    The last value is lower than a completed training's; but some trial of no larger cost is better anyway.
+    """
+    if trial.state != TrialState.PRUNED:
+        return trial
+    shown = copy.copy(trial)
+    last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
+    shown.state, shown.values = TrialState.COMPLETE, [last, *_cost(trial)]
+    return shown
+
+
+def _cost(trial: FrozenTrial) -> list[float]:
+    cost = TrialAttributes.of(trial).cost
+    return [] if cost is None else [cost]
+
+
+def _with_divergence_ranked(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial in the form that samplers expect if it diverged, else unchanged.
+
+    TPE ranks pruned trials by the epoch they reached. One that diverged late is not better for it: it is shown
+    as the worst of those that ended after their first epoch.
+    """
+    if not trial.intermediate_values or not TrialAttributes.of(trial).diverged:
+        return trial
+    shown = copy.copy(trial)
+    shown.intermediate_values = {1: trial.intermediate_values[max(trial.intermediate_values)]}
+    return shown
