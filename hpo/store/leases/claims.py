@@ -173,7 +173,7 @@ def _continue(store: Store, connection: Connection, study_id: int, dead: Claimed
 
 
 class Presence:
-    """A file that a worker keeps locked: a process on the same machine that can lock it knows that the worker is dead."""
+    """A file that a worker keeps locked: whoever can lock it, on the same machine, knows that the worker is dead."""
 
     def __init__(self, worker_id: str) -> None:
         self.lock = filelock.FileLock(_presence_file(worker_id), thread_local=False)
