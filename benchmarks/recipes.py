@@ -107,7 +107,14 @@ def whole_study(job: tuple[str, str, int, int]) -> dict[str, Any]:
         store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
         studies.create(store, "s", name, found, plan, data.fingerprint(data.info(found.data), found.split))
         study = studies.load_study(store, "s")
-        work(store, study, engine, CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints), {}, stop)
+        work(
+            store,
+            study,
+            engine,
+            CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints),
+            {},
+            stopping=stop,
+        )
         with store.read() as connection:
             [best] = queries.best_trials(connection, study.study_id, 1)
             state = queries.study(connection, study.study_id)

@@ -47,6 +47,7 @@ class Supervisor:
         study: StudyRecord,
         devices: Sequence[str],
         logs: Path,
+        *,
         command: Sequence[str] = (),
         engine: str | None = None,
     ) -> None:

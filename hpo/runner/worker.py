@@ -32,7 +32,8 @@ def work(
     study: StudyRecord,
     engine: Engine,
     keeper: CheckpointRetention,
-    about: dict[str, Any],
+    description: dict[str, Any],
+    *,
     stopping: threading.Event | None = None,
     plotter: TrialPlotter | None = None,
 ) -> StopReason | None:
@@ -43,7 +44,7 @@ def work(
     """
     stop = stopping or threading.Event()
     while True:
-        session = Session(store, study, about)
+        session = Session(store, study, description)
         session.link.stopped = stop
         loop = None
         try:
@@ -57,7 +58,7 @@ def work(
 
 
 HELD_PART = 8
-"""A worker holds at most this part of a study's trials at once: what is drawn before others end learns nothing."""
+"""A worker runs at most this fraction (1/8) of a study's trials at once: a draw learns nothing from running trials."""
 
 
 def make_engine(name: EngineName, device: str, most: int | None = None) -> Engine:
@@ -72,7 +73,7 @@ def make_engine(name: EngineName, device: str, most: int | None = None) -> Engin
 
     use_one_thread()
     chosen = choose_device(device)
-    # Nobody has seen lanes on MPS.
+    # Lanes have not been tried on MPS.
     if name == "solo" or (name == "auto" and chosen.type == "mps"):
         return SoloEngine(chosen)
     slots = min(default_slots(chosen), most or default_slots(chosen))
@@ -80,7 +81,7 @@ def make_engine(name: EngineName, device: str, most: int | None = None) -> Engin
 
 
 def most_held(store: Store, study: StudyRecord) -> int | None:
-    """Return how many trials a worker may hold at once, for the search's sake; None if nothing is searched."""
+    """Return how many trials a worker may run at once without harm to the search; None if nothing is drawn."""
     with store.read() as connection:
         budget = queries.study(connection, study.study_id).budget
     return None if budget is None or budget.only_waiting else max(1, budget.trials // HELD_PART)
@@ -91,9 +92,9 @@ def train_study(
     study: StudyRecord,
     device: str,
     stop: threading.Event,
+    *,
     supervisor: str,
     engine_name: EngineName | None = None,
-    *,
     plots: bool = True,
 ) -> None:
     """Check that the data is the study's, then work on it; with the recipe's engine if none is named.
@@ -105,11 +106,14 @@ def train_study(
     data.fetch(info)
     check_data(study, data.fingerprint(info, study.space.split))
     engine = make_engine(engine_name or study.recipe.engine, device, most_held(store, study))
-    about = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
+    description = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
     keeper = CheckpointRetention(study_files(store.url, study.uid), study.recipe.checkpoints)
     with contextlib.ExitStack() as stack:
-        plotter = TrialPlotter(dashboard_folder(store.url), study.uid, lambda: _validation(study)) if plots else None
-        over = work(store, study, engine, keeper, about, stop, stack.enter_context(plotter) if plotter else None)
+        plotter = None
+        if plots:
+            folder = dashboard_folder(store.url)
+            plotter = stack.enter_context(TrialPlotter(folder, study.uid, lambda: _validation(study)))
+        over = work(store, study, engine, keeper, description, stopping=stop, plotter=plotter)
     _log.info("done: %s", over.reason if over else "told to stop")
 
 

@@ -26,4 +26,4 @@ def join_study(
     store = open_store(storage)
     study = studies.load_study(store, name)
     study.space.check_code()
-    train_study(store, study, device, stop, os.environ.get("HPO_SUPERVISOR", ""), engine)
+    train_study(store, study, device, stop, supervisor=os.environ.get("HPO_SUPERVISOR", ""), engine_name=engine)

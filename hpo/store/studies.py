@@ -96,7 +96,7 @@ def create(
     check_name(name)
     try:
         with store.write() as connection:
-            study_id = insert_study(store, connection, name, recipe.cost is not None)
+            study_id = insert_study(store, connection, name, two_objectives=recipe.cost is not None)
             labels = [metric_label(recipe.metric or space.metric)]
             labels += [COST_NAMES[recipe.cost]] if recipe.cost is not None else []
             write_attributes(
@@ -142,7 +142,7 @@ def _enqueue(store: Store, connection: Connection, study_id: int, draws: dict[st
     write(store, connection, changes)
 
 
-def insert_study(store: Store, connection: Connection, name: str, two_objectives: bool = False) -> int:
+def insert_study(store: Store, connection: Connection, name: str, *, two_objectives: bool = False) -> int:
     """Add an empty study that maximizes one value, and minimizes another if there are two; return its id.
 
     Raises: IntegrityError if the name is taken.

@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from typing_extensions import override
 
 from hpo.grid import grid, key_of
 from hpo.space import SearchSpace
@@ -66,18 +67,22 @@ class GridSampler(BaseSampler):
         place = next((i for i in wanted if i not in taken), wanted[0] if wanted else 0)
         self._leaf = self._leaves[place]
 
+    @override
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
 
+    @override
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         return {}
 
+    @override
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self._leaf[param_name]
 
+    @override
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         pass

@@ -10,6 +10,7 @@ from collections.abc import Container
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from typing_extensions import override
 
 from hpo.strategy.cached_storage import CachedStorage
 from hpo.strategy.study_cache import StudyCache
@@ -23,9 +24,11 @@ class ParetoStorage(CachedStorage):
         super().__init__(cache)
         self.cost_limit = math.inf
 
+    @override
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         return [StudyDirection.MAXIMIZE]
 
+    @override
     def get_all_trials(
         self,
         study_id: int,

@@ -60,7 +60,7 @@ def main() -> None:
     keeper = CheckpointRetention(study_files(store.url, study.uid), study.recipe.checkpoints)
     about = {"host": "here", "process": os.getpid(), "supervisor": os.environ.get("HPO_SUPERVISOR", "")}
     try:
-        over = work(store, study, engine, keeper, about, stop)
+        over = work(store, study, engine, keeper, about, stopping=stop)
     except HpoError as error:
         sys.exit(f"hpo: {error}")
     logging.info("done: %s", over.reason if over else "told to stop")
