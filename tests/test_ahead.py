@@ -94,7 +94,7 @@ def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study:
 
         session.claim = claim  # type: ignore[method-assign]
         loop.run()
-    assert loop.ahead is not None and not loop.ahead.ready
+    assert loop.prefetcher is not None and not loop.prefetcher.ready
     assert by_the_loop[0] == 5 and sum(by_the_loop[1:]) <= 6  # of 25; more than none on a busy machine
 
 
@@ -103,7 +103,7 @@ def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_stu
     engine = SimulatedEngine(4, 0.1, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
         loop = Loop(session, engine, CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints))
-        loop.stopping = lambda: bool(loop.ahead and len(loop.ahead.ready) >= 2)
+        loop.stopping = lambda: bool(loop.prefetcher and len(loop.prefetcher.ready) >= 2)
         assert loop.run() is None
     handed_back = [t for t in trials_of(store, study) if t.state is TrialState.WAITING]
     drawn = [t for t in handed_back if not t.intermediate_values]
@@ -130,7 +130,7 @@ def test_while_the_store_is_away_nothing_is_claimed_and_what_is_there_is_trained
             claims.append(count)
             return plain(count)
 
-        session.claim = loop.ahead.claim = claim  # type: ignore[method-assign, union-attr]
+        session.claim = loop.prefetcher.claim = claim  # type: ignore[method-assign, union-attr]
         while len(loop.live) > 0:
             session.link.outbox.away_since = away  # a beat that is answered takes it back
             loop.fill()

@@ -15,12 +15,12 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointRetention:
-    """Writes, reads and clears a study's checkpoints. A disk that takes none costs a warning, not a trial."""
+    """Writes, reads and deletes a study's checkpoints. If one cannot be written, it warns, and the trial continues."""
 
     def __init__(self, files: Files, policy: Checkpoints) -> None:
         self.files, self.policy = files, policy
         self._saved: dict[int, float] = {}
-        """When a running trial was last saved, by root and monotonic clock."""
+        """Time of a running trial's last checkpoint on the monotonic clock, by root."""
         self._warned = False
 
     @staticmethod
@@ -29,7 +29,7 @@ class CheckpointRetention:
         return f"checkpoints/{root}.safetensors"
 
     def admitted(self, root: int) -> None:
-        """Begin to count the seconds to a trial's first checkpoint."""
+        """Start to count the seconds to a trial's first checkpoint."""
         self._saved[root] = time.monotonic()
 
     def save_if_due(self, root: int, snapshot: Callable[[], Checkpoint]) -> None:
@@ -45,7 +45,7 @@ class CheckpointRetention:
             self._warned = False
         except OSError as error:
             if not self._warned:
-                _log.warning("no checkpoints can be written, a killed trial would start anew: %s", error)
+                _log.warning("no checkpoints can be written, a killed trial would start from epoch 1: %s", error)
             self._warned = True
 
     def find(self, assignment: Assignment) -> Checkpoint | None:
@@ -55,7 +55,7 @@ class CheckpointRetention:
             content = self.files.read(name)
             checkpoint = None if content is None else checkpoints.from_bytes(content, name)
         except (OSError, TrainingError) as error:
-            _log.warning("trial %d starts anew: %s", assignment.number, error)
+            _log.warning("trial %d starts from epoch 1: %s", assignment.number, error)
             return None
         return checkpoint if checkpoint is not None and checkpoint.config == assignment.config else None
 
@@ -67,7 +67,7 @@ class CheckpointRetention:
         displaced: list[int],
         unfinished: set[int],
     ) -> None:
-        """Keep an ended trial's final state if it is among the best, and clear what is no longer wanted.
+        """Keep an ended trial's final state if it is among the best, and delete checkpoints that are no longer needed.
 
         `snapshot` is None for a trial that did not complete. `best` are the roots of the complete trials that
         are kept, best first; `displaced` those that no longer are; `unfinished` those of the trials that

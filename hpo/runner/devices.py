@@ -1,4 +1,4 @@
-"""Which devices the workers of a run get, found out without importing torch into the supervisor."""
+"""The devices of a run's workers, determined without importing torch into the supervisor."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def devices_for(device: str, workers: int | None) -> list[str]:
-    """Return a device for each worker: the one that was asked for, or GPUs dealt in turn, or CPU cores.
+    """Return a device for each worker: the requested one, or GPUs in turn, or CPU cores.
 
     Without a number of workers there is one per GPU, or one per core this process may use.
     """
@@ -27,7 +27,7 @@ def cores() -> int:
 
 
 def gpu_count() -> int:
-    """Return how many CUDA devices torch sees; 0 at once where nothing hints at any."""
+    """Return how many CUDA devices torch sees; 0 at once where there is no sign of one."""
     hints = (Path("/dev/nvidia0"), Path("/dev/dxg"))
     if not (any(path.exists() for path in hints) or shutil.which("nvidia-smi")):
         return 0

@@ -57,7 +57,7 @@ class LiveTrials:
     def diverge(self, trial_id: int, message: str) -> None:
         """End a trial whose loss was not finite: pruned, with the worst value, so that the sampler learns from it."""
         failure = TrialAttributes.failure.entry(Failure("diverged", message))
-        self.note(trial_id, failure, TrialAttributes.diverged.entry(True))
+        self.note(trial_id, failure, TrialAttributes.diverged.entry(value=True))
         trial, worst = self._cache.trial(trial_id), WORST[self.study.metric]
         self.report(trial_id, (trial.last_step or 0) + 1, worst)
         self._end(trial_id, TrialState.PRUNED, worst)

@@ -55,7 +55,7 @@ class Loop:
         self.session, self.engine, self.keeper, self.stopping = session, engine, keeper, stopping
         self.notes = DashboardNoteWriter(session.store, session.study, session.worker_id, session.search.importances)
         self.live: dict[int, Live] = {}
-        self.ahead = Prefetcher(session.claim) if engine.is_async else None
+        self.prefetcher = Prefetcher(session.claim) if engine.is_async else None
         self.clock = TrainingClock()
         self._recorder = TrialRecorder(session, engine, self.clock, plotter)
         self._constraints = ConstraintCheck(session, engine)
@@ -81,7 +81,7 @@ class Loop:
                 time.sleep(IDLE_SECONDS)
         for key in list(self.live):
             self._release(key)
-        for assignment in self.ahead.ready if self.ahead else ():
+        for assignment in self.prefetcher.ready if self.prefetcher else ():
             self.session.release(assignment.trial_id)
         if self._over is not None:
             self.session.link.flush()
@@ -103,8 +103,8 @@ class Loop:
         """Claim trials until the engine is full; return whether there was nothing to claim."""
         if self.live and self.session.link.away_seconds > 0:  # no claim would be answered; keep training
             return False
-        while self.ahead and self.ahead.ready and self.engine.room() > 0:
-            self._start(self.ahead.ready.popleft())
+        while self.prefetcher and self.prefetcher.ready and self.engine.room() > 0:
+            self._start(self.prefetcher.ready.popleft())
         room = self.engine.room()
         if room == 0:
             return False
@@ -161,21 +161,21 @@ class Loop:
                 self._end_faulty(key, outcome)
             else:
                 self._take(key, outcome)
-        if self.ahead is not None:
+        if self.prefetcher is not None:
             last = sum(isinstance(outcome, EpochResult) and outcome.last for outcome in outcomes.values())
-            self.ahead.noted(before - len(self.live) - last)
+            self.prefetcher.noted(before - len(self.live) - last)
 
     def _step(self) -> dict[int, EpochResult | Fault]:
         """Have the engine train; while it only waits for its device, draw the trials that come next."""
-        if self.ahead is not None:
+        if self.prefetcher is not None:
             lives = self.live.values() if self.session.link.away_seconds == 0 else ()
-            self.ahead.begin([live.assignment.config.epochs - len(live.history) for live in lives])
+            self.prefetcher.begin([live.assignment.config.epochs - len(live.history) for live in lives])
         try:
             with self.clock:
                 return self.engine.step()
         finally:
-            if self.ahead is not None:
-                self.ahead.end()
+            if self.prefetcher is not None:
+                self.prefetcher.end()
 
     def _take(self, key: int, result: EpochResult) -> None:
         live, trials = self.live[key], self.session.trials

@@ -1,4 +1,4 @@
-"""Trials claimed and drawn while a device trains others, so that a place that falls free is filled at once."""
+"""Prefetching: trials are claimed and drawn while a device trains others, so that a free slot is filled at once."""
 
 import math
 import threading
@@ -12,17 +12,17 @@ from hpo.store.leases.claims import NothingToClaim
 from hpo.store.leases.stopping import StopReason
 
 CHUNK = 8
-"""Trials claimed at a time, at most: a claim costs as much as a draw or two."""
+"""Most trials in one claim: a claim takes as long as one or two draws."""
 MEMORY = 0.8
-"""Weight of the past in what is measured from step to step."""
+"""Weight of earlier steps in the moving averages."""
 SAFETY = 0.7
-"""Part of the draws that measured times would allow in a step, on which is counted."""
+"""Fraction of the draws that fit into a step by the measured times that is planned for."""
 
 Claim = Callable[[int], Sequence[Assignment] | NothingToClaim | StopReason]
 
 
 class Prefetcher:
-    """Draws on a thread of its own between `begin` and `end`; nobody else uses the session meanwhile.
+    """Draws in a separate thread between `begin` and `end`; nothing else uses the session meanwhile.
 
     What is drawn before it is needed knows less of the others. So a trial is drawn as late as it can be, and
     only as early as it must be where many end together.
@@ -31,21 +31,21 @@ class Prefetcher:
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
         self.ready: deque[Assignment] = deque()
-        """Claimed, and not yet given to the engine; the oldest first."""
+        """Trials that are claimed and not yet given to the engine; the oldest first."""
         self._pool = ThreadPoolExecutor(1, "ahead")
         self._drawing: Future[None] | None = None
         self._enough = threading.Event()
         self._begun = 0.0
         self.step_seconds = self.draw_seconds = 0.0
         self.early = 0.0
-        """Trials per step that end though they have epochs before them."""
+        """Mean number of trials per step that end before their last epoch."""
 
     def noted(self, early: int) -> None:
-        """Take in how many trials ended early in a step."""
+        """Record how many trials ended early in a step."""
         self.early = _mean(self.early, early)
 
     def begin(self, left: Sequence[int]) -> None:
-        """Begin to draw what will be wanted and cannot be drawn later; `left` are the live trials' epochs to go."""
+        """Start to draw the trials that cannot be drawn later; `left` are the remaining epochs of the live trials."""
         self._begun = time.perf_counter()
         wanted = self.wanted(left) - len(self.ready)
         if wanted > 0:
@@ -63,7 +63,7 @@ class Prefetcher:
         return math.ceil(most)
 
     def end(self) -> None:
-        """Draw no more, and wait for what is being drawn. Raises: WorkerLost, StoreError."""
+        """Stop drawing, and wait for the draw in progress. Raises: WorkerLost, StoreError."""
         self.step_seconds = _mean(self.step_seconds, time.perf_counter() - self._begun)
         self._enough.set()
         drawing, self._drawing = self._drawing, None
@@ -75,7 +75,7 @@ class Prefetcher:
             start = time.perf_counter()
             claimed = self.claim(max(1, min(wanted, self._that_fit(start))))
             if isinstance(claimed, NothingToClaim | StopReason):
-                return  # the loop will be told the same
+                return  # the loop gets the same answer
             self.ready.extend(claimed)
             wanted -= len(claimed)
             self.draw_seconds = _mean(self.draw_seconds, (time.perf_counter() - start) / max(1, len(claimed)))
@@ -83,7 +83,7 @@ class Prefetcher:
                 return
 
     def _that_fit(self, now: float) -> int:
-        """Return how many draws at once would end before the step does."""
+        """Return how many draws would end before the step does."""
         left = self._begun + self.step_seconds - now
         return min(CHUNK, int(left / self.draw_seconds)) if self.draw_seconds else 1
 

@@ -1,4 +1,4 @@
-"""The supervisor: keeps a number of worker processes at a study, replaces those that die, and ends them."""
+"""The supervisor: runs worker processes for a study, replaces those that die, and stops them."""
 
 import os
 import subprocess
@@ -88,12 +88,12 @@ class Supervisor:
             stdout=slot.output,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone
+            start_new_session=True,  # Ctrl-C reaches only the supervisor
         )
 
     @property
     def running(self) -> bool:
-        """Say whether any worker is at work or about to be replaced."""
+        """Whether any worker runs or is about to be replaced."""
         return any(slot.process is not None for slot in self.slots) or (
             not self._stopping and any(slot.start_at > 0 for slot in self.slots)
         )
@@ -120,7 +120,7 @@ class Supervisor:
         last_line = self._close(slot)
         if code == 0 or self._stopping:
             return
-        if code in (1, 2):  # an error that the worker could name: another worker would meet it too
+        if code in (1, 2):  # the worker reported an error, which another worker would meet too
             self._stop_with(last_line.removeprefix("hpo: "))
             return
         death = f"signal {-code}" if code < 0 else f"exit code {code}: {last_line}"

@@ -1,4 +1,4 @@
-"""Pictures that optuna-dashboard shows beside a trial: drawn by a process of the lowest priority, off training.
+"""Pictures that optuna-dashboard shows beside a trial: drawn by a process of the lowest priority, outside training.
 
 The worker only hands over numbers; what it notes on the trial is where the picture will be.
 """
@@ -20,14 +20,14 @@ from hpo.store.attributes import Entry
 from hpo.store.record import TrialAttributes
 
 MAX_PICTURES = 300
-"""Of one worker; each is a few ten thousand bytes."""
+"""Most pictures of one worker; each has some ten thousand bytes."""
 WRONG_IMAGES = 18
-"""On one sheet."""
+"""Most images in one picture of errors."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The rows that a trial is judged by, as they were before standardization."""
+    """The validation rows, before standardization."""
 
     x: NDArray[Any]
     """[N, C, H, W] of images, [N, F] of tables."""
@@ -36,10 +36,10 @@ class Validation:
 
 
 class TrialPlotter:
-    """Has pictures of ended trials drawn. Use as a context; leaving lets the drawing go on to its end."""
+    """Has pictures of ended trials drawn. Use as a context; leaving it lets the drawing finish."""
 
     def __init__(self, folder: Path, uid: str, validation: Callable[[], Validation]) -> None:
-        """`folder` is where the dashboard looks for artifacts; `validation` is asked once, if at all."""
+        """`folder` is where the dashboard looks for artifacts; `validation` is called at most once."""
         self.folder, self.uid, self._load = folder, uid, validation
         self._validation: Validation | None = None
         self._left = MAX_PICTURES
@@ -58,7 +58,7 @@ class TrialPlotter:
         """Have a trial's learning curves drawn; return the attributes by which the dashboard shows them."""
         return self._draw(trial_id, "learning_curve", {"curves": dict(curves)})
 
-    def judgement(self, trial_id: int, probabilities: NDArray[np.float32]) -> list[Entry]:
+    def errors(self, trial_id: int, probabilities: NDArray[np.float32]) -> list[Entry]:
         """Have a confusion matrix drawn and, of images, those that are most confidently wrong."""
         if self._validation is None:
             self._validation = self._load()
@@ -95,7 +95,7 @@ class TrialPlotter:
         return [TrialAttributes.artifacts.entry(key, json.dumps(about))]
 
     def _feed(self) -> None:
-        """Start the process that draws, and hand it one job after another; a worker's death ends its input."""
+        """Start the drawing process and send it one job after another; its input ends when the worker dies."""
         command = [sys.executable, "-m", "hpo.plots"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stdin is not None
@@ -104,5 +104,5 @@ class TrialPlotter:
                 while (job := self._jobs.get()) is not None:
                     jobs.write(job + "\n")
                     jobs.flush()
-        except OSError:  # the drawing process is gone: no pictures, no harm
+        except OSError:  # the drawing process has died: there are no pictures, training is not affected
             return

@@ -209,7 +209,7 @@ def void(store: Store, name: str, number: int, why: str) -> None:
         changes.note(
             trial_id,
             TrialAttributes.void.entry(Voided(why, trial.state)),
-            TrialAttributes.is_void.entry(True),
+            TrialAttributes.is_void.entry(value=True),
             TrialAttributes.excused.entry(f"voided: {why}"),
         )
         trial_rows.write(store, connection, changes)

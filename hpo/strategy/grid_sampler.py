@@ -2,8 +2,8 @@
 
 Optuna's GridSampler wants a flat space and its BruteForceSampler rebuilds a tree for every parameter; both may give
 one configuration to two workers. Here a trial takes the first configuration, in the study's order, that no trial of a
-smaller number has. A trial that was claimed but whose draw is not written yet is followed in thought: its worker goes
-by the same rule. So workers never meet, without talking to one another.
+smaller number has. The configuration of a trial that was claimed but whose draw is not written yet is derived: its
+worker follows the same rule. So workers never choose the same one, without exchanging messages.
 """
 
 import random
@@ -38,7 +38,7 @@ class GridSampler(BaseSampler):
     def taken(self, trials: Iterable[FrozenTrial]) -> set[int]:
         """Return which configurations the trials have; they are in the order of their numbers, failed ones too.
 
-        What was voided is free again.
+        Configurations of voided trials are free again.
         """
         taken: set[int] = set()
         free = 0
@@ -56,7 +56,7 @@ class GridSampler(BaseSampler):
         return taken
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> None:
-        """Settle what a trial is given, among all trials in the order of their numbers.
+        """Choose a trial's configuration, given all trials in the order of their numbers.
 
         Of what is left, or of all if nothing is (the claims see to it that this is rare), it takes the first that has
         the parameters the trial was enqueued with.

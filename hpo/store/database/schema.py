@@ -1,4 +1,4 @@
-"""The tables of a store: Optuna's, as its schema version 12 has them, and our own.
+"""The tables of a store: Optuna's, in its schema version 12, and those of hpo.
 
 Optuna makes and migrates its tables; here they are only described, so that they can be read and written in
 bulk. `tests/test_schema.py` compares this description with Optuna's models.
@@ -11,7 +11,7 @@ from hpo.store.record import State
 OPTUNA_REVISION = "v3.2.0.a"
 """The alembic revision of Optuna's tables that this description fits."""
 HPO_REVISION = 1
-"""The version of our own tables."""
+"""The version of hpo's own tables."""
 
 optuna_tables = sa.MetaData()
 hpo_tables = sa.MetaData()
@@ -105,7 +105,7 @@ trial_intermediate_values = sa.Table(
 )
 
 trials_by_state = sa.Index("hpo_trials_by_state", trials.c.study_id, trials.c.state)
-"""Ours, on Optuna's table: every claim counts the finished trials."""
+"""An index of hpo's on Optuna's table: every claim counts the finished trials."""
 
 hpo_schema = sa.Table(
     "hpo_schema",

@@ -12,7 +12,7 @@ DEFAULT = "sqlite:///runs/studies.db"
 
 
 def parse(text: str) -> URL:
-    """Return a store's URL with the driver we use. Raises: UsageError, never showing a password."""
+    """Return a store's URL with the driver that hpo uses. Raises: UsageError, never showing a password."""
     if "://" not in text:
         hint = f"Did you mean sqlite:///{text}? " if text.endswith((".db", ".sqlite", ".sqlite3")) else ""
         raise UsageError(
@@ -45,12 +45,12 @@ def configured(option: str | None) -> URL:
 
 
 def shown(url: URL) -> str:
-    """Return the URL for people: without driver and password."""
+    """Return the URL for display: without driver and password."""
     return url.set(drivername=url.get_backend_name(), query={}).render_as_string(hide_password=True)
 
 
 def complete(url: URL) -> str:
-    """Return the URL for a child process, password and all; never for people."""
+    """Return the URL with its password, for a child process; never for display."""
     return url.render_as_string(hide_password=False)
 
 

@@ -74,7 +74,7 @@ def _reached(
     if budget.target is not None or budget.patience is not None:
         best, since = best_value(connection, study_id)
         if budget.target is not None and best is not None and best >= budget.target:
-            halfway = (1 + best) / 2 if best >= 0 else best / 2  # to 1, a share's best, or to 0, a log loss's
+            halfway = (1 + best) / 2 if best >= 0 else best / 2  # towards 1, the best share, or 0, the best log loss
             return StopReason(f"the target {budget.target:g} is reached", f"--stop-at {halfway:.4g}")
         if budget.patience is not None and best is not None and since >= budget.patience:
             return StopReason(f"the best has not improved for {since} trials", f"--patience {2 * since}")
