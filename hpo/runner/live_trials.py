@@ -6,11 +6,11 @@ from optuna.trial import TrialState
 
 from hpo.config import WORST
 from hpo.constraints import Costs
-from hpo.strategy.study_cache import StudyCache, is_infeasible, is_unchecked
-from hpo.strategy.study_search import StudySearch
 from hpo.store.attributes import Entry
 from hpo.store.record import Failure, TrialAttributes
 from hpo.store.studies import StudyRecord
+from hpo.strategy.study_cache import StudyCache, is_infeasible, is_unchecked
+from hpo.strategy.study_search import StudySearch
 
 
 class LiveTrials:

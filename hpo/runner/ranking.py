@@ -4,8 +4,8 @@ import heapq
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.strategy.study_cache import StudyCache
 from hpo.store.database.trial_rows import root_of
+from hpo.strategy.study_cache import StudyCache
 
 
 class Ranking:

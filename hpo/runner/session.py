@@ -13,8 +13,6 @@ from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.runner.live_trials import LiveTrials
 from hpo.runner.ranking import Ranking
 from hpo.runner.store_link import StoreLink
-from hpo.strategy.study_cache import StudyCache
-from hpo.strategy.study_search import StudySearch
 from hpo.store.database import trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.database.trial_rows import Changes, root_of
@@ -23,6 +21,8 @@ from hpo.store.leases.claims import Claimed, NothingToClaim
 from hpo.store.leases.stopping import StopReason
 from hpo.store.record import State, TrialAttributes
 from hpo.store.studies import StudyRecord
+from hpo.strategy.study_cache import StudyCache
+from hpo.strategy.study_search import StudySearch
 
 REFRESH_SECONDS = 1.0
 """Greatest age of what a worker knows of the other workers' trials."""

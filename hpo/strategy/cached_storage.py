@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
 from hpo.optuna_compat import FrozenStudy
-from hpo.strategy.study_cache import StudyCache
 from hpo.store.attributes import Entry
+from hpo.strategy.study_cache import StudyCache
 
 
 class CachedStorage(BaseStorage):

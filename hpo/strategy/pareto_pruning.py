@@ -12,9 +12,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
+from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
 from hpo.strategy.study_cache import StudyCache
-from hpo.store.record import TrialAttributes
 
 
 class ParetoStorage(CachedStorage):

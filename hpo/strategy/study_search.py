@@ -13,14 +13,14 @@ from hpo.config import TrialConfig
 from hpo.optuna_compat import forget_cached_trials
 from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.recipe import StudyRecipe
+from hpo.space import SearchSpace
+from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
 from hpo.strategy.grid_sampler import GridSampler
 from hpo.strategy.pareto_pruning import ParetoStorage
 from hpo.strategy.pruners import make_pruner
 from hpo.strategy.samplers import derived_seed, make_sampler
 from hpo.strategy.study_cache import StudyCache
-from hpo.space import SearchSpace
-from hpo.store.record import TrialAttributes
 
 ATTEMPTS = 20
 """Most draws for one trial until one is new; then a duplicate is trained, on a seed of its own."""
