@@ -3,9 +3,10 @@
 The names are those of Optuna 5.0. Nothing else in hpo may use a name of Optuna's that begins with an underscore.
 """
 
+import contextlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -20,6 +21,7 @@ __all__ = [
     "NumberedQMCSampler",
     "forget_cached_trials",
     "forget_fitted_models",
+    "quiet",
     "seed_sampler",
     "silence",
     "trial_id",
@@ -30,6 +32,19 @@ def silence() -> None:
     """Have Optuna log errors alone and warn of no experimental features: call once, where a process begins."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within a context, have Optuna log errors alone, and ignore warnings."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def trial_id(trial: FrozenTrial) -> int:

@@ -10,6 +10,7 @@ import torch
 from hpo.config import CNN, MLP, SGD, Adam, TrialConfig
 from hpo.constraints import Constraints, Cost
 from hpo.errors import DocumentError
+from hpo.optuna_compat import trial_id
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results import confirmation
 from hpo.runner.constraint_check import MAX_REJECTED
@@ -54,7 +55,7 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store,
     trained = [t for t in found if t.state.name == "COMPLETE"]
     assert len(trained) == 12 and len(rejected) > 3 and len(trained) + len(rejected) == len(found)
     assert all(widths(t) <= 60 for t in trained) and all(widths(t) > 60 for t in rejected)
-    assert {key for key, _ in engine.admitted} == {t._trial_id for t in trained}
+    assert {key for key, _ in engine.admitted} == {trial_id(t) for t in trained}
     for trial in found:
         assert trial.user_attrs["costs"] == {"parameters": widths(trial)}
         assert trial.constraints == {"max_parameters": widths(trial) / 60 - 1}, "as Optuna knows constraints"

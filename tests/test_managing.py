@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from hpo.artifacts import FolderFiles
 from hpo.config import TrialConfig
 from hpo.errors import StoreError, StudyError
+from hpo.optuna_compat import trial_id
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
@@ -53,12 +54,12 @@ def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_pa
 def test_ids_of_a_deleted_study_are_never_used_again(store: Store, make_study: MakeStudy, tmp_path: Path):
     first = make_study("s", trials=3)
     work(store, first, tmp_path)
-    old = {t._trial_id for t in trials_of(store, "s")}
+    old = {trial_id(t) for t in trials_of(store, "s")}
     admin.delete(store, "s")
     second = make_study("s", trials=3)
     work(store, second, tmp_path)
     assert second.study_id != first.study_id and second.uid != first.uid
-    assert not old & {t._trial_id for t in trials_of(store, "s")}
+    assert not old & {trial_id(t) for t in trials_of(store, "s")}
 
 
 def test_a_worker_of_a_deleted_study_writes_nothing(store: Store, make_study: MakeStudy):

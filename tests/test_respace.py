@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from hpo.config import TrialConfig
 from hpo.errors import StoreError, StudyError
+from hpo.optuna_compat import trial_id
 from hpo.runner.session import Session
 from hpo.space import SearchSpace
 from hpo.store import queries, studies
@@ -159,7 +160,7 @@ def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: 
     engine = SimulatedEngine()
     work(store, studies.load_study(store, "s"), engine, tmp_path)
     [after] = trials_of(store, study)
-    assert engine.admitted == [(after._trial_id, len(before.intermediate_values))], "from its checkpoint"
+    assert engine.admitted == [(trial_id(after), len(before.intermediate_values))], "from its checkpoint"
     check_walks(wider, [after])
     assert after.state.name == "COMPLETE" and after.user_attrs["config"] == before.user_attrs["config"]
 

@@ -10,6 +10,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from hpo.artifacts import FolderFiles
+from hpo.optuna_compat import trial_id
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
@@ -57,7 +58,7 @@ def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable
     theirs.enqueue_trial({"lr": 0.1})
     expected = optuna.storages.RDBStorage(url(store)).get_all_trials(study.study_id)
     with store.read() as connection:
-        got = trial_rows.load_some(connection, [t._trial_id for t in expected])
+        got = trial_rows.load_some(connection, [trial_id(t) for t in expected])
         bare = trial_rows.load_newer(connection, study.study_id, -1, [])
     assert list(map(repr, got)) == list(map(repr, expected))
     for frozen in expected:
@@ -68,14 +69,14 @@ def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable
 def test_changes_written_twice_count_once(store: Store, make_study: Callable[..., StudyRecord]):
     study = make_study()
     with store.write() as connection:
-        trial_id, _ = trial_rows.insert_trial(store, connection, study.study_id, State.RUNNING)
+        key, _ = trial_rows.insert_trial(store, connection, study.study_id, State.RUNNING)
     distribution = optuna.distributions.FloatDistribution(0, 1)
     changes = trial_rows.Changes(
-        params={(trial_id, "x"): trial_rows.param_change(0.5, distribution)},
-        user_attrs={(trial_id, "a"): "1"},
-        system_attrs={(trial_id, "b"): '"c"'},
-        intermediate={(trial_id, 1): 0.25, (trial_id, 2): float("nan")},
-        states={trial_id: (State.COMPLETE, (0.25,))},
+        params={(key, "x"): trial_rows.param_change(0.5, distribution)},
+        user_attrs={(key, "a"): "1"},
+        system_attrs={(key, "b"): '"c"'},
+        intermediate={(key, 1): 0.25, (key, 2): float("nan")},
+        states={key: (State.COMPLETE, (0.25,))},
     )
     for _ in range(2):
         with store.write() as connection:

@@ -5,7 +5,6 @@ All take Optuna's trials; `searched_trials` chooses those of a study that its se
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
 from hpo.errors import StudyError
+from hpo.optuna_compat import quiet
 from hpo.store.record import TrialAttributes
 from hpo.store.views import TrialView
 
@@ -160,8 +160,7 @@ def importances_figure(trials: Trials) -> go.Figure:
     Only parameters that all complete trials have are compared. Raises: StudyError for too few trials, or none such.
     """
     study = _study(trials)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna's notes on experimental functions
+    with quiet():
         try:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             figure = optuna.visualization.plot_param_importances(study, evaluator=evaluator)
@@ -179,8 +178,7 @@ def parallel_figure(trials: Trials, metric: str) -> go.Figure:
     study, names = _study(trials), common_parameters(trials)
     if len(names) < 2:
         raise StudyError(f"parallel coordinates: must have two parameters that all trials have, got {len(names)}.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         figure = optuna.visualization.plot_parallel_coordinate(study, names, target=_value, target_name=metric)
     return styled(figure, 460)
 
@@ -200,7 +198,8 @@ def _study(trials: Trials) -> optuna.Study:
     done = complete(trials)
     if len(done) < 2:
         raise StudyError(f"figure: must have at least two complete trials, got {len(done)}. Run more trials.")
-    study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
+    with quiet():
+        study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
     study.add_trials(done)
     return study
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -10,7 +9,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from hpo.config import TrialConfig
-from hpo.optuna_compat import forget_cached_trials
+from hpo.optuna_compat import forget_cached_trials, quiet
 from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.recipe import StudyRecipe
 from hpo.space import SearchSpace
@@ -33,7 +32,8 @@ class StudySearch:
 
     def __init__(self, cache: StudyCache, space: SearchSpace, recipe: StudyRecipe) -> None:
         self.cache, self.space, self.recipe = cache, space, recipe
-        self._sampler = make_sampler(recipe.sampler, recipe.seed, space)
+        with quiet():  # some samplers are experimental
+            self._sampler = make_sampler(recipe.sampler, recipe.seed, space)
         self._study = Study(cache.study_name, CachedStorage(cache), sampler=self._sampler)
         self._pareto = ParetoStorage(cache)
         self._pruning = Study(cache.study_name, self._pareto, pruner=make_pruner(recipe.pruner, space.max_epochs))
@@ -89,8 +89,7 @@ class StudySearch:
         if len(self.cache.visible_trials((TrialState.COMPLETE,))) < ENOUGH_TO_RANK:
             return {}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about parameters that few trials have
+            with quiet():  # parameters that few trials have
                 return self._importances()
         except (ValueError, RuntimeError):  # no parameter that all have, or values without any spread
             return {}
