@@ -266,7 +266,7 @@ def test_a_disk_that_takes_no_checkpoint_costs_a_warning(
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     work(store, study, SimulatedEngine(), tmp_path)
     assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"] * 3
-    assert "no checkpoints can be written, a killed trial would start anew" in caplog.text
+    assert "no checkpoints can be written, a killed trial would start from epoch 1" in caplog.text
 
 
 def test_a_damaged_checkpoint_has_the_trial_start_anew(
@@ -280,7 +280,7 @@ def test_a_damaged_checkpoint_has_the_trial_start_anew(
     engine = SimulatedEngine()
     work(store, study, engine, tmp_path)
     assert [epochs for _, epochs in engine.admitted] == [0]
-    assert "trial 0 starts anew: checkpoints/0.safetensors: must be a checkpoint of hpo's" in caplog.text
+    assert "trial 0 starts from epoch 1: checkpoints/0.safetensors: must be a checkpoint of hpo's" in caplog.text
     assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"]
 
 

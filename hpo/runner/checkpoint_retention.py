@@ -71,7 +71,7 @@ class CheckpointRetention:
 
         `snapshot` is None for a trial that did not complete. `best` are the roots of the complete trials that
         are kept, best first; `displaced` those that no longer are; `unfinished` those of the trials that
-        somebody may still go on with.
+        may still be resumed.
         """
         if snapshot is not None and root in best:
             self.save(root, snapshot)

@@ -343,7 +343,7 @@ def test_a_worker_that_slept_finds_its_trial_taken_over(field: Field, monkeypatc
     field.join()
     finished = check_finished(field, 6)
     check_curves(finished)
-    assert "this worker had been given up" in field.said()
+    assert "this worker was declared dead" in field.said()
     [lost] = [t for t in field.trials() if t.state.name == "FAIL"]
     assert lost.number == 0
 
