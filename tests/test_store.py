@@ -171,11 +171,11 @@ def test_claims_never_exceed_the_budget(store: Store, make_study: MakeStudy):
         assert (len(two), len(one)) == (2, 1)
         assert isinstance(first.claim(1), NothingToClaim)
         for assignment in two:
-            first.complete(assignment.trial_id, 0.5)
+            first.trials.complete(assignment.trial_id, 0.5)
         assert isinstance(first.claim(1), NothingToClaim)
-        second.fail(one[0].trial_id, "error", "x")
+        second.trials.fail(one[0].trial_id, "error", "x")
         [third] = second.claim(5)  # type: ignore[misc]
-        second.complete(third.trial_id, 0.5)
+        second.trials.complete(third.trial_id, 0.5)
         assert isinstance(second.claim(1), stopping.StopReason)
 
 
