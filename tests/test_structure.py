@@ -11,22 +11,13 @@ VAGUE = {"found", "told", "said", "own", "there"}
 
 LONG_MODULES: set[str] = {
     "hpo/api/study.py",
-    "hpo/runner/loop.py",
-    "hpo/runner/session.py",
 }
 LARGE_CLASSES: set[str] = {
     "hpo/api/study.py: Study",
-    "hpo/runner/loop.py: Loop",
-    "hpo/runner/session.py: Session",
-    "hpo/strategy/cached_storage.py: CachedStorage",
     "hpo/training/run.py: Run",
 }
-"""`CachedStorage` implements a whole storage interface of Optuna. The others are not divided yet."""
+"""To be divided."""
 MANY_PARAMETERS: set[str] = {
-    "hpo/runner/supervisor.py: __init__",
-    "hpo/runner/worker.py: work",
-    "hpo/runner/worker.py: train_study",
-    "hpo/store/leases/claims.py: claim",
     "hpo/store/studies.py: create",
     "hpo/training/augmentation.py: augmented",
     "hpo/training/randomness.py: dropout_bytes",
@@ -35,9 +26,6 @@ MANY_PARAMETERS: set[str] = {
 VAGUE_NAMES: set[str] = {
     "hpo/recipe.py",
     "hpo/results/script/training.py",
-    "hpo/runner/process_stats.py",
-    "hpo/store/database/connect.py",
-    "hpo/store/studies.py",
 }
 """Modules with such variables, to be renamed."""
 
