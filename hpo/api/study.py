@@ -1,110 +1,34 @@
 """`hpo.Study`: a study as an object, for notebooks and programs."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpo.api import display
 from hpo.api.confirmation import Confirmation
+from hpo.api.figures import StudyFigures
 from hpo.api.progress import epochs_shown, observer_for
-from hpo.api.trial import Trial, table_of
-from hpo.artifacts import local_root
-from hpo.errors import StudyError, UsageError
+from hpo.errors import UsageError
 from hpo.service import stores
-from hpo.service.create import open_existing
 from hpo.service.search import RunOutcome, devices_for, run_in_process, run_workers
-from hpo.store.database.url import complete
-from hpo.store.record import State
+from hpo.store import studies
 from hpo.store.studies import load_study
 
 if TYPE_CHECKING:
-    import optuna
-    import pandas as pd
-    import plotly.graph_objects as go
-
     from hpo.config import TrialConfig
     from hpo.recipe import EngineName
     from hpo.results.model_folder import Classifier
-    from hpo.service.report import FigureName
-    from hpo.store.database.connect import Store
     from hpo.store.studies import StudyRecord
-    from hpo.store.views import StudyView
 
 FORMATS = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".py": "script"}
 """Formats of an export by the file's suffix."""
-TOP = 10
-"""Trials that a study shows of itself."""
 
 
-class Study:
+class Study(StudyFigures):
     """A study in a store: its trials, and what can be made of them.
 
     `hpo.search` and `hpo.open` return one. It reads the store anew at each access, so it also shows what other
     processes do. It can be pickled; the password of its store is left out, and is then taken from HPO_STORAGE.
     """
-
-    def __init__(self, store: "Store", record: "StudyRecord") -> None:
-        self._store, self._record = store, record
-
-    def __getstate__(self) -> dict[str, str]:
-        return {"name": self.name, "storage": self.storage}
-
-    def __setstate__(self, state: Mapping[str, str]) -> None:
-        storage = None if "***" in state["storage"] else state["storage"]
-        opened = open_existing(state["name"], storage)
-        self._store, self._record = opened.store, opened.study
-
-    @property
-    def name(self) -> str:
-        """Name of the study."""
-        return self._record.name
-
-    @property
-    def storage(self) -> str:
-        """URL of the store, without its password."""
-        return stores.store_name(self._store)
-
-    @property
-    def status(self) -> "StudyView":
-        """Counts of trials by state, the budget, the workers at work, and why the study is over, if it is."""
-        from hpo.store import queries
-
-        with self._store.read() as connection:
-            return queries.study(connection, self._record.study_id)
-
-    @property
-    def best(self) -> Trial:
-        """The best complete trial by the metric. Raises: StudyError if no trial is complete yet."""
-        from hpo.store import queries
-
-        with self._store.read() as connection:
-            best = queries.best_trials(connection, self._record.study_id, 1)
-        if not best:
-            raise StudyError(f'Study "{self.name}" has no complete trial yet. Resume it: study.run().')
-        return Trial.of(best[0])
-
-    @property
-    def front(self) -> list[Trial]:
-        """With two objectives, the Pareto front: the best by the metric first, each next one costs less."""
-        from hpo.store import queries
-
-        with self._store.read() as connection:
-            return [Trial.of(view) for view in queries.front(connection, self._record.study_id)]
-
-    @property
-    def trials(self) -> "pd.DataFrame":
-        """All trials, one row each, by number.
-
-        Columns: number; state (COMPLETE, PRUNED, FAIL, RUNNING or WAITING); value of the metric; cost (with two
-        objectives); epochs completed; seconds of training; parameters (trainable weights); baseline (its name);
-        configuration in words; and one column for each drawn parameter.
-        """
-        from hpo.store import queries
-
-        with self._store.read() as connection:
-            views = queries.all_trials(connection, self._record.study_id)
-        return table_of([Trial.of(view) for view in views], cost=self._record.recipe.cost is not None)
 
     def run(
         self,
@@ -127,10 +51,7 @@ class Study:
             "timeout": int(timeout.total_seconds()) if isinstance(timeout, timedelta) else timeout,
         }
         changes = {name: value for name, value in limits.items() if value is not None}
-        if changes:
-            from hpo.store import studies
-
-            studies.update_budget(self._store, self._record, **changes)
+        studies.update_budget(self._store, self._record, **changes)  # without changes: a stopped study may resume
         self._work(self._record, workers=workers, device=device, engine=engine, progress=progress)
         return self
 
@@ -174,14 +95,6 @@ class Study:
         run.raise_for_failure()
         assert run.result is not None
         return Confirmation(run.result)
-
-    @property
-    def confirmation(self) -> Confirmation | None:
-        """What `confirm` has shown so far; None if no configuration was trained on two fresh seeds."""
-        from hpo.results import confirmation
-
-        result = confirmation.evaluate(self._store, self._record)
-        return None if result is None else Confirmation(result)
 
     def export(
         self, path: str | Path | None = None, *, trial: int | None = None, format: str | None = None
@@ -248,45 +161,6 @@ class Study:
         chosen = export.choose_winner(self._store, self._record)
         return train.train_classifier(chosen, folder=self._folder, device=device), chosen.config
 
-    @property
-    def _folder(self) -> Path:
-        """Folder of the study's files on this machine."""
-        return local_root(self._store.url) / self._record.uid
-
-    def plot_history(self) -> "go.Figure":
-        """Return the best value over finished trials and over time, the baseline beside it, as a Plotly figure."""
-        return self._figure("history")
-
-    def plot_importances(self) -> "go.Figure":
-        """Return how much each parameter matters (PED-ANOVA), as a Plotly figure.
-
-        Raises: StudyError if there are too few complete trials.
-        """
-        return self._figure("importances")
-
-    def plot_parallel(self) -> "go.Figure":
-        """Return trials as lines through the parameters that all of them have, as a Plotly figure.
-
-        Raises: StudyError if there are too few complete trials, or fewer than two such parameters.
-        """
-        return self._figure("parallel")
-
-    def plot_curves(self) -> "go.Figure":
-        """Return the value by epoch of all trials, as a Plotly figure: pruned ones end early, the best stands out."""
-        return self._figure("curves")
-
-    def plot_pareto(self) -> "go.Figure":
-        """Return the metric against the cost, with the Pareto front, as a Plotly figure.
-
-        Raises: StudyError for a study with one objective.
-        """
-        return self._figure("pareto")
-
-    def _figure(self, name: "FigureName") -> "go.Figure":
-        from hpo.service import report
-
-        return report.study_figure(self._store, self._record, name)
-
     def report(self, path: str | Path = "report.html") -> Path:
         """Write the study as one web page that needs no network; return its path. Raises: HpoError."""
         from hpo.service import report
@@ -321,38 +195,3 @@ class Study:
         from hpo.service import admin
 
         admin.delete_study(self._store, self.name)
-
-    def to_optuna(self) -> "optuna.Study":
-        """Return the study as Optuna reads it from the same store."""
-        import optuna
-
-        return optuna.load_study(study_name=self.name, storage=complete(self._store.url))
-
-    def __repr__(self) -> str:
-        status = self.status
-        total = f" of {status.budget.trials}" if status.budget is not None else ""
-        best = "no trial complete" if status.best_value is None else f"best {status.best_value:.4f}"
-        return f'Study("{self.name}", {status.finished}{total} trials finished, {best})'
-
-    def _repr_html_(self) -> str:
-        from hpo.store import queries
-
-        status, confirmation = self.status, self.confirmation
-        with self._store.read() as connection:
-            study_id = self._record.study_id
-            best = queries.best_trials(connection, study_id, TOP)
-            history = queries.best_so_far(connection, study_id)
-            baseline = queries.baseline_trial(connection, study_id)
-        total = f" of {status.budget.trials}" if status.budget is not None else ""
-        lines = [
-            f"{status.finished}{total} trials finished, {status.counts[State.PRUNED]} of them pruned; "
-            f"{status.counts[State.FAIL]} failed." + ("" if status.over is None else f" Over: {status.over.reason}."),
-            f"Confirmed: trial {confirmation.winner} is {confirmation.verdict}."
-            if confirmation is not None
-            else "Not confirmed yet: study.confirm()",
-        ]
-        table = table_of([Trial.of(view) for view in best], cost=self._record.recipe.cost is not None)
-        columns = [name for name in ("number", "value", "cost", "epochs", "seconds", "configuration") if name in table]
-        value = None if baseline is None else baseline.value
-        picture = display.best_so_far(history, value, status.metric_label)
-        return display.page(f"Study {self.name}", lines, table[columns], picture)
