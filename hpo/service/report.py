@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import optuna
 import plotly.graph_objects as go
 
 from hpo import files
@@ -53,6 +54,7 @@ def study_figure(store: Store, study: StudyRecord, name: FigureName) -> go.Figur
 
 def report_html(store: Store, study: StudyRecord) -> str:
     """Return a study's report as HTML, below 5 MB."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # importances are computed on a study in memory
     with store.read() as connection:
         view = queries.study(connection, study.study_id)
     return report.report(store, study, next_commands(store, view))
