@@ -142,7 +142,6 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="pandas reads Parquet through pyarrow, which is not installed")
     frame.to_parquet(path)
 
 

@@ -80,7 +80,6 @@ def test_a_test_file_of_its_own(table: Path, tmp_path: Path):
 
 
 def test_parquet_is_read_as_csv_is(table: Path, tmp_path: Path):
-    pytest.importorskip("pyarrow", reason="pandas reads Parquet through pyarrow, which is not installed")
     pd.read_csv(table).to_parquet(tmp_path / "people.parquet")
     one, other = (parts_of(OwnData(csv=str(p), target="label")) for p in (table, tmp_path / "people.parquet"))
     np.testing.assert_array_equal(one.train.x, other.train.x)

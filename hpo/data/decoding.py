@@ -103,8 +103,6 @@ def read_table(path: Path, texts: frozenset[str] = frozenset()) -> Any:
                 frame[numbers] = pd.read_csv(path, dtype=str, usecols=numbers)[numbers]
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: must be a table with a header line, got an empty file.") from None
-    except ImportError as error:
-        raise DataError(f"{path}: Parquet needs the package pyarrow. Install it: pip install 'hpo[parquet]'") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}.") from error
     frame.columns = [str(column) for column in frame.columns]
