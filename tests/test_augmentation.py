@@ -45,7 +45,7 @@ def images(channels: int = 3, count: int = 1500) -> torch.Tensor:
 
 def run(x: torch.Tensor, augment: Augment, seed: int = 0, epoch: int = 0) -> torch.Tensor:
     out = torch.empty_like(x)
-    augmentation.augmented(x, augment, torch.zeros(x.shape[1]), seed, epoch, out)
+    augmentation.augmented(x, augment, torch.zeros(x.shape[1]), seed=seed, epoch=epoch, out=out)
     return out
 
 

@@ -97,7 +97,7 @@ def test_the_oldest_dependencies_are_the_lower_bounds():
         if line and not line.startswith("#")
     )
     extras = PROJECT["optional-dependencies"]
-    for requirement in [*PROJECT["dependencies"], *extras["s3"], *extras["onnx"], *extras["parquet"]]:
+    for requirement in [*PROJECT["dependencies"], *extras["s3"], *extras["onnx"]]:
         match = re.match(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)", requirement)
         assert match, f"{requirement}: has no lower bound"
         name, lowest = match.groups()

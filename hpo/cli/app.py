@@ -14,54 +14,62 @@ class Commands(LazyGroup):
     table: ClassVar[dict[str, LazyCommand]] = {
         name: LazyCommand(f"hpo.cli.commands.{place}", summary)
         for name, place, summary in (
-            ("run", "run:run", "Search a space. Stop with Ctrl-C; the same command goes on where it was."),
+            ("run", "run:run", "Search a space. Stop with Ctrl-C; run the same command to resume."),
             (
                 "init",
                 "run:init",
-                "Make a store: the file, if it is SQLite, and the tables; with --space also a study for workers to "
-                "join.",
+                "Create a store (database file and tables); with --space, also create a study.",
             ),
             (
                 "watch",
                 "watch:watch",
-                "Look on while a study is worked on, from any terminal; changes nothing. Ctrl-C ends.",
+                "Watch a running study, from any terminal; read-only. Press Ctrl-C to quit.",
             ),
-            ("worker", "worker:worker", "Join a study from this terminal or machine; many may."),
+            (
+                "worker",
+                "worker:worker",
+                "Start a worker for a study; there can be many, on any machine that reaches the store.",
+            ),
             ("dashboard", "dashboard:dashboard", "Show the studies of a store in optuna-dashboard."),
             (
                 "confirm",
                 "confirm:confirm",
-                "Train the best configurations and the baseline again on fresh seeds, and say whether there is a "
-                "winner.",
+                "Train the best configurations and the baseline again on fresh seeds, and report whether there "
+                "is a winner.",
             ),
             (
                 "export",
                 "export:export",
-                "Write a study's winner, complete, with its provenance: the confirmed one, else the best trial by the "
+                "Write the winning configuration and its origin: the confirmed winner, else the best trial by the "
                 "metric.",
             ),
             (
                 "train",
                 "train:train",
-                "Train a configuration from its file alone; then read the test split, once, and say how good it is.",
+                "Train a configuration from its file alone, then test it once on the test split.",
             ),
-            ("report", "report:report", "Write a study as one web page that needs no network."),
+            ("report", "report:report", "Write a study as one HTML page that works offline."),
             (
                 "predict",
                 "models:predict",
-                "Say what a trained network makes of files: the class of each row and how sure it is.",
+                "Predict the class of each row of files, with its probability.",
             ),
             (
                 "export-model",
                 "models:export_model",
-                "Write a trained network, preprocessing included, in another program's format; check that it agrees.",
+                "Convert a trained network, preprocessing included, to ONNX, TorchScript or pt2; check that "
+                "outputs agree.",
             ),
-            ("studies", "studies:app", "Studies: what is there, what they found."),
+            ("studies", "studies:app", "List, show and manage studies."),
             ("trials", "trials:app", "Single trials of a study."),
-            ("spaces", "spaces:app", "Search spaces: where to look."),
-            ("recipes", "spaces:recipes", "Study recipes: how to look."),
-            ("data", "data:app", "Data sets: what is known, what is here."),
-            ("doctor", "doctor:app", "What a helpful colleague checks first; with `resume`, a proof."),
+            ("spaces", "spaces:app", "Search spaces: what is searched."),
+            ("recipes", "spaces:recipes", "Study recipes: how the search is run."),
+            ("data", "data:app", "List and download data sets."),
+            (
+                "doctor",
+                "doctor:app",
+                "Check this machine and the setup; `resume` proves that training resumes exactly.",
+            ),
         )
     }
 
@@ -69,7 +77,7 @@ class Commands(LazyGroup):
 app = typer.Typer(
     name="hpo",
     cls=Commands,
-    help="Search hyperparameters of PyTorch classifiers. Studies persist; stop and run again at any time.",
+    help="Search hyperparameters of PyTorch classifiers. Studies are saved; stop and resume at any time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -77,7 +85,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         print(__version__)
         raise typer.Exit

@@ -57,14 +57,15 @@ StudyName = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[
-    int | None, typer.Option(metavar="N", help="Processes. [default: one per CPU core, or one per GPU]")
+    int | None,
+    typer.Option(metavar="N", help="Number of worker processes. [default: one per CPU core, or one per GPU]"),
 ]
 EngineOption = Annotated[
     str | None,
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        help="solo: one trial at a time; packed: many small networks as one program; auto: packed where it measures "
+        help="solo: one trial at a time; packed: many small networks as one program; auto: packed where it is measured "
         "faster. [default: the recipe's]",
     ),
 ]
@@ -74,7 +75,7 @@ OwnCode = Annotated[
         "--python",
         metavar="FILE.py",
         callback=_allow,
-        help="Let this code of yours run, for a study or model that needs it. May be given more than once.",
+        help="Allow this Python file of yours to run, for a study or model that needs it; may be repeated.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

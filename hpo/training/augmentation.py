@@ -21,7 +21,7 @@ ERASE_AREA, ERASE_ASPECT = (0.02, 0.33), (0.3, 3.3)
 """Ranges of the erased share of the image and of its width / height: the defaults of torchvision's RandomErasing."""
 
 
-def augmented(x_NCHW: Tensor, augment: Augment, black_C: Tensor, seed: int, epoch: int, out: Tensor) -> None:
+def augmented(x_NCHW: Tensor, augment: Augment, black_C: Tensor, *, seed: int, epoch: int, out: Tensor) -> None:
     """Write the augmented images of an epoch to `out`, in the same order; `x_NCHW` is not changed."""
     source = generator(x_NCHW.device, "augment", seed, epoch)
     chance = torch.rand(len(x_NCHW), _DRAWS, generator=source, device=x_NCHW.device)

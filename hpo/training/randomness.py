@@ -38,7 +38,7 @@ def steps_per_draw(units: int) -> int:
     return max(1, _CHUNK // units)
 
 
-def dropout_bytes(seed: int, epoch: int, layer: int, first: int, units: int, device: torch.device) -> Tensor:
+def dropout_bytes(seed: int, epoch: int, layer: int, *, first: int, units: int, device: torch.device) -> Tensor:
     """Draw a layer's bytes for `steps_per_draw(units)` steps from `first` on: uint8 [steps * units].
 
     `first`, which must be a multiple of the number of steps, is part of the stream's name.
@@ -122,7 +122,7 @@ class StatelessDropout(nn.Module):
             first += len(chunk)
 
     def _draw(self, first: int, units: int, device: torch.device) -> Tensor:
-        return dropout_bytes(self._seed, self._epoch, self.layer, first, units, device)
+        return dropout_bytes(self._seed, self._epoch, self.layer, first=first, units=units, device=device)
 
 
 def make_dropout_stateless(model: nn.Module) -> list[StatelessDropout]:

@@ -139,7 +139,7 @@ class Run:
             if self.inputs is self.data.train_x:
                 self.inputs = torch.empty_like(self.inputs)
             x, black = self.data.train_x, self.data.black
-            augmented(x, self.config.augment, black, self.config.seed, epoch, out=self.inputs)
+            augmented(x, self.config.augment, black, seed=self.config.seed, epoch=epoch, out=self.inputs)
         order = data_order(self.config.seed, epoch, len(self.data.train_y), self.device)
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
         return EpochSteps(order, self.train_steps(order, epoch * self.steps))

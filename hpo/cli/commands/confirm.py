@@ -26,7 +26,7 @@ from hpo.cli.render.progress import download_bar
 def confirm(
     study: StudyName,
     *,
-    top: Annotated[int, typer.Option(metavar="K", help="How many of the best configurations.")] = 5,
+    top: Annotated[int, typer.Option(metavar="K", help="Number of best configurations.")] = 5,
     seeds: Annotated[int, typer.Option(metavar="N", help="Fresh seeds for each of them; at least 2.")] = 5,
     workers: Workers = None,
     device: Device = "auto",
@@ -35,7 +35,7 @@ def confirm(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the best configurations and the baseline again on fresh seeds, and say whether there is a winner."""
+    """Train the best configurations and the baseline again on fresh seeds, and report whether there is a winner."""
     at_least_one("--workers", workers)
     with as_option():
         service.confirm.check_counts(top, seeds)

@@ -13,22 +13,23 @@ from hpo.cli.options import Storage, as_option
 def dashboard(
     *,
     storage: Storage = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; other addresses than localhost need a password.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free port.")] = 8080,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Refuse every request that changes something.")
     ] = False,
     auth_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Who may look. [default: $HPO_DASHBOARD_AUTH]")
+        Path | None,
+        typer.Option(metavar="FILE", help="File of users and password hashes. [default: $HPO_DASHBOARD_AUTH]"),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A name the dashboard is reached by; may be repeated.")
+        list[str] | None, typer.Option(metavar="NAME", help="Host name to accept; may be repeated.")
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
     make_auth: Annotated[
-        str | None, typer.Option(metavar="USER", help="Ask for a password, print a line for --auth-file, and end.")
+        str | None, typer.Option(metavar="USER", help="Ask for a password, print a line for --auth-file, and exit.")
     ] = None,
 ) -> None:
     """Show the studies of a store in optuna-dashboard."""

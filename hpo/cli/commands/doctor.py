@@ -11,7 +11,9 @@ from hpo.cli.options import AsJson, Device, Storage, complete_space
 from hpo.cli.render.doctor import finding_line, proof_lines
 from hpo.cli.render.progress import download_bar
 
-app = typer.Typer(help="What a helpful colleague checks first; with `resume`, a proof.", add_completion=False)
+app = typer.Typer(
+    help="Check this machine and the setup; `resume` proves that training resumes exactly.", add_completion=False
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -21,7 +23,8 @@ def doctor(
     space: Annotated[
         str | None,
         typer.Option(
-            help="Also this space: its data, and whether its networks run and learn.", autocompletion=complete_space
+            help="Also check this space: its data, and whether its networks run and learn.",
+            autocompletion=complete_space,
         ),
     ] = None,
     device: Device = "auto",
@@ -50,7 +53,7 @@ def resume(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Kill a training (kill -9), resume it, and compare it with the same training left alone, bit for bit."""
+    """Kill a training (kill -9), resume it, and compare it bit for bit with an uninterrupted one."""
     console = err()
     with download_bar(console) as on_download:
         proven = service.doctor.prove_resume(

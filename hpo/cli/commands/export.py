@@ -19,11 +19,14 @@ def export(
         str, typer.Option("--as", help="config, or script: one readable PyTorch script without hpo.")
     ] = "config",
     trial: Annotated[
-        int | None, typer.Option(metavar="N", help="This trial, such as another of a Pareto front. [default: the best]")
+        int | None,
+        typer.Option(
+            metavar="N", help="Export this trial, such as another one of the Pareto front. [default: the best]"
+        ),
     ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write a study's winner, complete, with its provenance: the confirmed one, else the best trial by the metric."""
+    """Write the winning configuration and its origin: the confirmed winner, else the best trial by the metric."""
     with as_option():
         service.export.check_format(format_)
     with as_option("--as"):

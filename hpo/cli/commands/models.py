@@ -23,7 +23,7 @@ def predict(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Say what a trained network makes of files: the class of each row and how sure it is."""
+    """Predict the class of each row of files, with its probability."""
     if as_json and as_csv:
         raise UsageError("predict: one of --json and --csv is possible, got both.")
     predictions = service.predict.predict_files(folder, files, resize=resize)
@@ -44,7 +44,7 @@ def export_model(
     ] = None,
     python: OwnCode = None,
 ) -> None:
-    """Write a trained network, preprocessing included, in another program's format; check that it agrees."""
+    """Convert a trained network, preprocessing included, to ONNX, TorchScript or pt2; check that outputs agree."""
     with as_option("--to"):
         service.predict.check_format(to)
     made = service.predict.export_model(folder, to, output)

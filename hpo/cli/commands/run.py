@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SpaceOption = Annotated[
     str | None,
-    typer.Option(help="Where to look: a name of `hpo spaces list` or a .toml file.", autocompletion=complete_space),
+    typer.Option(help="Search space: a name of `hpo spaces list` or a .toml file.", autocompletion=complete_space),
 ]
 StudyOption = Annotated[
     str | None, typer.Option(help="The study's name. [default: the space's]", autocompletion=complete_study)
@@ -41,7 +41,7 @@ StudyOption = Annotated[
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="How to look: a name of `hpo recipes list` or a .toml file. [default: default]",
+        help="Recipe: a name of `hpo recipes list` or a .toml file. [default: default]",
         autocompletion=complete_recipe,
     ),
 ]
@@ -51,7 +51,7 @@ DataOption = Annotated[
 ]
 LabelOption = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of a table that holds the class.")]
 TrialsOption = Annotated[
-    int | None, typer.Option(metavar="N", help="The study's total of finished trials, over all runs and workers.")
+    int | None, typer.Option(metavar="N", help="Total number of finished trials, over all runs and workers.")
 ]
 ObjectiveOption = Annotated[
     str | None,
@@ -90,14 +90,12 @@ def run(
     study: StudyOption = None,
     recipe: RecipeOption = None,
     trials: TrialsOption = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The study's total of searching time: 90s, 30m, 1h30m.")
-    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Total search time: 90s, 30m, 1h30m.")] = None,
     stop_at: Annotated[
         float | None, typer.Option(metavar="VALUE", help="Stop when a trial reaches this value of the metric.")
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(metavar="N", help="Stop when the best has not improved for N finished trials.")
+        int | None, typer.Option(metavar="N", help="Stop when the best value has not improved for N finished trials.")
     ] = None,
     max_failures: Annotated[int | None, typer.Option(metavar="N", help="Stop when N trials have failed.")] = None,
     workers: Workers = None,
@@ -108,16 +106,19 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
     objective: ObjectiveOption = None,
     warm_from: Annotated[
-        str | None, typer.Option(metavar="STUDY,...", help="Try first what was best in earlier studies, where it fits.")
+        str | None,
+        typer.Option(
+            metavar="STUDY,...", help="Start with the best configurations of earlier studies that fit this space."
+        ),
     ] = None,
     data: DataOption = None,
     label: LabelOption = None,
     dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="Show it in a browser too, at localhost:8080.")
+        bool, typer.Option("--dashboard", help="Also start the dashboard, at localhost:8080.")
     ] = False,
     old_target: OldRunTarget = None,
 ) -> None:
-    """Search a space. Stop with Ctrl-C; the same command goes on where it was."""
+    """Search a space. Stop with Ctrl-C; run the same command to resume."""
     if space is None and study is None:
         raise UsageError("run: a space or a study is required, got neither. For example: hpo run --space ann_fashion")
     limits = {
@@ -199,9 +200,9 @@ def init(
     storage: Storage = None,
     old_target: OldInitTarget = None,
 ) -> None:
-    """Make a store: the file, if it is SQLite, and the tables; with --space also a study for workers to join.
+    """Create a store (database file and tables); with --space, also create a study.
 
-    Does no harm to what is there.
+    Existing data is not changed.
     """
     at_least_one("--trials", trials)
     if space is None:

@@ -13,8 +13,8 @@ from hpo.cli.render.lists import document_table
 if TYPE_CHECKING:
     from hpo.service.spaces import Kind
 
-app = typer.Typer(help="Search spaces: where to look.", no_args_is_help=True, add_completion=False)
-recipes = typer.Typer(help="Study recipes: how to look.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Search spaces: what is searched.", no_args_is_help=True, add_completion=False)
+recipes = typer.Typer(help="Study recipes: how the search is run.", no_args_is_help=True, add_completion=False)
 
 Name = Annotated[str, typer.Argument(help="A name of the list, or a path ending in .toml.")]
 
@@ -35,7 +35,7 @@ def _show(kind: "Kind", name: str) -> None:
 
 @app.command("list")
 def list_spaces(*, as_json: AsJson = False) -> None:
-    """List the search spaces that can be named."""
+    """List the search spaces that are available by name."""
     _list("space", as_json=as_json)
 
 
@@ -51,7 +51,7 @@ def new_space(
     *,
     source: Annotated[str, typer.Option("--from", help="The space to copy.", autocompletion=complete_space)],
 ) -> None:
-    """Copy a space into ./search_spaces, to be edited."""
+    """Copy a space into ./search_spaces, for editing."""
     path = service.spaces.copy_space(name, source)
     err().print(f"{path}: a copy of {source}. Edit it, then: hpo spaces check {name}")
 
@@ -82,7 +82,7 @@ def check_space(name: Name) -> None:
 
 @recipes.command("list")
 def list_recipes(*, as_json: AsJson = False) -> None:
-    """List the study recipes that can be named."""
+    """List the study recipes that are available by name."""
     _list("recipe", as_json=as_json)
 
 

@@ -12,7 +12,7 @@ from hpo.cli.render.set_space import space_json, space_lines
 from hpo.cli.render.studies import print_summary, study_table
 from hpo.errors import UsageError
 
-app = typer.Typer(help="Studies: what is there, what they found.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="List, show and manage studies.", no_args_is_help=True, add_completion=False)
 
 
 @app.command("list")
@@ -33,7 +33,7 @@ def list_(*, storage: Storage = None, as_json: AsJson = False) -> None:
 def show(
     study: StudyName,
     *,
-    top: Annotated[int, typer.Option(metavar="N", help="How many of the best trials.")] = 10,
+    top: Annotated[int, typer.Option(metavar="N", help="Number of best trials.")] = 10,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +75,7 @@ def rename(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a study another name."""
+    """Rename a study."""
     service.admin.rename_study(service.stores.open_store(storage), study, new_name)
     report(f"study {study} is now {new_name}", as_json=as_json, renamed=study, name=new_name)
 
@@ -89,7 +89,7 @@ def copy(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a study to another store, as SQLite to Postgres, or under another name; counts and values are compared."""
+    """Copy a study to another store (SQLite to Postgres, for example) or under another name; the copy is verified."""
     if to is None and name is None:
         raise UsageError("copy: --to URL or --name NAME is required, got neither.")
     source = service.stores.open_store(storage)
@@ -111,7 +111,7 @@ def retry(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have a study's failed trials run again, the same configurations, with the next `hpo run`."""
+    """Queue failed trials again, with the same configurations; the next `hpo run` trains them."""
     retried = service.admin.retry_trials(service.stores.open_store(storage), study, kind=kind)
     lines = [f"trial {one.trial} runs again as trial {one.new}" for one in retried]
     again = f"To run them: hpo run --study {study}" if retried else "nothing to run again"
@@ -130,9 +130,9 @@ def set_space(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a study in progress another space: wider or narrower ranges, more or fewer choices, fixed parameters.
+    """Change the search space of a study: wider or narrower ranges, more or fewer choices, fixed parameters.
 
-    Trials that the new space can draw stay as the sampler's history; the others are kept and shown, but hidden from it.
+    Trials that fit the new space still guide the sampler; the others are kept and shown, but do not guide it.
     """
     result = service.admin.set_space(service.stores.open_store(storage), study, space)
     if as_json:

@@ -29,20 +29,20 @@ def train(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")] = Path("model"),
     seeds: Annotated[
-        int, typer.Option(metavar="N", help="Train so often, on different seeds; the best of them is kept.")
+        int, typer.Option(metavar="N", help="Number of trainings, each with its own seed; the best is kept.")
     ] = 1,
     include_validation: Annotated[
-        bool, typer.Option("--include-validation", help="Train on the validation rows too, as the last step.")
+        bool, typer.Option("--include-validation", help="Train on the validation rows too, for a final model.")
     ] = False,
-    epochs: Annotated[int | None, typer.Option(metavar="E", help="Epochs. [default: the file's]")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="E", help="Number of epochs. [default: the file's]")] = None,
     device: Device = "auto",
     python: OwnCode = None,
     as_json: AsJson = False,
     old_data: OldData = None,
 ) -> None:
-    """Train a configuration from its file alone; then read the test split, once, and say how good it is.
+    """Train a configuration from its file alone, then test it once on the test split.
 
-    A training that was stopped or killed goes on where it was.
+    An interrupted training resumes.
     """
     at_least_one("--seeds", seeds)
     at_least_one("--epochs", epochs)

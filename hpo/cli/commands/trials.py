@@ -34,6 +34,6 @@ def void(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a bad trial out of the sampler's sight; its record stays, another runs in its place."""
+    """Hide a bad trial from the sampler; its record is kept, and another trial replaces it."""
     service.admin.void_trial(service.stores.open_store(storage), study, number, why=why)
     report(f"trial {number} of {study} is void: {why}", as_json=as_json, study=study, void=number, why=why)

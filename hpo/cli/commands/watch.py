@@ -13,7 +13,7 @@ TICK_SECONDS = 0.2
 
 
 def watch(study: StudyName, *, storage: Storage = None) -> None:
-    """Look on while a study is worked on, from any terminal; changes nothing. Ctrl-C ends."""
+    """Watch a running study, from any terminal; read-only. Press Ctrl-C to quit."""
     opened = service.create.open_existing(study, storage)
     with contextlib.suppress(KeyboardInterrupt), LiveView(opened.store, opened.study, err()) as view:
         while view.progress is None or view.progress.study.over is None:

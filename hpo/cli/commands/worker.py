@@ -19,7 +19,7 @@ def worker(
     storage: Storage = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Join a study from this terminal or machine; many may."""
+    """Start a worker for a study; there can be many, on any machine that reaches the store."""
     with as_option():
         checked = service.search.check_engine(engine)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)

@@ -31,7 +31,7 @@ class _Stream:
         while count > 0:
             start = first - first % self._per_draw
             if start != self._first:
-                drawn = dropout_bytes(*self._name, start, self._units, self._device)
+                drawn = dropout_bytes(*self._name, first=start, units=self._units, device=self._device)
                 self._drawn, self._first = drawn.view(-1, self._units), start
             parts.append(self._drawn[first - start : first - start + count])
             first, count = first + len(parts[-1]), count - len(parts[-1])
