@@ -1,9 +1,11 @@
 """The Python API: the same store, workers and guarantees as the command line, as objects."""
 
+import contextlib
 import inspect
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +24,10 @@ from hpo import errors
 from hpo.config import TrialConfig
 from hpo.store.record import State
 
-SMALL: dict[str, Any] = {"epochs": 3, "pruner": {"name": "none"}}
+SMALL: dict[str, Any] = {"epochs": 2, "pruner": {"name": "none"}}
 """A recipe whose trials take a fraction of a second on digits."""
+QUICK: dict[str, Any] = {"recipe": SMALL, "workers": 0, "engine": "solo", "progress": False}
+HERE: dict[str, Any] = {"workers": 0, "engine": "solo", "progress": False}
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +47,28 @@ def wines() -> pd.DataFrame:
     return frame
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of eight finished trials, made once."""
+    folder = tmp_path_factory.mktemp("finished")
+    with contextlib.chdir(folder):
+        hpo.search("ann_digits", trials=8, **QUICK)
+    return folder / "runs"
+
+
 @pytest.fixture
-def study() -> hpo.Study:
-    return hpo.search("ann_digits", trials=3, recipe=SMALL, workers=0, progress=False)
+def study(finished: Path, tmp_path: Path) -> hpo.Study:
+    """A study of eight finished trials, in a store of its own."""
+    shutil.copytree(finished, tmp_path / "runs")
+    return hpo.open("ann_digits")
 
 
 def test_a_search_ends_with_its_budget_and_is_resumed_by_name(study: hpo.Study) -> None:
-    assert study.status.finished == 3 and len(study.trials) == 3
-    again = hpo.search("ann_digits", trials=5, recipe=SMALL, workers=0, progress=False)
-    assert again.status.finished == 5
-    assert list(again.trials["value"][:3]) == list(study.trials["value"][:3])
-    assert study.run(trials=6, workers=0, progress=False) is study and study.status.finished == 6
+    assert study.status.finished == 8 and len(study.trials) == 8
+    before = list(study.trials["value"])
+    again = hpo.search("ann_digits", trials=9, **QUICK)
+    assert again.status.finished == 9 and list(again.trials["value"][:8]) == before
+    assert study.run(trials=10, **HERE) is study and study.status.finished == 10
 
 
 def test_worker_processes_train_the_same_study() -> None:
@@ -65,8 +80,8 @@ def test_the_best_trial_and_the_table_of_all(study: hpo.Study) -> None:
     best = study.best
     assert isinstance(best, hpo.Trial) and isinstance(best.config, TrialConfig)
     table = study.trials
-    assert best.value == table["value"].max() and best.curve[3] == pytest.approx(best.value, abs=1)
-    assert list(table["number"]) == [0, 1, 2] and set(table["state"]) == {"COMPLETE"}
+    assert best.value == table["value"].max() and best.curve[2] == best.value
+    assert list(table["number"]) == list(range(8)) and set(table["state"]) == {"COMPLETE"}
     assert table["optimizer.lr"].notna().all()
 
 
@@ -84,14 +99,14 @@ def test_the_command_line_and_optuna_see_the_same_study(study: hpo.Study) -> Non
 
 def test_an_opened_study_is_unchanged(study: hpo.Study) -> None:
     opened = hpo.open("ann_digits")
-    assert opened.best.number == study.best.number and opened.status.finished == 3
+    assert opened.best.number == study.best.number and opened.status.finished == 8
     with pytest.raises(errors.StudyError, match="Did you mean ann_digits"):
         hpo.open("ann_digit")
 
 
 def test_confirmed_exported_trained_and_used(study: hpo.Study, tmp_path: Path) -> None:
     assert study.confirmation is None
-    confirmation = study.confirm(top=1, seeds=2, workers=0, progress=False)
+    confirmation = study.confirm(top=1, seeds=2, **HERE)
     assert len(confirmation.table) == 2 and confirmation.winner in set(confirmation.table["trial"])
     assert study.confirmation is not None and study.confirmation.verdict == confirmation.verdict
     config = study.export("best.toml")
@@ -110,7 +125,7 @@ def test_confirmed_exported_trained_and_used(study: hpo.Study, tmp_path: Path) -
 
 
 def test_nothing_is_printed_and_progress_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    hpo.search("ann_digits", trials=1, recipe=SMALL, workers=0, progress=False)
+    hpo.search("ann_digits", trials=1, **QUICK)
     silent = capfd.readouterr()
     assert silent.out == "" and silent.err == ""
     hpo.open("ann_digits").run(trials=2, workers=0)
@@ -119,7 +134,6 @@ def test_nothing_is_printed_and_progress_goes_to_stderr(capfd: pytest.CaptureFix
 
 
 def test_figures_are_plotly_figures(study: hpo.Study) -> None:
-    study.run(trials=10, workers=0, progress=False)
     for figure in (study.plot_history(), study.plot_curves(), study.plot_importances(), study.plot_parallel()):
         assert isinstance(figure, go.Figure) and figure.data
     with pytest.raises(errors.StudyError, match="two objectives"):
@@ -127,9 +141,7 @@ def test_figures_are_plotly_figures(study: hpo.Study) -> None:
 
 
 def test_two_objectives_have_a_front() -> None:
-    study = hpo.search(
-        "ann_digits", trials=4, recipe=SMALL, objective=("accuracy", "parameters"), workers=0, progress=False
-    )
+    study = hpo.search("ann_digits", trials=4, recipe=SMALL, objective=("accuracy", "parameters"), **HERE)
     costs = [trial.cost or 0.0 for trial in study.front]
     assert costs == sorted(costs, reverse=True) and "cost" in study.trials
     assert study.plot_pareto().data
@@ -137,15 +149,15 @@ def test_two_objectives_have_a_front() -> None:
 
 def test_a_notebook_shows_table_picture_and_verdict(study: hpo.Study) -> None:
     page = study._repr_html_()
-    assert "3 of" in page and "<table" in page and "data:image/svg+xml" in page and "Not confirmed" in page
-    confirmation = study.confirm(top=1, seeds=2, workers=0, progress=False)
+    assert "8 of" in page and "<table" in page and "data:image/svg+xml" in page and "Not confirmed" in page
+    confirmation = study.confirm(top=1, seeds=2, **HERE)
     assert confirmation.verdict in study._repr_html_() and "<table" in confirmation._repr_html_()
     assert "<script" not in page
 
 
 def test_texts_from_a_store_are_escaped_in_a_notebook() -> None:
     space = hpo.SearchSpace.model_validate(_space() | {"title": "<script>alert(1)</script>"})
-    study = hpo.search(space, study="escaped", trials=1, recipe=SMALL, workers=0, progress=False)
+    study = hpo.search(space, study="escaped", trials=1, **QUICK)
     assert "<script>" not in study._repr_html_()
 
 
@@ -160,7 +172,7 @@ def _space() -> dict[str, Any]:
 
 
 def test_a_space_may_be_a_dict_or_an_object_or_a_path() -> None:
-    study = hpo.search(_space(), study="by_dict", trials=1, workers=0, progress=False)
+    study = hpo.search(_space(), study="by_dict", trials=1, **HERE)
     assert study.status.finished == 1
     with pytest.raises(errors.UsageError, match="study"):
         hpo.search(_space(), trials=1)
@@ -170,22 +182,22 @@ def test_a_space_may_be_a_dict_or_an_object_or_a_path() -> None:
         'data = "digits"\nepochs = 2\nbatch_size = 64\n[mlp]\ndepth = 1\nwidth = 16\n'
         '[optimizer]\nname = "adam"\nlr = 1e-3\n'
     )
-    by_path = hpo.search(Path("mine.toml"), trials=1, recipe={"duplicates": "new_seed"}, workers=0, progress=False)
+    by_path = hpo.search(Path("mine.toml"), trials=1, recipe={"duplicates": "new_seed"}, **HERE)
     assert by_path.name == "mine"
 
 
 def test_a_table_with_texts_and_gaps(wines: pd.DataFrame) -> None:
-    study = hpo.search("ann_tabular", data=wines, label="grower", trials=2, recipe=SMALL, workers=0, progress=False)
+    study = hpo.search("ann_tabular", data=wines, label="grower", trials=2, **QUICK)
     [file] = Path("runs/artifacts/data").iterdir()
     assert file.suffix == ".parquet"
-    again = hpo.search("ann_tabular", data=wines, label="grower", trials=3, recipe=SMALL, workers=0, progress=False)
+    again = hpo.search("ann_tabular", data=wines, label="grower", trials=3, **QUICK)
     assert again.status.finished == 3 and len(list(Path("runs/artifacts/data").iterdir())) == 1
     model = study.train(progress=False)
     rows = wines.drop(columns="grower").tail(5)
     assert set(model.predict(rows)) <= {"0", "1", "2"}
     changed = wines.assign(ash=wines["ash"].fillna(0))
     with pytest.raises(errors.StudyError, match="was made of something else"):
-        hpo.search("ann_tabular", data=changed, label="grower", trials=3, recipe=SMALL, workers=0, progress=False)
+        hpo.search("ann_tabular", data=changed, label="grower", trials=3, **QUICK)
 
 
 def test_arrays_with_any_labels_and_images_of_both_layouts() -> None:
@@ -247,7 +259,7 @@ def test_bad_data_is_one_line_and_nothing_is_left(
     data: object, label: str | None, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(errors.InputError, match=message) as caught:
-        hpo.search("ann_tabular", data=data, label=label, trials=1, workers=0, progress=False)
+        hpo.search("ann_tabular", data=data, label=label, trials=1, **HERE)
     assert "\n" not in str(caught.value) and isinstance(caught.value, ValueError)
     assert list(tmp_path.iterdir()) == []
 
@@ -312,7 +324,7 @@ def test_a_study_is_renamed_copied_deleted_with_its_files(study: hpo.Study) -> N
     copy = study.copy("copied")
     assert copy.trials["value"].tolist() == study.trials["value"].tolist()
     study.delete()
-    assert list(hpo.studies()["study"]) == ["copied"] and copy.status.finished == 3
+    assert list(hpo.studies()["study"]) == ["copied"] and copy.status.finished == 8
 
 
 def test_a_study_survives_pickling(study: hpo.Study) -> None:

@@ -31,7 +31,7 @@ EXPECTED_FAILURES: dict[str, str] = {}
 
 
 def quick(**changes: Any) -> hpo.SearchClassifier:
-    options: dict[str, Any] = {"space": SPACE, "trials": 1, "workers": 0}
+    options: dict[str, Any] = {"space": SPACE, "trials": 1, "workers": 0, "engine": "solo"}
     return hpo.SearchClassifier(**(options | changes))
 
 
