@@ -21,7 +21,7 @@ from hpo.data import fetch, info, load_parts
 from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import resident
 from hpo.training.devices import choose_device, describe, use_one_thread
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 
 KINDS = {
     "none": Augment(),

@@ -21,7 +21,7 @@ from hpo.config import CNN, MLP, Adam, Network, Split, TrialConfig
 from hpo.data import fetch, info, load_parts
 from hpo.training.dataset import resident
 from hpo.training.devices import choose_device, describe, resolve_precision, use_one_thread
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 
 NETWORKS: dict[str, Network] = {
     **{f"MLP {w}": MLP((w,), (0.2,), norm="batch") for w in (64, 128, 256, 512)},

@@ -39,7 +39,7 @@ from hpo.strategy.samplers import derived_seed
 from hpo.training.dataset import standardized
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 from hpo.training.solo import SoloEngine
 
 CPU = torch.device("cpu")

@@ -35,7 +35,7 @@ from hpo.data.cache import path_of
 from hpo.models import build_model
 from hpo.training.dataset import resident
 from hpo.training.devices import choose_device, describe, use_one_thread
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 
 BATCH = 64
 MLP_CONFIG = TrialConfig("fashion_mnist", MLP((128, 64), (0.0, 0.0)), SGD(0.1), BATCH, 100, split=Split(10000))

@@ -13,8 +13,8 @@ from hpo.errors import ModelError
 from hpo.training import augmentation, checkpoints
 from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData, fraction, resident
+from hpo.training.epoch import Run
 from hpo.training.randomness import generator
-from hpo.training.run import Run
 from hpo.training.solo import SoloEngine
 
 CPU = torch.device("cpu")

@@ -25,6 +25,7 @@ from hpo.training import checkpoints, randomness
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault
+from hpo.training.epoch import Run
 from hpo.training.metrics import Metrics
 from hpo.training.packed import masks
 from hpo.training.packed.blocks import Blocks
@@ -33,7 +34,6 @@ from hpo.training.packed.cuda_graph import GraphedProgram
 from hpo.training.packed.mlp_layout import MLPLayout
 from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
 from hpo.training.packed.program import Program, member_of
-from hpo.training.run import Run
 from tests.helpers.packing import (
     BATCH,
     CLASSES,

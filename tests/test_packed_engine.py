@@ -24,6 +24,7 @@ from hpo.store.record import State
 from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault, TrialFault
+from hpo.training.epoch import Run
 from hpo.training.packed import autotune, memory
 from hpo.training.packed.autotune import UNPACKED, Chooser, Plan
 from hpo.training.packed.bucket import Bucket, bucket_of
@@ -32,7 +33,6 @@ from hpo.training.packed.lane import Lane
 from hpo.training.packed.merging import Merging
 from hpo.training.packed.mlp import MLPs
 from hpo.training.packed.program import Program
-from hpo.training.run import Run
 from hpo.training.solo import SoloEngine
 from tests.helpers.studies import small_space
 

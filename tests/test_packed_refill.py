@@ -10,10 +10,10 @@ import torch
 from hpo.config import MLP, PythonNetwork, TrialConfig
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
+from hpo.training.epoch import Run
 from hpo.training.packed import lane as lanes
 from hpo.training.packed.cuda_graph import GraphedProgram
 from hpo.training.packed.lane import Lane
-from hpo.training.run import Run
 from hpo.training.torch_compat import TorchDispatchMode, tree_leaves
 from tests.helpers.packing import (
     CPU,

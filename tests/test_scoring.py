@@ -13,8 +13,8 @@ from hpo.config import MLP, Split, TrialConfig, format_difference
 from hpo.data import info, load_parts
 from hpo.training.dataset import ResidentData, balanced_weights, resident
 from hpo.training.engine import EpochResult, final
+from hpo.training.epoch import Run
 from hpo.training.metrics import compute_metrics
-from hpo.training.run import Run
 from tests.helpers.training import MLP_RUN
 
 CPU = torch.device("cpu")

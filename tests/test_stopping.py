@@ -12,7 +12,7 @@ from hpo.training import checkpoints
 from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData
 from hpo.training.engine import EpochResult
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 from hpo.training.schedules import lr_factor
 from hpo.training.solo import SoloEngine
 from tests.helpers.training import CPU, MLP_RUN

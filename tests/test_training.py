@@ -28,9 +28,9 @@ from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import choose_device, resolve_precision, use_one_thread, work_per_layer
 from hpo.training.engine import EpochResult, Fault, TrialFault
+from hpo.training.epoch import Run
 from hpo.training.optimizers import build_optimizer
 from hpo.training.randomness import StatelessDropout, data_order, generator, random_bytes
-from hpo.training.run import Run
 from hpo.training.schedules import lr_factor
 from hpo.training.solo import SoloEngine
 from tests.helpers.training import CPU, MLP_RUN

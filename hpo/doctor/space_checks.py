@@ -17,7 +17,7 @@ from hpo.space import SearchSpace
 from hpo.suggesters import FixedSuggester, RandomSuggester
 from hpo.training.dataset import ResidentData, resident
 from hpo.training.devices import use_one_thread
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 from hpo.training.torch_compat import set_up_torch
 
 DRAWS = 200

@@ -18,7 +18,7 @@ from hpo.errors import DataError, TrainingError
 from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData, resident, scaled, standardized
 from hpo.training.engine import Checkpoint, EpochResult, Fault
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 from hpo.training.torch_compat import set_up_torch
 
 OnEpoch = Callable[[EpochResult], None]

@@ -14,8 +14,8 @@ from torch import Tensor
 from hpo.config import TrialConfig
 from hpo.training.dataset import ResidentData
 from hpo.training.engine import Checkpoint
+from hpo.training.epoch import Run
 from hpo.training.optimizers import build_optimizer
-from hpo.training.run import Run
 
 WARM_UP_STEPS = 3
 """Steps taken one by one before the capture, so that lazy allocations are done (the number that PyTorch uses)."""

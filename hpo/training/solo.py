@@ -13,8 +13,8 @@ from hpo.errors import HpoError
 from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.epoch import Run
 from hpo.training.model_cost import measure
-from hpo.training.run import Run
 from hpo.training.torch_compat import set_up_torch
 
 

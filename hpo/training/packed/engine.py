@@ -16,6 +16,7 @@ from hpo.models import build_model, parameter_count
 from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.devices import resolve_precision
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.epoch import Run
 from hpo.training.packed.autotune import UNPACKED, Plan
 from hpo.training.packed.bucket import Bucket, bucket_of, why_not_packed
 from hpo.training.packed.lane import Lane
@@ -24,7 +25,6 @@ from hpo.training.packed.merging import Merging
 from hpo.training.packed.program import member_of
 from hpo.training.packed.unit import SingleRun, Unit
 from hpo.training.packed.unit_queue import UnitQueue
-from hpo.training.run import Run
 from hpo.training.solo import fault_of, measure_costs, run_kind
 from hpo.training.torch_compat import set_up_torch
 

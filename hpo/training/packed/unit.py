@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from hpo.training.engine import Checkpoint, EpochResult, Fault
-from hpo.training.run import Run
+from hpo.training.epoch import Run
 
 
 class Unit(Protocol):
