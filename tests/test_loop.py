@@ -280,7 +280,7 @@ def test_a_damaged_checkpoint_has_the_trial_start_anew(
     engine = SimulatedEngine()
     work(store, study, engine, tmp_path)
     assert [epochs for _, epochs in engine.admitted] == [0]
-    assert "trial 0 starts from epoch 1: checkpoints/0.safetensors: must be a checkpoint of hpo's" in caplog.text
+    assert "trial 0 starts from epoch 1: checkpoints/0.safetensors: must be a checkpoint written by hpo" in caplog.text
     assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"]
 
 

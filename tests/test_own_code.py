@@ -140,7 +140,7 @@ def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("def build(p, s, c): return 3", r"must return a torch.nn.Module, got int. Mend it."),
+        ("def build(p, s, c): return 3", r"must return a torch.nn.Module, got int. Fix the function."),
         ("def build(p, s, c): 1 / 0", r"failed with ZeroDivisionError: division by zero for params"),
         (
             "from torch import nn\ndef build(p, s, c): return nn.Linear(9, c)",
@@ -148,7 +148,7 @@ def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.M
         ),
         (
             "from torch import nn\ndef build(p, s, c): return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))",
-            r"must give logits \[2, 10\] for 2 rows, got \[2, 5\]. Mend it.",
+            r"must return logits \[2, 10\] for 2 rows, got \[2, 5\]. Fix the network.",
         ),
         ("import nonsense", r"cannot be imported: ModuleNotFoundError: No module named 'nonsense'"),
         ("def other(): pass", r"must have a function build, got none"),
@@ -201,7 +201,7 @@ def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
     assert len(json.loads(said.stdout)) == 3
     (folder / "my_models.py").write_text(NETWORK.replace("nn.Linear(features, classes)", "nn.Linear(features, 3)"))
     wrong = hpo(*run, "--space", "mine.toml", "--study", "wrong", folder=folder, code=1).stderr
-    assert "must give logits [2, 10] for 2 rows, got [2, 3]" in wrong
+    assert "must return logits [2, 10] for 2 rows, got [2, 3]" in wrong
     listed = hpo("studies", "list", "--json", folder=folder).stdout
     assert [study["name"] for study in json.loads(listed)] == ["mine"], "nothing is made of what is wrong"
 

@@ -290,5 +290,7 @@ def test_an_unknown_device_is_named(name: str):
 def test_a_damaged_checkpoint_is_named(digits: ResidentData):
     content = checkpoints.to_bytes(Run(MLP_RUN, digits, CPU).checkpoint())
     for broken in (content[: len(content) // 2], b"", content[:8] + b"x" * 100):
-        with pytest.raises(TrainingError, match=r"1.safetensors: must be a checkpoint of hpo's, got a damaged file"):
+        with pytest.raises(
+            TrainingError, match=r"1.safetensors: must be a checkpoint written by hpo, got a damaged file"
+        ):
             checkpoints.from_bytes(broken, "1.safetensors")

@@ -73,7 +73,8 @@ def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Mad
     assert {(t.value, t.cost) for t in front} == {tuple(t.values) for t in theirs.best_trials} and len(front) > 2
     assert [t.value for t in front] == sorted((t.value or 0.0 for t in front), reverse=True)
     assert best.number == front[0].number and view.best_value == best.value
-    assert (view.metric, view.cost) == ("validation accuracy", "parameters")
+    assert (view.metric, view.cost) == ("accuracy", "parameters")
+    assert (view.metric_label, view.cost_label) == ("validation accuracy", "parameters")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
