@@ -3,7 +3,7 @@
 import base64
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,8 +16,20 @@ MARGIN = 34
 def page(title: str, lines: Sequence[str], table: "pd.DataFrame", picture: str = "") -> str:
     """Return a title, lines of text, a table and a picture (HTML or empty) as HTML."""
     texts = "".join(f"<p style='margin:0.2em 0'>{html.escape(line)}</p>" for line in lines if line)
-    rows = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4f}", na_rep="", escape=True)
+    cells = table.apply(lambda column: column.map(lambda value: _text(value, str(column.name))))
+    rows = cells.to_html(index=False, border=0, justify="left", escape=True)
     return f"<div><b>{html.escape(title)}</b>{texts}{picture}{rows}</div>"
+
+
+def _text(value: Any, column: str) -> str:
+    """Return a cell of a table: seconds with one decimal, other floats with four, nothing for a missing value."""
+    import pandas as pd
+
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.1f}" if column == "seconds" else f"{value:.4f}"
+    return str(value)
 
 
 def best_so_far(values: Sequence[float], baseline: float | None, label: str) -> str:

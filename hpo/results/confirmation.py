@@ -234,7 +234,7 @@ def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:
     """Return the verdict on the winner in words, and whether it is better than the baseline beyond chance."""
     winner = ranked[0]
     if winner.baseline is not None:
-        return "the baseline itself has the highest lower bound: the search found nothing better", False
+        return "the baseline itself, with the highest lower bound: the search brought nothing better", False
     if winner.gap is None:
         if len(ranked) > 1 and anova_differs([c.values for c in ranked]):
             return "the best of those tried again; there is no baseline to compare it with", False
