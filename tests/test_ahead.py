@@ -32,7 +32,7 @@ def measured(step: float, draw: float, early: float = 0.0) -> Prefetcher:
     return ahead
 
 
-def test_successors_are_drawn_as_late_as_they_can_be():
+def test_successors_are_drawn_as_late_as_they_can_be() -> None:
     rate = 10 * SAFETY  # draws to a step
     ahead = measured(step=1.0, draw=0.1)
     assert ahead.wanted([20] * 64) == 0
@@ -46,7 +46,7 @@ def test_successors_are_drawn_as_late_as_they_can_be():
     assert ahead.wanted([]) == 0
 
 
-def test_what_is_drawn_ends_with_the_step():
+def test_what_is_drawn_ends_with_the_step() -> None:
     claims: list[int] = []
 
     def claim(count: int) -> list[Assignment]:
@@ -68,7 +68,7 @@ def test_what_is_drawn_ends_with_the_step():
 
 
 @pytest.mark.parametrize("pruner", ["none", "median"])
-def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str):
+def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str) -> None:
     study = make_study(trials=23, pruner=pruner)
     over = work(store, study, SimulatedEngine(5, 0.01, is_async=True), tmp_path)
     assert over is not None and over.reason == "all 23 trials are finished"
@@ -79,7 +79,7 @@ def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp
         assert all(v == accuracy(config, e) for e, v in trial.intermediate_values.items())
 
 
-def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=30)
     engine = SimulatedEngine(5, 0.1, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
@@ -98,7 +98,7 @@ def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study:
     assert by_the_loop[0] == 5 and sum(by_the_loop[1:]) <= 6  # of 25; more than none on a busy machine
 
 
-def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=30)
     engine = SimulatedEngine(4, 0.1, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
@@ -118,7 +118,7 @@ def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_stu
 
 def test_while_the_store_is_away_nothing_is_claimed_and_what_is_there_is_trained_on(
     store: Store, make_study: MakeStudy, tmp_path: Path
-):
+) -> None:
     study = make_study(trials=12)
     engine = SimulatedEngine(3, 0.01, is_async=True)
     with Session(store, study, {"device": "fake"}) as session:
@@ -142,7 +142,7 @@ def test_while_the_store_is_away_nothing_is_claimed_and_what_is_there_is_trained
     assert all(len(t.intermediate_values) == 6 for t in trials_of(store, study))
 
 
-def test_a_worker_that_is_lost_meanwhile_stops():
+def test_a_worker_that_is_lost_meanwhile_stops() -> None:
     def claim(count: int) -> list[Assignment]:
         raise WorkerLost("gone")
 

@@ -51,7 +51,7 @@ def run(x: torch.Tensor, augment: Augment, seed: int = 0, epoch: int = 0) -> tor
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_kind_follows_from_seed_and_epoch_alone(kind: str, channels: int):
+def test_every_kind_follows_from_seed_and_epoch_alone(kind: str, channels: int) -> None:
     x = images(channels)
     before = x.clone()
     first = run(x, KINDS[kind])
@@ -62,7 +62,7 @@ def test_every_kind_follows_from_seed_and_epoch_alone(kind: str, channels: int):
     assert not torch.equal(first, run(x, KINDS[kind], seed=1))
 
 
-def test_about_half_are_flipped_the_others_stay():
+def test_about_half_are_flipped_the_others_stay() -> None:
     x = images()
     out = run(x, KINDS["flip"])
     same = (out == x).flatten(1).all(1)
@@ -70,7 +70,7 @@ def test_about_half_are_flipped_the_others_stay():
     assert (same ^ mirrored).all() and 0.45 < mirrored.float().mean() < 0.55
 
 
-def test_a_shift_is_a_crop_of_the_padded_image():
+def test_a_shift_is_a_crop_of_the_padded_image() -> None:
     x = images()
     out, padded = run(x, KINDS["shift"]), torch.nn.functional.pad(x, (2, 2, 2, 2))
     seen = torch.zeros(5, 5, dtype=torch.long)
@@ -81,7 +81,7 @@ def test_a_shift_is_a_crop_of_the_padded_image():
     assert seen.min() > 30  # of 60 expected
 
 
-def test_a_rotation_is_torchvisions():
+def test_a_rotation_is_torchvisions() -> None:
     x = images(count=4)
     out = run(x, KINDS["rotate"])
     draws = torch.rand(4, 11, generator=generator("cpu", "augment", 0, 0))
@@ -91,7 +91,7 @@ def test_a_rotation_is_torchvisions():
         torch.testing.assert_close(turned, expected, atol=1e-5, rtol=0)
 
 
-def test_what_is_erased_is_one_black_rectangle_of_the_size_that_is_told():
+def test_what_is_erased_is_one_black_rectangle_of_the_size_that_is_told() -> None:
     x = images() + 1
     gone = run(x, KINDS["erase"]).sum(1) == 0
     erased = gone.flatten(1).any(1)
@@ -104,7 +104,7 @@ def test_what_is_erased_is_one_black_rectangle_of_the_size_that_is_told():
     assert part.max() < 0.4 and 0.1 < part.mean() < 0.25
 
 
-def test_jitter_of_a_grey_image_is_linear_in_it():
+def test_jitter_of_a_grey_image_is_linear_in_it() -> None:
     x = images(1, 50)
     for image, out in zip(x.flatten(1), run(x, KINDS["jitter"]).flatten(1), strict=True):
         correlation = torch.corrcoef(torch.stack([image, out]))[0, 1]
@@ -118,7 +118,7 @@ def digits() -> ResidentData:
 
 
 @pytest.mark.parametrize("kind", [Run, GraphedRun])
-def test_an_augmented_trial_resumes_as_if_never_stopped(kind: type[Run], digits: ResidentData):
+def test_an_augmented_trial_resumes_as_if_never_stopped(kind: type[Run], digits: ResidentData) -> None:
     whole, cut = kind(CNN_RUN, digits, CPU), kind(CNN_RUN, digits, CPU)
     for _ in range(4):
         whole.train_epoch()
@@ -135,14 +135,14 @@ def test_an_augmented_trial_resumes_as_if_never_stopped(kind: type[Run], digits:
     assert digits.train_x is plain.inputs  # nothing is copied without need
 
 
-def test_a_table_cannot_be_augmented():
+def test_a_table_cannot_be_augmented() -> None:
     config = dataclasses.replace(CNN_RUN, data="breast_cancer", model=MLP((8,), (0.0,)))
     parts = load_parts(info("breast_cancer"), Split())
     with pytest.raises(ModelError, match="augment: inputs must be images, got a table"):
         Run(config, resident(parts, config, CPU), CPU)
 
 
-def test_a_part_of_the_rows_is_stratified_and_always_the_same():
+def test_a_part_of_the_rows_is_stratified_and_always_the_same() -> None:
     parts = load_parts(info("digits"), Split(0.25))
     config = dataclasses.replace(CNN_RUN, data_fraction=0.2, image_size=4)
     small = resident(parts, config, CPU)

@@ -63,7 +63,7 @@ def visit(page: Page, address: str, selector: str) -> Image.Image:
     return picture
 
 
-def test_the_dashboard_shows_a_real_study(server: Server):
+def test_the_dashboard_shows_a_real_study(server: Server) -> None:
     with open_page(1400, 1000) as page:
         visit(page, f"{server.address}/dashboard", "text=ann_digits")
         visit(page, f"{server.address}/dashboard/studies/1", ".main-svg")
@@ -73,7 +73,7 @@ def test_the_dashboard_shows_a_real_study(server: Server):
         assert "14 of 14 trials finished" in note and "Baseline (64-32" in note and "hpo confirm ann_digits" in note
 
 
-def test_a_good_trial_shows_its_pictures(server: Server):
+def test_a_good_trial_shows_its_pictures(server: Server) -> None:
     with open_page(1400, 1600) as page:
         visit(page, f"{server.address}/dashboard/studies/1/trials?numbers=0", "text=Artifacts")
         page.wait_for_selector("img[src*='/artifacts/']", timeout=30_000)
@@ -89,7 +89,7 @@ def test_a_good_trial_shows_its_pictures(server: Server):
             assert "sandbox" in answer.headers["Content-Security-Policy"]
 
 
-def test_read_only_refuses_to_delete(server: Server):
+def test_read_only_refuses_to_delete(server: Server) -> None:
     request = urllib.request.Request(f"{server.address}/api/studies/1", method="DELETE")
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(request)
@@ -106,7 +106,7 @@ def is_refused(page: Page, address: str) -> bool:
     return answer is not None and answer.status == 401
 
 
-def test_a_browser_gets_in_with_the_password_alone(environment: dict[str, str]):
+def test_a_browser_gets_in_with_the_password_alone(environment: dict[str, str]) -> None:
     running = Server(environment | {"HPO_DASHBOARD_AUTH": f"{USER}:{PASSWORD}"})
     try:
         for login in (None, (USER, "wrong")):

@@ -44,7 +44,7 @@ TRIALS = [
 ]
 
 
-def test_the_history_is_the_running_maximum():
+def test_the_history_is_the_running_maximum() -> None:
     figure = charts.history_figure(TRIALS, "validation accuracy", baseline=0.55)
     by_trial, by_time = figure.data
     assert list(by_trial.y) == list(by_time.y) == [0.5, 0.7, 0.7, 0.7, 0.7, 0.9]
@@ -53,14 +53,14 @@ def test_the_history_is_the_running_maximum():
     assert charts.history_figure([], "x").data[0].x == ()
 
 
-def test_the_curves_are_those_of_the_trials():
+def test_the_curves_are_those_of_the_trials() -> None:
     pruned, complete, ends, best = charts.curves_figure(TRIALS, "accuracy").data
     assert list(pruned.x) == [1, None] and list(ends.x) == [1] and list(ends.text) == ["trial 2"]
     assert [x for x in complete.x if x is not None] == [1, 2, 3] * 4
     assert best.name == "best: trial 5" and best.y[2] == pytest.approx(0.9)
 
 
-def test_importances_rank_what_decides():
+def test_importances_rank_what_decides() -> None:
     chance = np.random.default_rng(0)
     trials = []
     for number in range(60):
@@ -72,7 +72,7 @@ def test_importances_rank_what_decides():
     assert shares["lr"] > 5 * shares["noise"]
 
 
-def test_parallel_coordinates_have_an_axis_for_each_common_parameter():
+def test_parallel_coordinates_have_an_axis_for_each_common_parameter() -> None:
     params, distributions = {"lr": 0.1, "norm": "none", "rare": 0.5}, {"lr": LR, "norm": NORM, "rare": LR}
     only = trial(6, 0.8, params=params, distributions=distributions)
     figure = charts.parallel_figure([*TRIALS, only], "accuracy")
@@ -81,7 +81,7 @@ def test_parallel_coordinates_have_an_axis_for_each_common_parameter():
     assert charts.common_parameters([*TRIALS, only]) == ["lr", "norm"]
 
 
-def test_too_few_trials_are_an_error_in_one_line():
+def test_too_few_trials_are_an_error_in_one_line() -> None:
     draws: list[Any] = [
         charts.importances_figure,
         lambda t: charts.parallel_figure(t, "x"),
@@ -96,7 +96,7 @@ def test_too_few_trials_are_an_error_in_one_line():
         charts.parallel_figure(single, "accuracy")
 
 
-def test_searched_trials_count_and_have_one_value():
+def test_searched_trials_count_and_have_one_value() -> None:
     both = create_trial(state=TrialState.COMPLETE, values=[0.8, 1000.0])
     excused = trial(7, 0.0, TrialState.FAIL, user_attrs={"excused": "retried as trial 8"})
     kept = charts.searched_trials([both, excused, TRIALS[0]])
@@ -104,7 +104,7 @@ def test_searched_trials_count_and_have_one_value():
     assert both.values == [0.8, 1000.0], "the trial itself is not changed"
 
 
-def test_slices_and_time_show_every_trial():
+def test_slices_and_time_show_every_trial() -> None:
     slices = report_charts.slices_figure(TRIALS)
     assert {type(trace).__name__ for trace in slices.data} == {"Scatter", "Box"}
     assert all(len(trace.y) == 4 for trace in slices.data) and slices.layout.xaxis.type == "log"
@@ -112,7 +112,7 @@ def test_slices_and_time_show_every_trial():
     assert minutes == {"complete": 4.0, "pruned": 1.0, "failed": 1.0}
 
 
-def test_the_front_is_drawn_in_the_order_of_cost():
+def test_the_front_is_drawn_in_the_order_of_cost() -> None:
     trials = [create_trial(state=TrialState.COMPLETE, values=v) for v in ([0.5, 10.0], [0.9, 1000.0], [0.4, 500.0])]
 
     class View:

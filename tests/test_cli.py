@@ -38,7 +38,7 @@ def hpo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["train", "--help"], ["studies", "--help"], ["run", "--target", "1"]]
 )
-def test_help_is_quick_because_it_imports_no_heavy_library(arguments: list[str]):
+def test_help_is_quick_because_it_imports_no_heavy_library(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['hpo', *{arguments}]\n"
         "from hpo.cli import main\n"
@@ -55,7 +55,7 @@ def test_help_is_quick_because_it_imports_no_heavy_library(arguments: list[str])
     assert "--target: is now" in run.stderr if "--target" in arguments else "Usage: hpo" in run.stdout
 
 
-def test_the_list_of_commands_has_the_first_lines_of_their_helps():
+def test_the_list_of_commands_has_the_first_lines_of_their_helps() -> None:
     commands = command_tree().commands
     assert list(commands) == list(Commands.table)
     for name, lazy in Commands.table.items():
@@ -74,7 +74,7 @@ def test_the_list_of_commands_has_the_first_lines_of_their_helps():
         ("hpo studies show ", set()),
     ],
 )
-def test_the_shell_completes(line: str, completions: set[str], tmp_path: Path):
+def test_the_shell_completes(line: str, completions: set[str], tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "HPO_STORAGE"} | {
         "_HPO_COMPLETE": "complete_bash",
         "COMP_WORDS": line,
@@ -124,7 +124,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("command", OPTIONS, ids=" ".join)
-def test_each_command_has_exactly_its_options(hpo: Hpo, command: tuple[str, ...]):
+def test_each_command_has_exactly_its_options(hpo: Hpo, command: tuple[str, ...]) -> None:
     code, out, _ = hpo(*command, "--help")
     assert code == 0
     found = set(re.findall(r"--[a-z][a-z-]+", out)) - {"--help"}
@@ -132,7 +132,7 @@ def test_each_command_has_exactly_its_options(hpo: Hpo, command: tuple[str, ...]
     assert sorted(found) == OPTIONS[command].split()
 
 
-def test_there_are_no_other_commands(hpo: Hpo):
+def test_there_are_no_other_commands(hpo: Hpo) -> None:
     def commands(*group: str) -> set[str]:
         _, out, _ = hpo(*group, "--help")
         listed = out.partition("Commands")[2]
@@ -226,7 +226,9 @@ RENAMED = [
 
 
 @pytest.mark.parametrize(("arguments", "text"), RENAMED, ids=[" ".join(r[0]) for r in RENAMED])
-def test_an_old_spelling_is_answered_with_the_new_one(hpo: Hpo, tmp_path: Path, arguments: list[str], text: str):
+def test_an_old_spelling_is_answered_with_the_new_one(
+    hpo: Hpo, tmp_path: Path, arguments: list[str], text: str
+) -> None:
     assert hpo(*arguments) == (2, "", f"hpo: {text}\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -234,7 +236,7 @@ def test_an_old_spelling_is_answered_with_the_new_one(hpo: Hpo, tmp_path: Path, 
 @pytest.mark.parametrize(("arguments", "code", "text"), ERRORS, ids=[" ".join(e[0])[:50] for e in ERRORS])
 def test_an_error_is_one_line_and_leaves_nothing_behind(
     hpo: Hpo, tmp_path: Path, arguments: list[str], code: int, text: str
-):
+) -> None:
     got, out, err = hpo(*arguments)
     assert (got, out) == (code, "")
     assert err.startswith(f"hpo: {text}") and len(err.splitlines()) == 1
@@ -242,7 +244,7 @@ def test_an_error_is_one_line_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_space_with_a_mistake_is_named_with_its_file(hpo: Hpo, tmp_path: Path):
+def test_a_space_with_a_mistake_is_named_with_its_file(hpo: Hpo, tmp_path: Path) -> None:
     _, text, _ = hpo("spaces", "show", "ann_digits")
     (tmp_path / "my.toml").write_text(text.replace("low = 16, high = 128", "low = 128, high = 16"))
     for command in (["run", "--space", "my.toml"], ["spaces", "check", "my.toml"]):
@@ -252,7 +254,7 @@ def test_a_space_with_a_mistake_is_named_with_its_file(hpo: Hpo, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["my.toml"]
 
 
-def test_a_space_that_does_not_fit_its_data_is_refused(hpo: Hpo, tmp_path: Path):
+def test_a_space_that_does_not_fit_its_data_is_refused(hpo: Hpo, tmp_path: Path) -> None:
     _, text, _ = hpo("spaces", "show", "cnn_fashion")
     deep = text.replace("depth = { low = 2, high = 3 }", "depth = { low = 2, high = 6 }")
     (tmp_path / "deep.toml").write_text(deep)
@@ -266,7 +268,7 @@ def test_a_space_that_does_not_fit_its_data_is_refused(hpo: Hpo, tmp_path: Path)
     assert code == 2 and 'No data set named "fashion". Did you mean fashion_mnist?' in err
 
 
-def test_a_config_file_that_is_none_is_named(hpo: Hpo, tmp_path: Path):
+def test_a_config_file_that_is_none_is_named(hpo: Hpo, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     for text, message in [
         ("x = 1", "c.toml: a table [config] is required."),
@@ -282,7 +284,7 @@ def test_a_config_file_that_is_none_is_named(hpo: Hpo, tmp_path: Path):
         assert code == 1 and err.startswith(f"hpo: {message}")
 
 
-def test_init_makes_a_store_and_says_so(hpo: Hpo, tmp_path: Path):
+def test_init_makes_a_store_and_says_so(hpo: Hpo, tmp_path: Path) -> None:
     assert hpo("init")[2] == "sqlite:///runs/studies.db: made\n"
     assert hpo("init")[2] == "sqlite:///runs/studies.db: was there\n"
     assert (tmp_path / "runs" / "studies.db").exists()
@@ -291,23 +293,23 @@ def test_init_makes_a_store_and_says_so(hpo: Hpo, tmp_path: Path):
     assert json.loads(hpo("studies", "list", "--json")[1]) == []
 
 
-def test_lists_are_readable_by_programs(hpo: Hpo):
+def test_lists_are_readable_by_programs(hpo: Hpo) -> None:
     assert {row["name"] for row in json.loads(hpo("spaces", "list", "--json")[1])} >= {"ann_fashion", "cnn_fashion"}
     assert {row["name"] for row in json.loads(hpo("recipes", "list", "--json")[1])} == {"default", "smoke"}
     assert {row["name"] for row in json.loads(hpo("data", "list", "--json")[1])} >= {"fashion_mnist", "digits"}
     assert "ann_fashion" in hpo("spaces", "list")[1]
 
 
-def test_check_says_what_a_space_draws(hpo: Hpo):
+def test_check_says_what_a_space_draws(hpo: Hpo) -> None:
     code, out, err = hpo("spaces", "check", "ann_fashion")
     assert (code, out) == (0, "") and err.startswith("ann_fashion: ok. For example: MLP ")
 
 
-def test_version(hpo: Hpo):
+def test_version(hpo: Hpo) -> None:
     assert hpo("--version")[:2] == (0, f"{__version__}\n")
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error(tmp_path: Path):
+def test_a_reader_that_closes_the_pipe_is_no_error(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = f"{sys.executable} -m hpo spaces show ann_fashion | head -n 1"
     run = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)

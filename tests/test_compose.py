@@ -54,25 +54,25 @@ def services(**environment: str) -> dict[str, Any]:
     return found
 
 
-def test_the_file_fits_the_compose_specification():
+def test_the_file_fits_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
     check = subprocess.run(command, capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stdout
 
 
-def test_no_password_has_a_default():
+def test_no_password_has_a_default() -> None:
     for given in ({}, {"POSTGRES_PASSWORD": "x"}, {"HPO_DASHBOARD_AUTH": "a:b"}):
         with pytest.raises(KeyError, match=r"set (POSTGRES_PASSWORD|HPO_DASHBOARD_AUTH)"):
             services(**given)
     assert "x" not in services(POSTGRES_PASSWORD="x", HPO_DASHBOARD_AUTH="a:b")["worker"]["environment"]["HPO_STORAGE"]
 
 
-def test_nothing_is_published_beyond_this_machine():
+def test_nothing_is_published_beyond_this_machine() -> None:
     for service in services(POSTGRES_PASSWORD="x", HPO_DASHBOARD_AUTH="a:b").values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
-def test_the_services_start_in_order_and_again_after_a_fault():
+def test_the_services_start_in_order_and_again_after_a_fault() -> None:
     found = services(POSTGRES_PASSWORD="x", HPO_DASHBOARD_AUTH="a:b")
     assert found["postgres"]["healthcheck"]["test"][1].startswith("pg_isready")
     assert any(volume.endswith(":/var/lib/postgresql/data") for volume in found["postgres"]["volumes"])
@@ -85,7 +85,7 @@ def test_the_services_start_in_order_and_again_after_a_fault():
     assert "container_name" not in found["worker"] and "ports" not in found["worker"]  # so that it scales
 
 
-def test_the_image_has_what_the_services_call():
+def test_the_image_has_what_the_services_call() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert 'ENTRYPOINT ["hpo"]' in text and "USER hpo" in text
     for copied in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
@@ -100,7 +100,7 @@ def server() -> Iterator[Postgres]:
     running.remove()
 
 
-def test_the_services_do_their_work(server: Postgres, tmp_path: Path):
+def test_the_services_do_their_work(server: Postgres, tmp_path: Path) -> None:
     auth = "ann:" + "word"
     found = services(POSTGRES_PASSWORD=PASSWORD, HPO_DASHBOARD_AUTH=auth, HPO_SPACE="ann_digits", HPO_TRIALS="4")
     (tmp_path / "runs").mkdir()

@@ -32,7 +32,7 @@ def confirmed(
     return study, result
 
 
-def test_luck_is_told_from_merit(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_luck_is_told_from_merit(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """lr decides, by far more than chance: the winner is better than the baseline, and its luck is seen."""
     engine = NoisyEngine(lambda config: 0.9 - 0.05 * abs(math.log10(config.optimizer.lr) + 2))
     study, result = confirmed(store, make_study, tmp_path, engine)
@@ -52,7 +52,7 @@ def test_luck_is_told_from_merit(store: Store, make_study: MakeStudy, tmp_path: 
     assert exported.provenance["promised_test_accuracy"][0] < winner.mean < 1
 
 
-def test_a_null_space_has_no_winner(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_null_space_has_no_winner(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """Hyperparameters that change nothing: the best of forty looks good, and is not."""
     study, result = confirmed(store, make_study, tmp_path, NoisyEngine(lambda config: 0.8), trials=40)
     assert not result.certain and ("no winner" in result.verdict or "nothing better" in result.verdict)
@@ -60,7 +60,7 @@ def test_a_null_space_has_no_winner(store: Store, make_study: MakeStudy, tmp_pat
     assert export.winner(store, study).provenance["better_than_baseline"] is False
 
 
-def test_more_seeds_add_to_what_is_there(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_more_seeds_add_to_what_is_there(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     engine = NoisyEngine(lambda config: 0.8)
     study, before = confirmed(store, make_study, tmp_path, engine, trials=6, seeds=2)
     ran = len(engine.admitted)
@@ -74,7 +74,9 @@ def test_more_seeds_add_to_what_is_there(store: Store, make_study: MakeStudy, tm
     assert values == {c.number: c.values for c in before.candidates}
 
 
-def test_a_training_that_fails_is_missing_and_draws_no_other(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_training_that_fails_is_missing_and_draws_no_other(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
     engine = NoisyEngine(lambda config: 0.8)
     study = make_study(trials=4, space={"epochs": 2, "baselines": [BASELINE]})
     work(store, study, engine, tmp_path)
@@ -95,7 +97,7 @@ def test_a_training_that_fails_is_missing_and_draws_no_other(store: Store, make_
     assert sorted(len(c.values) for c in result.candidates) == [2, 3, 3]
 
 
-def test_nothing_to_confirm_says_so(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_nothing_to_confirm_says_so(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=3)
     with pytest.raises(StudyError, match="has no complete trial yet"):
         confirmation.prepare(store, study, 5, 5)
@@ -111,7 +113,7 @@ def fidelities(store: Store, study: StudyRecord) -> set[tuple[float, int | None]
     return {(config.data_fraction, config.image_size) for config in configs}
 
 
-def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, tmp_path: Path):
+def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, tmp_path: Path) -> None:
     less = Fidelity(data_fraction=0.25, image_size=14)
     recipe = StudyRecipe(budget=Budget(trials=4), pruner=Pruner(name="none"), fidelity=less, objective="macro_f1")
     assert studies.create(store, "cheap", "small", small_space(epochs=2), recipe, "f" * 64)

@@ -45,7 +45,9 @@ def constrained(store: Store, name: str, sampler: str, constraints: Mapping[str,
     return studies.load_study(store, name)
 
 
-def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
     study = make_study(trials=12, max_failures=1, space={"constraints": SMALL})
     engine = SimulatedEngine()
     over = work(store, study, engine, tmp_path)
@@ -68,7 +70,7 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(store: Store,
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
-def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str):
+def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str) -> None:
     if sampler == "gp" and store.url.get_backend_name() != "sqlite":
         pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
@@ -84,7 +86,7 @@ def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Pa
     assert drawn[0] == drawn[1] and len(drawn[0]) > max(trials, 10), "the first 10 are random"
 
 
-def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path):
+def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path) -> None:
     """Of the draws after the first 10, TPE wastes far fewer than random does."""
     wasted = {}
     for sampler in ("tpe", "random"):
@@ -94,7 +96,7 @@ def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path):
     assert wasted["tpe"] < 0.6 * wasted["random"]
 
 
-def test_a_space_without_anything_feasible_ends(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_space_without_anything_feasible_ends(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=5, space={"constraints": {"max_parameters": 1}})
     over = work(store, study, SimulatedEngine(capacity=2), tmp_path)
     assert over is not None and over.reason.startswith(f"{MAX_REJECTED} draws in a row broke the constraints (")
@@ -107,7 +109,7 @@ def test_a_space_without_anything_feasible_ends(store: Store, make_study: MakeSt
     assert len(trials_of(store, study)) <= count + 2, "it tries once more, not a hundred times"
 
 
-def test_what_breaks_a_cheap_constraint_is_not_timed(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_what_breaks_a_cheap_constraint_is_not_timed(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=6, space={"constraints": SMALL | {"max_latency_ms": 1e9}})
     engine = SimulatedEngine()
     work(store, study, engine, tmp_path)
@@ -119,7 +121,7 @@ def test_what_breaks_a_cheap_constraint_is_not_timed(store: Store, make_study: M
     }
 
 
-def test_a_trial_that_goes_on_is_not_judged_again(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_trial_that_goes_on_is_not_judged_again(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1, space={"constraints": {"max_latency_ms": 1e9}})
     steps = iter(range(1000))
     work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 2)
@@ -128,7 +130,7 @@ def test_a_trial_that_goes_on_is_not_judged_again(store: Store, make_study: Make
     assert engine.measured == [] and [t.state.name for t in trials_of(store, study)] == ["COMPLETE"]
 
 
-def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=16)
     work(store, study, SimulatedEngine(), tmp_path)
     free = trials_of(store, study)
@@ -155,7 +157,7 @@ def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: Mak
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
-def test_samplers_go_on_after_constraints_were_set(store: Store, tmp_path: Path, sampler: str):
+def test_samplers_go_on_after_constraints_were_set(store: Store, tmp_path: Path, sampler: str) -> None:
     study = constrained(store, "s", sampler, {}, 12)
     work(store, study, SimulatedEngine(), tmp_path)
     change_space(store, "s", "tight", small_space(constraints={"max_parameters": 1000, "max_latency_ms": 40.0}))
@@ -184,7 +186,7 @@ params = { mlp = { width = [64] } }
 """
 
 
-def test_a_baseline_that_breaks_a_constraint_is_refused_when_the_study_is_made(tmp_path: Path):
+def test_a_baseline_that_breaks_a_constraint_is_refused_when_the_study_is_made(tmp_path: Path) -> None:
     url, space = f"sqlite:///{tmp_path}/a.db", tmp_path / "space.toml"
     space.write_text(SPACE)
     message = (
@@ -196,7 +198,7 @@ def test_a_baseline_that_breaks_a_constraint_is_refused_when_the_study_is_made(t
     assert not exists(parse(url))
 
 
-def test_a_confirmation_is_not_constrained(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_confirmation_is_not_constrained(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=3, space={"constraints": {"max_latency_ms": 1e9}})
     work(store, study, SimulatedEngine(), tmp_path)
     assert confirmation.prepare(store, study, 1, 2).space.constraints == Constraints()
@@ -206,7 +208,7 @@ def config(network: MLP | CNN, **changes: object) -> TrialConfig:
     return TrialConfig(data="digits", model=network, optimizer=Adam(lr=0.01), batch_size=32, epochs=1, **changes)  # type: ignore[arg-type]
 
 
-def test_memory_is_parameters_gradients_state_and_activations():
+def test_memory_is_parameters_gradients_state_and_activations() -> None:
     network = MLP((8,), (0.0,))
     parameters = 64 * 8 + 8 + 8 * 10 + 10
     activations = 32 * (64 + 8 + 8 + 10)  # the batch, linear, relu, output
@@ -217,7 +219,7 @@ def test_memory_is_parameters_gradients_state_and_activations():
     assert memory_mb(parts, (64,), 10) == pytest.approx((4 * parameters + activations / 4) * 4 / 1e6)
 
 
-def test_costs_of_real_networks_are_found_without_training(tmp_path: Path):
+def test_costs_of_real_networks_are_found_without_training(tmp_path: Path) -> None:
     cpu = torch.device("cpu")
     small, large = config(MLP((8,), (0.0,))), config(MLP((2048, 2048), (0.0, 0.0)))
     state = torch.random.get_rng_state()
@@ -232,7 +234,7 @@ def test_costs_of_real_networks_are_found_without_training(tmp_path: Path):
         SoloEngine(cpu).measure(config(CNN((8,) * 5, (0.0,) * 5)), ["parameters"])
 
 
-def test_a_real_engine_keeps_to_real_constraints(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_real_engine_keeps_to_real_constraints(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=3, space={"epochs": 1, "constraints": {"max_parameters": 3000, "max_memory_mb": 0.2}})
     over = work(store, study, SoloEngine(torch.device("cpu")), tmp_path)
     assert over is not None and over.reason == "all 3 trials are finished"
@@ -243,7 +245,7 @@ def test_a_real_engine_keeps_to_real_constraints(store: Store, make_study: MakeS
             assert trial.user_attrs["costs"]["parameters"] == trial.user_attrs["parameters"]
 
 
-def test_broken_limits_are_named():
+def test_broken_limits_are_named() -> None:
     limits = Constraints(max_parameters=1000, max_latency_ms=2.5)
     assert limits.broken({"parameters": 12345, "latency_ms": 3.14159}) == (
         "12,345 parameters, max_parameters is 1,000; 3.14 ms per row, max_latency_ms is 2.5"

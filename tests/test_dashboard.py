@@ -64,7 +64,7 @@ def study(store: Store, make_study: MakeStudy, tmp_path: Path) -> StudyRecord:
     return made
 
 
-def test_it_starts_on_an_empty_store_and_shows_what_comes(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_it_starts_on_an_empty_store_and_shows_what_comes(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     app = make_app(store.url, tmp_path / "artifacts")
     assert json.loads(ask(app, "/api/studies")[2])["study_summaries"] == []
     made = make_study("late", trials=2)
@@ -81,7 +81,7 @@ def test_it_starts_on_an_empty_store_and_shows_what_comes(store: Store, make_stu
     assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
 
 
-def test_fast_storage_loads_what_optunas_loads(store: Store, study: StudyRecord):
+def test_fast_storage_loads_what_optunas_loads(store: Store, study: StudyRecord) -> None:
     theirs = optuna.storages.RDBStorage(url(store))
     ours = FastStorage(url(store), skip_table_creation=True)
     expected = theirs.get_all_trials(study.study_id)
@@ -94,7 +94,7 @@ def test_fast_storage_loads_what_optunas_loads(store: Store, study: StudyRecord)
         assert ours._get_trials(*arguments) == theirs._get_trials(*arguments)
 
 
-def test_read_only_refuses_every_changing_request(store: Store, study: StudyRecord, tmp_path: Path):
+def test_read_only_refuses_every_changing_request(store: Store, study: StudyRecord, tmp_path: Path) -> None:
     app = make_app(store.url, tmp_path / "artifacts", read_only=True)
     for method, path in [
         ("DELETE", f"/api/studies/{study.study_id}"),
@@ -112,7 +112,7 @@ def test_read_only_refuses_every_changing_request(store: Store, study: StudyReco
         storage.set_study_user_attr(study.study_id, "a", 1)  # the database would refuse too
 
 
-def test_without_read_only_a_note_can_be_written(store: Store, study: StudyRecord, tmp_path: Path):
+def test_without_read_only_a_note_can_be_written(store: Store, study: StudyRecord, tmp_path: Path) -> None:
     app = make_app(store.url, tmp_path / "artifacts")
     known = json.loads(ask(app, f"/api/studies/{study.study_id}")[2])["note"]["version"]
     body = json.dumps({"body": "# mine", "version": known + 1}).encode()
@@ -120,7 +120,7 @@ def test_without_read_only_a_note_can_be_written(store: Store, study: StudyRecor
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "", "localhost.evil.example", "[bad"])
-def test_a_foreign_host_is_refused(host: str):
+def test_a_foreign_host_is_refused(host: str) -> None:
     status, _, body = ask(Guard(passes), "/api/studies", host=host)
     assert status == "403 Forbidden" and "unknown host" in json.loads(body)["reason"]
 
@@ -131,11 +131,11 @@ def passes(environ: Any, start: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9", "[::1]:8080", "10.0.0.5", "board.lan", "LOCALHOST:1"])
-def test_known_hosts_and_plain_addresses_are_answered(host: str):
+def test_known_hosts_and_plain_addresses_are_answered(host: str) -> None:
     assert ask(Guard(passes, hosts=["board.lan"]), "/", host=host)[2] == b"through"
 
 
-def test_a_page_of_another_origin_may_not_change_anything():
+def test_a_page_of_another_origin_may_not_change_anything() -> None:
     guard = Guard(passes)
     assert ask(guard, "/x", "POST", origin="http://evil.example")[0] == "403 Forbidden"
     assert ask(guard, "/x", "POST", origin="http://localhost:8080")[0] == "200 OK"
@@ -146,7 +146,7 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def test_only_the_right_user_and_password_get_in():
+def test_only_the_right_user_and_password_get_in() -> None:
     guard = Guard(passes, Credentials([hashed("ann", "wörd:1"), "bob:plain"], "test"))
     assert ask(guard, "/")[0] == "401 Unauthorized"
     assert ask(guard, "/")[1]["WWW-Authenticate"].startswith("Basic realm=")
@@ -164,7 +164,7 @@ def test_only_the_right_user_and_password_get_in():
         assert ask(guard, "/", authorization=header)[0] == "401 Unauthorized"
 
 
-def test_passwords_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_passwords_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = hashed("ann", "secret")
     assert "secret" not in line and line != hashed("ann", "secret")
     (tmp_path / "auth").write_text(f"{line}\n\n")
@@ -178,14 +178,14 @@ def test_passwords_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("text", ["secret", ":secret", "ann:", "ann:scrypt:zz:secret", "ann:scrypt:aa"])
-def test_credentials_that_are_none_are_named_without_the_password(text: str, monkeypatch: pytest.MonkeyPatch):
+def test_credentials_that_are_none_are_named_without_the_password(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPO_DASHBOARD_AUTH", text)
     with pytest.raises(UsageError, match="HPO_DASHBOARD_AUTH: ") as caught:
         configured(None)
     assert "secret" not in str(caught.value)
 
 
-def test_no_network_sees_a_dashboard_without_a_password():
+def test_no_network_sees_a_dashboard_without_a_password() -> None:
     assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
     check_exposure("127.0.0.1", None)
     check_exposure("0.0.0.0", Credentials(["a:b"], "test"))
@@ -194,7 +194,7 @@ def test_no_network_sees_a_dashboard_without_a_password():
             check_exposure(host, None)
 
 
-def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: StudyRecord, tmp_path: Path):
+def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: StudyRecord, tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     app = make_app(store.url, folder)
     loaded = optuna.load_study(study_name=study.name, storage=url(store))
@@ -214,7 +214,7 @@ def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: Stud
 
 
 @pytest.mark.slow
-def test_the_command_serves_and_ends(store: Store, study: StudyRecord, tmp_path: Path):
+def test_the_command_serves_and_ends(store: Store, study: StudyRecord, tmp_path: Path) -> None:
     process = start("dashboard", "--storage", url(store), "--port", "0", folder=tmp_path)
     line = process.first_error_line()
     address = line.partition("is shown at ")[2].split("/dashboard")[0]

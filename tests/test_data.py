@@ -46,7 +46,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataInfo:
     )
 
 
-def test_files_come_from_a_system_folder_into_the_cache(small: DataInfo):
+def test_files_come_from_a_system_folder_into_the_cache(small: DataInfo) -> None:
     assert data.state(small) == "missing"
     assert data.fetch(small) == small.system_folder
     assert data.state(small) == "ready"
@@ -55,7 +55,7 @@ def test_files_come_from_a_system_folder_into_the_cache(small: DataInfo):
     assert leftovers <= {".lock", "SHA256SUMS"}
 
 
-def test_a_damaged_file_is_named_and_never_trained_on(small: DataInfo):
+def test_a_damaged_file_is_named_and_never_trained_on(small: DataInfo) -> None:
     data.fetch(small)
     path = path_of(small, small.files[0])
     content = bytearray(path.read_bytes())
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_named_and_never_trained_on(small: DataInfo):
     assert data.state(small) == "ready"
 
 
-def test_a_damaged_source_is_passed_over_with_its_reason(small: DataInfo):
+def test_a_damaged_source_is_passed_over_with_its_reason(small: DataInfo) -> None:
     broken = Path(small.system_folder) / "train-labels.gz"
     broken.write_bytes(broken.read_bytes()[:-12])
     with pytest.raises(DataError, match=r"small: no source has the data \(.*system: train-labels.gz is damaged: "):
@@ -88,7 +88,7 @@ def test_a_damaged_source_is_passed_over_with_its_reason(small: DataInfo):
     assert data.state(small) == "missing"
 
 
-def test_a_data_set_of_unknown_sums_is_held_to_what_came(small: DataInfo):
+def test_a_data_set_of_unknown_sums_is_held_to_what_came(small: DataInfo) -> None:
     unknown = dataclasses.replace(small, files=tuple(dataclasses.replace(f, sha256="") for f in small.files))
     assert data.state(unknown) == "missing"
     data.fetch(unknown)
@@ -103,7 +103,7 @@ def test_a_data_set_of_unknown_sums_is_held_to_what_came(small: DataInfo):
     assert data.state(unknown) == "ready"
 
 
-def test_what_torchvision_loads_becomes_idx_files(tmp_path: Path):
+def test_what_torchvision_loads_becomes_idx_files(tmp_path: Path) -> None:
     grey = SimpleNamespace(data=torch.arange(24, dtype=torch.uint8).view(2, 3, 4), targets=torch.tensor([3, 1]))
     download.convert(grey, tmp_path, "train")
     assert (tmp_path / "train-images-idx3-ubyte").read_bytes() == idx(grey.data.numpy())
@@ -119,12 +119,14 @@ def test_what_torchvision_loads_becomes_idx_files(tmp_path: Path):
             assert images.size == 4 + 4 * rank + rows * np.prod(info.input_shape) and labels.size == 8 + rows
 
 
-def test_missing_files_name_the_remedy(small: DataInfo):
+def test_missing_files_name_the_remedy(small: DataInfo) -> None:
     with pytest.raises(DataError, match=r"train-images: is missing. Run `hpo data fetch small`."):
         data.load_parts(small, Split(10))
 
 
-def test_a_cache_that_cannot_be_written_is_named(small: DataInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_that_cannot_be_written_is_named(
+    small: DataInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"file/small: cannot be written: Not a directory. Set HPO_DATA"):
@@ -152,7 +154,7 @@ def silent_proxy() -> Iterator[str]:
 @pytest.mark.slow
 def test_a_silent_network_costs_a_source_its_patience_and_no_more(
     silent_proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("HPO_DATA", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, silent_proxy)
@@ -173,7 +175,7 @@ def test_a_silent_network_costs_a_source_its_patience_and_no_more(
     assert data.state(unlucky) == "missing"
 
 
-def test_a_slow_source_that_goes_on_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_slow_source_that_goes_on_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "TIMEOUT", 1.0)
     sizes: list[int] = []
     sources.run_child(["sh", "-c", "for i in 1 2 3 4; do sleep 0.6; echo $i >> out; done"], tmp_path, sizes.append)
@@ -181,7 +183,7 @@ def test_a_slow_source_that_goes_on_is_not_given_up(tmp_path: Path, monkeypatch:
     assert sizes == sorted(sizes)
 
 
-def test_the_search_needs_no_test_files(small: DataInfo):
+def test_the_search_needs_no_test_files(small: DataInfo) -> None:
     data.fetch(small)
     for file in small.files[2:]:
         path_of(small, file).unlink()
@@ -191,7 +193,7 @@ def test_the_search_needs_no_test_files(small: DataInfo):
         data.load_test(small)
 
 
-def test_validation_is_a_stratified_seeded_cut(small: DataInfo):
+def test_validation_is_a_stratified_seeded_cut(small: DataInfo) -> None:
     data.fetch(small)
     parts = data.load_parts(small, Split(10, seed=1))
     assert np.bincount(parts.validation.y).tolist() == [2] * 5
@@ -204,7 +206,7 @@ def test_validation_is_a_stratified_seeded_cut(small: DataInfo):
     assert np.array_equal(data.load_parts(small, Split(0.2, seed=1)).validation.x, parts.validation.x)
 
 
-def test_the_fingerprint_tells_data_and_split_apart(small: DataInfo, tmp_path: Path):
+def test_the_fingerprint_tells_data_and_split_apart(small: DataInfo, tmp_path: Path) -> None:
     data.fetch(small)
     reference = data.fingerprint(small, Split(10))
     assert reference == data.load_parts(small, Split(10)).fingerprint
@@ -215,31 +217,31 @@ def test_the_fingerprint_tells_data_and_split_apart(small: DataInfo, tmp_path: P
 
 
 @pytest.mark.parametrize("validation", [2, 48, 0.01])
-def test_a_split_that_leaves_a_class_out_is_refused(small: DataInfo, validation: float):
+def test_a_split_that_leaves_a_class_out_is_refused(small: DataInfo, validation: float) -> None:
     data.fetch(small)
     with pytest.raises(DataError, match=r"split.validation must leave at least one row per class on each side"):
         data.load_parts(small, Split(validation))
 
 
-def test_standardization_is_fitted_on_training_rows_only(small: DataInfo):
+def test_standardization_is_fitted_on_training_rows_only(small: DataInfo) -> None:
     data.fetch(small)
     parts = data.load_parts(small, Split(10))
     scaled = parts.train.x.astype(np.float64) / 255
     assert parts.mean == pytest.approx(scaled.mean()) and parts.std == pytest.approx(scaled.std())
 
 
-def test_tables_are_standardized_by_column():
+def test_tables_are_standardized_by_column() -> None:
     parts = data.load_parts(data.info("breast_cancer"), Split(0.25))
     assert parts.mean.shape == parts.std.shape == (30,)
     assert parts.train.x.shape[1:] == (30,)
 
 
-def test_an_unknown_data_set_gets_the_nearest():
+def test_an_unknown_data_set_gets_the_nearest() -> None:
     with pytest.raises(UsageError, match=r'No data set named "fashion-mnist". Did you mean fashion_mnist\? Known: '):
         data.info("fashion-mnist")
 
 
-def test_fashion_mnist_is_the_real_one():
+def test_fashion_mnist_is_the_real_one() -> None:
     fashion = data.info("fashion_mnist")
     data.fetch(fashion)
     parts, test = data.load_parts(fashion, Split(10000)), data.load_test(fashion)

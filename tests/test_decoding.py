@@ -28,7 +28,7 @@ Rows = NDArray[Any]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "cache"))
 
 
@@ -75,7 +75,7 @@ def uneven(shape: tuple[int, ...], kind: type = np.uint8) -> Rows:
         ((40, 5, 7, 3), (3, 5, 7)),
     ],
 )
-def test_arrays(shape: tuple[int, ...], given: tuple[int, ...] | None, kind: type, tmp_path: Path):
+def test_arrays(shape: tuple[int, ...], given: tuple[int, ...] | None, kind: type, tmp_path: Path) -> None:
     x, y = uneven(shape, kind), np.arange(40) % 2
     np.savez(tmp_path / "a.npz", x=x, y=y, x_test=x[:8], y_test=y[:8])
     read, inputs = training_rows(OwnData(npz=str(tmp_path / "a.npz"), shape=given))
@@ -104,7 +104,7 @@ BOTH = [(suffix, grey_files) for suffix in SUFFIXES for grey_files in (True, Fal
 
 @pytest.mark.parametrize("grey", [True, False])
 @pytest.mark.parametrize(("suffix", "grey_files"), [*BOTH, (".pgm", True), (".ppm", False)])
-def test_image_folders(suffix: str, grey: bool, grey_files: bool, tmp_path: Path):
+def test_image_folders(suffix: str, grey: bool, grey_files: bool, tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     paths = {name: [picture(root, name, i, suffix, grey_files) for i in range(8)] for name in ("a", "b")}
     source = OwnData(image_folder=str(root), size=12, grey=grey)
@@ -149,7 +149,7 @@ WRITERS = [(".csv", write_csv), (".parquet", write_parquet)]
 
 
 @pytest.mark.parametrize(("suffix", "write"), WRITERS)
-def test_tables(suffix: str, write: Callable[[pd.DataFrame, Path], None], tmp_path: Path):
+def test_tables(suffix: str, write: Callable[[pd.DataFrame, Path], None], tmp_path: Path) -> None:
     frame, path, again = mixed_table(), tmp_path / f"people{suffix}", tmp_path / f"again{suffix}"
     write(frame, path)
     source = OwnData(csv=str(path), target="label", test=str(path))
@@ -175,7 +175,7 @@ def test_tables(suffix: str, write: Callable[[pd.DataFrame, Path], None], tmp_pa
     assert_same(read[ones.index], decode_rows(as_floats, inputs))
 
 
-def test_the_encoding_gives_the_numbers_of_version_0_1_0():
+def test_the_encoding_gives_the_numbers_of_version_0_1_0() -> None:
     """Written out by hand: the median where a number is missing or infinite, one column per category, in order."""
     frame = pd.DataFrame(
         {"a": [1.0, np.nan, 4.0, np.inf], "b": ["y", None, "x", "y"], "c__d": [True, False, True, True]}
@@ -197,7 +197,7 @@ def test_the_encoding_gives_the_numbers_of_version_0_1_0():
     assert data.Encoding.fit(empty, empty).columns[0].median == 0.0
 
 
-def test_arrays_with_names_of_classes_and_columns(tmp_path: Path):
+def test_arrays_with_names_of_classes_and_columns(tmp_path: Path) -> None:
     x, y = uneven((40, 4), np.float64), np.arange(40) % 2
     classes, columns = np.array(["no", "yes"]), np.array(["a", "b", "c", "d"])
     np.savez(tmp_path / "a.npz", x=x, y=y, classes=classes, columns=columns)
@@ -240,13 +240,13 @@ IMAGES = InputFormat("images", (3, 4, 5), 255.0)
         (np.zeros((2, 3), complex), TABLE, "must hold numbers, got complex128"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(x: Any, inputs: InputFormat, message: str):
+def test_what_does_not_fit_is_refused_in_one_line(x: Any, inputs: InputFormat, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         decode_rows(x, inputs)
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_cannot_be_decoded_are_named(tmp_path: Path):
+def test_files_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     np.save(tmp_path / "single.npy", np.zeros(3))
     (tmp_path / "single.npy").rename(tmp_path / "single.npz")
@@ -284,7 +284,7 @@ def stripes(rows: int, upright: bool, seed: int) -> Rows:
     return np.clip(grey[..., None] + chance.normal(0, 10, (24, 36, 3)), 0, 255).astype(np.uint8)
 
 
-def test_classes_that_differ_by_orientation_alone(tmp_path: Path):
+def test_classes_that_differ_by_orientation_alone(tmp_path: Path) -> None:
     """Half of the files are stored on their side, with an EXIF orientation: training and prediction turn them."""
     root, again = tmp_path / "stripes", tmp_path / "new"
     for folder, seeds in ((root, range(60)), (again, range(100, 120))):
@@ -320,7 +320,7 @@ def test_classes_that_differ_by_orientation_alone(tmp_path: Path):
         model.predict(np.zeros((2, 24, 36, 3)))
 
 
-def test_a_table_by_every_way(tmp_path: Path):
+def test_a_table_by_every_way(tmp_path: Path) -> None:
     frame = mixed_table(200)
     frame["label"] = np.where(frame["income"] > frame["income"].median(), "rich", "poor")
     frame.to_csv(tmp_path / "people.csv", index=False)
@@ -348,7 +348,7 @@ def test_a_table_by_every_way(tmp_path: Path):
         model.predict(frame.iloc[:0])
 
 
-def test_a_table_of_numbers_takes_arrays(tmp_path: Path):
+def test_a_table_of_numbers_takes_arrays(tmp_path: Path) -> None:
     encoding = data.Encoding.fit(*[pd.DataFrame({"a": [1.0, 2, 3], "b": [4.0, 5, 6]})] * 2)
     inputs = InputFormat("table", (2,), encoding=encoding)
     np.testing.assert_array_equal(decode_rows(np.array([[7, np.nan]]), inputs), [[7, 5]])
@@ -356,7 +356,7 @@ def test_a_table_of_numbers_takes_arrays(tmp_path: Path):
         decode_rows(np.zeros((1, 3)), inputs)
 
 
-def test_a_model_folder_of_0_1_0_predicts_as_before(tmp_path: Path):
+def test_a_model_folder_of_0_1_0_predicts_as_before(tmp_path: Path) -> None:
     model = hpo.load(FIXTURE)
     assert model.inputs == InputFormat("images", (1, 8, 8), 16.0)
     rows = data.load_test(data.info("digits"))
@@ -371,7 +371,7 @@ def test_a_model_folder_of_0_1_0_predicts_as_before(tmp_path: Path):
         model.predict(tmp_path / "large.png")
 
 
-def test_what_0_1_0_left_out_of_a_model_folder_follows_from_its_data():
+def test_what_0_1_0_left_out_of_a_model_folder_follows_from_its_data() -> None:
     old = {"kind": "images", "shape": [3, 8, 8], "scale": 255.0}
     assert InputFormat.from_dict(old, OwnData(image_folder="x", size=8)).image_fit == "crop"
     assert InputFormat.from_dict(old, OwnData(npz="x.npz", shape=(3, 8, 8))).reshape

@@ -46,7 +46,7 @@ ELSEWHERE = {
 }
 
 
-def test_the_reference_is_current():
+def test_the_reference_is_current() -> None:
     sys.path.insert(0, str(ROOT / "docs"))
     try:
         from make_reference import reference  # type: ignore[import-not-found]
@@ -65,7 +65,7 @@ def commands(page: str) -> list[str]:
 @pytest.mark.docs
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("pages", [PAGES[:2], GUIDES], ids=["tutorial, README", "guides"])
-def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path):
+def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path) -> None:
     """In the pages' order; on digits in the place of Fashion-MNIST, and fewer trials, for the time it takes."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
     environment.pop("HPO_STORAGE", None)
@@ -89,13 +89,13 @@ def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path):
 
 
 @pytest.mark.parametrize("page", PROSE)
-def test_links_lead_somewhere(page: str):
+def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
 
 
-def test_every_command_is_in_the_readme_or_a_guide():
+def test_every_command_is_in_the_readme_or_a_guide() -> None:
     from hpo.cli.app import command_tree
 
     text = "\n".join((ROOT / page).read_text() for page in PAGES)
@@ -103,18 +103,18 @@ def test_every_command_is_in_the_readme_or_a_guide():
         assert re.search(rf"`?hpo {re.escape(name)}\b", text), name
 
 
-def test_every_guide_is_listed():
+def test_every_guide_is_listed() -> None:
     assert sorted(GUIDES) == sorted(page for page in PROSE if page.startswith("docs/guides/"))
 
 
 @pytest.mark.parametrize("page", [page for page in PROSE if page.startswith("docs/design")])
-def test_every_name_of_the_design_exists(page: str):
+def test_every_name_of_the_design_exists(page: str) -> None:
     """A dotted name is a module, or a name at the top level of a module (and of a class in it)."""
     for name in re.findall(r"`(hpo(?:\.\w+)+)", (ROOT / page).read_text()):
         assert exists(name), name
 
 
-def test_the_map_of_the_design_is_complete():
+def test_the_map_of_the_design_is_complete() -> None:
     text = (ROOT / "docs" / "design.md").read_text()
     for path in sorted((ROOT / "hpo").iterdir()):
         if path.suffix == ".py" and path.stem != "__main__":
@@ -155,7 +155,7 @@ def defined(node: ast.stmt) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PROSE if not page.startswith(".github")])
-def test_every_option_in_a_block_exists(page: str):
+def test_every_option_in_a_block_exists(page: str) -> None:
     """Also in the blocks whose commands are not run, for they need another machine, a password, or a user's data."""
     from hpo.cli.app import command_tree
 
@@ -170,14 +170,14 @@ def test_every_option_in_a_block_exists(page: str):
             assert not word.startswith("-") or word in options, line
 
 
-def test_shell_lines_are_well_formed():
+def test_shell_lines_are_well_formed() -> None:
     for page in PAGES:
         for line in commands(page):
             shlex.split(line)
 
 
 @pytest.mark.slow
-def test_the_files_of_the_guide_to_python_code_work(tmp_path: Path):
+def test_the_files_of_the_guide_to_python_code_work(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "guides" / "python_code.md").read_text()
     blocks = re.findall(r"```(?:python|toml)\n(# (\w+\.\w+)\n.*?)```", text, flags=re.DOTALL)
     assert {name for _, name in blocks} == {"my_models.py", "my_network.toml", "my_space.py", "related.toml"}

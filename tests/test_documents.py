@@ -19,16 +19,16 @@ Mutation = Callable[[dict[str, Any]], Any]
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_each_space_loads(name: str):
+def test_each_space_loads(name: str) -> None:
     assert space.load_space(name).title
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_each_recipe_loads(name: str):
+def test_each_recipe_loads(name: str) -> None:
     assert recipe.load_recipe(name).title
 
 
-def test_a_space_survives_the_store():
+def test_a_space_survives_the_store() -> None:
     for name in SPACES:
         loaded = space.load_space(name)
         assert documents.check(SearchSpace, documents.dump(loaded), "store") == loaded
@@ -75,7 +75,7 @@ MISTAKES: list[tuple[Mutation, str]] = [
 
 
 @pytest.mark.parametrize(("mistake", "text"), MISTAKES, ids=[text[:40] for _, text in MISTAKES])
-def test_a_mistake_in_a_space_is_named(mistake: Mutation, text: str):
+def test_a_mistake_in_a_space_is_named(mistake: Mutation, text: str) -> None:
     content = copy.deepcopy(tomllib.loads((ROOT / "search_spaces" / "ann_fashion.toml").read_text()))
     mistake(content)
     with pytest.raises(DocumentError) as caught:
@@ -93,18 +93,18 @@ def test_a_mistake_in_a_space_is_named(mistake: Mutation, text: str):
         ({"epochs": 2, "pruner": {"min_epochs": 3}}, "pruner.min_epochs must be <= epochs, got 3 and 2."),
     ],
 )
-def test_a_mistake_in_a_recipe_is_named(content: dict[str, Any], text: str):
+def test_a_mistake_in_a_recipe_is_named(content: dict[str, Any], text: str) -> None:
     with pytest.raises(DocumentError) as caught:
         documents.check(recipe.StudyRecipe, content, "r.toml")
     assert str(caught.value).startswith(f"r.toml: {text}")
 
 
-def test_an_unknown_name_gets_the_nearest():
+def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(UsageError, match=r'No space named "ann_fashon". Did you mean ann_fashion\? Known: ann_'):
         documents.find("space", "ann_fashon")
 
 
-def test_files_that_are_no_documents_are_named(tmp_path: Path):
+def test_files_that_are_no_documents_are_named(tmp_path: Path) -> None:
     broken, binary = tmp_path / "broken.toml", tmp_path / "binary.toml"
     broken.write_text("a = = 1")
     binary.write_bytes(b"\xff\xfe")
@@ -116,7 +116,7 @@ def test_files_that_are_no_documents_are_named(tmp_path: Path):
         documents.find("space", str(tmp_path / "none.toml"))
 
 
-def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "search_spaces").mkdir()
     own = (ROOT / "search_spaces" / "ann_digits.toml").read_text().replace("epochs = 30", "epochs = 3")
@@ -125,7 +125,7 @@ def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.M
     assert space.load_space("ann_fashion").epochs == 20
 
 
-def test_differences_name_field_before_and_now():
+def test_differences_name_field_before_and_now() -> None:
     before = documents.dump(space.load_space("ann_fashion"))
     now = copy.deepcopy(before)
     now["mlp"]["width"]["high"] = 1024
@@ -133,11 +133,11 @@ def test_differences_name_field_before_and_now():
 
 
 @pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200)])
-def test_durations(text: str, value: int):
+def test_durations(text: str, value: int) -> None:
     assert recipe.seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "m", "5x", "-3", "1.5h", "30m1h"])
-def test_what_is_no_duration(text: str):
+def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         recipe.seconds(text)

@@ -32,7 +32,7 @@ def trials_of(environment: Environment, name: str) -> list[optuna.trial.FrozenTr
     return optuna.load_study(study_name=name, storage=url).trials
 
 
-def test_run_resume_export_train(store_url: str, environment: Environment, tmp_path: Path):
+def test_run_resume_export_train(store_url: str, environment: Environment, tmp_path: Path) -> None:
     environment |= {"HPO_STORAGE": store_url}
     run = ["run", "--space", "ann_digits", "--workers", "2", "--device", "cpu"]
     # A new interpreter, as a user has it; from here on processes that have imported everything already.
@@ -96,7 +96,7 @@ def wait_for_trials(environment: Environment, name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path, presses: int):
+def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path, presses: int) -> None:
     run = ["run", "--space", "ann_digits", "--trials", "1000", "--workers", "2", "--device", "cpu"]
     process = start(*run, folder=tmp_path, environment=environment)
     wait_for_trials(environment, "ann_digits", 2)
@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path,
     assert len(finished) == done + 2
 
 
-def test_a_worker_joins_from_another_terminal(environment: Environment, tmp_path: Path):
+def test_a_worker_joins_from_another_terminal(environment: Environment, tmp_path: Path) -> None:
     hpo("init", "--space", "ann_digits", "--trials", "40", folder=tmp_path, environment=environment)
     run = ["run", "--study", "ann_digits", "--trials", "40", "--workers", "1", "--device", "cpu"]
     first = start(*run, folder=tmp_path, environment=environment)
@@ -133,7 +133,7 @@ def test_a_worker_joins_from_another_terminal(environment: Environment, tmp_path
     assert len(finished) == 40
 
 
-def test_data_that_differs_is_refused(environment: Environment, tmp_path: Path):
+def test_data_that_differs_is_refused(environment: Environment, tmp_path: Path) -> None:
     hpo("init", "--space", "ann_digits", "--trials", "1", folder=tmp_path, environment=environment)
     from hpo.store.database import schema
     from hpo.store.database.connect import open_store
@@ -150,21 +150,23 @@ def test_data_that_differs_is_refused(environment: Environment, tmp_path: Path):
     assert [t.state.name for t in trials_of(environment, "ann_digits")] == ["WAITING"], "the baseline, not trained"
 
 
-def test_an_unknown_device_stops_the_run_with_its_name(environment: Environment, tmp_path: Path):
+def test_an_unknown_device_stops_the_run_with_its_name(environment: Environment, tmp_path: Path) -> None:
     run = ["run", "--space", "ann_digits", "--device", "cuda:9", "--trials", "2"]
     stopped = hpo(*run, folder=tmp_path, environment=environment, code=1)
     assert 'No device named "cuda:9" on this machine. Known: auto, cpu' in stopped.stderr
     assert "Traceback" not in stopped.stderr
 
 
-def test_an_export_without_a_complete_trial_says_so(environment: Environment, tmp_path: Path):
+def test_an_export_without_a_complete_trial_says_so(environment: Environment, tmp_path: Path) -> None:
     hpo("init", "--space", "ann_digits", "--trials", "2", folder=tmp_path, environment=environment)
     refused = hpo("export", "ann_digits", "-o", "best.toml", folder=tmp_path, environment=environment, code=1)
     assert 'Study "ann_digits" has no complete trial' in refused.stderr
     assert not (tmp_path / "best.toml").exists()
 
 
-def test_doctor_proves_that_a_killed_trial_goes_on_as_if_nothing_had_happened(environment: Environment, tmp_path: Path):
+def test_doctor_proves_that_a_killed_trial_goes_on_as_if_nothing_had_happened(
+    environment: Environment, tmp_path: Path
+) -> None:
     done = hpo("doctor", "resume", "--device", "cpu", "--json", folder=tmp_path, environment=environment)
     proof = json.loads(done.stdout)
     assert proof["differing"] == [] and 0 < proof["killed_after"] < proof["epochs"] and proof["tensors"] > 10

@@ -12,14 +12,14 @@ from tests.helpers.retraining import MLP_CONFIG
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json", "yaml"])
-def test_an_exported_file_reads_back(tmp_path: Path, suffix: str):
+def test_an_exported_file_reads_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"best.{suffix}"
     provenance = {"study": "s", "trial": 3, "confirmed": False, "data_fingerprint": "f" * 64}
     path.write_text(export.FORMATS[suffix](Export(MLP_CONFIG, provenance, export.describe(provenance))))
     assert export.read_config(path) == (MLP_CONFIG, provenance)
 
 
-def test_damaged_and_newer_files_are_refused(tmp_path: Path):
+def test_damaged_and_newer_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.json"
     path.write_text("{")
     with pytest.raises(DocumentError, match=r"best\.json: must be JSON"):

@@ -16,7 +16,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path):
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     files.write(path, "one")
     files.write(path, b"two", durable=True)
@@ -25,7 +25,7 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_write_that_is_interrupted_leaves_the_old_content(error: BaseException, tmp_path: Path):
+def test_a_write_that_is_interrupted_leaves_the_old_content(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     files.write(path, b"old")
     with pytest.raises(type(error)), files.replacing(path) as temporary:
@@ -36,7 +36,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_content(error: BaseException
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a.npz"]
 
 
-def test_readers_never_see_half_a_file(tmp_path: Path):
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     """Four threads write the same file at once: each read gives the whole content of one of them."""
     path, contents = tmp_path / "a.bin", [bytes([i]) * 200_000 for i in range(4)]
     files.write(path, contents[0])
@@ -53,13 +53,13 @@ def test_readers_never_see_half_a_file(tmp_path: Path):
     assert names(tmp_path) == ["a.bin"]
 
 
-def test_the_permissions_are_those_of_any_new_file(tmp_path: Path):
+def test_the_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     files.write(tmp_path / "ours", "")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_link_is_followed_and_a_device_is_written_to(tmp_path: Path):
+def test_a_link_is_followed_and_a_device_is_written_to(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
     link.symlink_to(target)
@@ -75,7 +75,7 @@ def test_a_link_is_followed_and_a_device_is_written_to(tmp_path: Path):
     assert received == [b"through"] and pipe.is_fifo()
 
 
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path):
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for wrong in (tmp_path, tmp_path / "file" / "below"):
         with pytest.raises(HpoError, match=r"cannot be written: .*\. Choose another --output\.$") as caught:
@@ -83,7 +83,7 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path):
         assert "\n" not in str(caught.value) and str(wrong) in str(caught.value)
 
 
-def test_a_study_s_files_are_written_by_the_same_rules(tmp_path: Path):
+def test_a_study_s_files_are_written_by_the_same_rules(tmp_path: Path) -> None:
     stored = FolderFiles(tmp_path / "uid")
     stored.write("checkpoints/0.bin", b"abc")
     assert stored.read("checkpoints/0.bin") == b"abc" and names(tmp_path / "uid" / "checkpoints") == ["0.bin"]

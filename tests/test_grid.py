@@ -47,7 +47,7 @@ def grid_study(store: Store, space: SearchSpace | None = None, seed: int = 0, **
     return studies.load_study(store, "s")
 
 
-def test_the_leaves_of_the_walk_are_all_its_configurations_once():
+def test_the_leaves_of_the_walk_are_all_its_configurations_once() -> None:
     space = grid_space()
     expected = set()
     for depth in (1, 2):
@@ -59,7 +59,7 @@ def test_the_leaves_of_the_walk_are_all_its_configurations_once():
     assert len(found) == len(set(found)) == 36 and set(found) == expected
 
 
-def test_steps_and_shared_draws_are_counted_once():
+def test_steps_and_shared_draws_are_counted_once() -> None:
     mlp = {"depth": 3, "width": WIDTHS | {"shared": True}, "dropout": {"low": 0.0, "high": 0.3, "step": 0.1}}
     leaves = grid(small_space(mlp=mlp, optimizer={"name": "adam", "lr": {"low": 0.1, "high": 0.1}}))
     assert len(leaves) == 3 * 4**3
@@ -87,7 +87,9 @@ def documents(folder: Path, network: str, lr: str, trials: int) -> tuple[str, st
         ),
     ],
 )
-def test_a_grid_without_end_is_refused_before_anything_is_made(tmp_path: Path, network: str, lr: str, message: str):
+def test_a_grid_without_end_is_refused_before_anything_is_made(
+    tmp_path: Path, network: str, lr: str, message: str
+) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     space, recipe = documents(tmp_path, network, lr, 10)
     with pytest.raises(UsageError, match=r"sampler.name: grid .*" + message) as caught:
@@ -96,7 +98,7 @@ def test_a_grid_without_end_is_refused_before_anything_is_made(tmp_path: Path, n
     assert not exists(parse(url))
 
 
-def test_the_size_is_told_beforehand(tmp_path: Path):
+def test_the_size_is_told_beforehand(tmp_path: Path) -> None:
     space, recipe = documents(tmp_path, "depth = 2\nwidth = { low = 8, high = 48, step = 8 }", "0.1", 10)
     request = StudyRequest(space=space, study="s", recipe=recipe, storage=f"sqlite:///{tmp_path}/a.db")
     text = io.StringIO()
@@ -116,7 +118,7 @@ def check_all_once(space: SearchSpace, found: list[optuna.trial.FrozenTrial]) ->
         assert space.draw(optuna.trial.FixedTrial(trial.params), config.seed) == config
 
 
-def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path):
+def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path) -> None:
     params = {"mlp": {"depth": 1, "width": [16]}, "optimizer": {"name": "sgd"}}
     space = grid_space(baselines=[{"name": "plain", "params": params}])
     study = grid_study(store, space, trials=99)
@@ -136,7 +138,7 @@ def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path):
     check_all_once(wider, trials_of(store, study))
 
 
-def test_a_budget_may_end_before_the_grid(store: Store, tmp_path: Path):
+def test_a_budget_may_end_before_the_grid(store: Store, tmp_path: Path) -> None:
     study = grid_study(store, trials=10)
     over = work(store, study, SimulatedEngine(), tmp_path)
     assert over is not None and over.reason == "all 10 trials are finished"
@@ -147,7 +149,7 @@ def test_a_budget_may_end_before_the_grid(store: Store, tmp_path: Path):
     assert first != [t.params for t in trials_of(store, study)], "the order follows from the seed"
 
 
-def test_many_workers_never_draw_the_same(store: Store, tmp_path: Path):
+def test_many_workers_never_draw_the_same(store: Store, tmp_path: Path) -> None:
     study = grid_study(store, trials=99)
     overs: list[StopReason | None] = []
 
@@ -170,7 +172,7 @@ def test_many_workers_never_draw_the_same(store: Store, tmp_path: Path):
     assert [t.params for t in trials_of(store, study)] == [t.params for t in found], "as one worker alone"
 
 
-def test_a_claim_whose_draw_is_not_written_yet_is_followed(store: Store):
+def test_a_claim_whose_draw_is_not_written_yet_is_followed(store: Store) -> None:
     study = grid_study(store, trials=99)
     with Session(store, study, {}) as first, Session(store, study, {}) as second:
         claimed = first.link.transact(
@@ -184,7 +186,7 @@ def test_a_claim_whose_draw_is_not_written_yet_is_followed(store: Store):
     assert key_of(found[0].params) != key_of(found[1].params)
 
 
-def test_what_failed_is_not_tried_again_what_was_voided_is(store: Store, tmp_path: Path):
+def test_what_failed_is_not_tried_again_what_was_voided_is(store: Store, tmp_path: Path) -> None:
     study = grid_study(store, trials=99, max_failures=99)
 
     def fault(config: TrialConfig, epoch: int) -> Fault | None:
@@ -215,7 +217,7 @@ def draw(suggester):
 """
 
 
-def test_a_space_in_python_can_be_a_grid_and_be_replaced(store: Store, tmp_path: Path):
+def test_a_space_in_python_can_be_a_grid_and_be_replaced(store: Store, tmp_path: Path) -> None:
     from hpo.space import load_space
 
     (tmp_path / "space.toml").write_text('data = "digits"\nepochs = 6\npython = "own.py:draw"\n')

@@ -13,7 +13,7 @@ from hpo.results.intervals import (
 )
 
 
-def test_intervals_are_those_of_the_books():
+def test_intervals_are_those_of_the_books() -> None:
     # Student's t of 1..5: 3 ± 2.776 * 1.5811 / sqrt(5).
     interval = mean_interval([1, 2, 3, 4, 5])
     assert interval.low == pytest.approx(1.0368, abs=1e-4) and interval.high == pytest.approx(4.9632, abs=1e-4)
@@ -28,7 +28,7 @@ def test_intervals_are_those_of_the_books():
     assert dunnett_intervals([[0.5, 0.5]], [0.4, 0.4])[0].low == pytest.approx(0.1)
 
 
-def test_a_promise_is_kept_as_often_as_it_says():
+def test_a_promise_is_kept_as_often_as_it_says() -> None:
     """Simulated: five trainings on 400 rows promise a sixth, on 300 other rows; and the same without any spread."""
     chance = np.random.default_rng(0)
     for spread in (0.0, 0.01):
@@ -41,7 +41,7 @@ def test_a_promise_is_kept_as_often_as_it_says():
         assert kept / 400 >= 0.93
 
 
-def test_equal_candidates_rarely_differ():
+def test_equal_candidates_rarely_differ() -> None:
     chance = np.random.default_rng(0)
     wrong = 0
     for _ in range(30):

@@ -24,7 +24,9 @@ from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 
 @pytest.mark.parametrize("capacity", [1, 5])
-def test_a_study_ends_with_exactly_its_trials(store: Store, make_study: MakeStudy, tmp_path: Path, capacity: int):
+def test_a_study_ends_with_exactly_its_trials(
+    store: Store, make_study: MakeStudy, tmp_path: Path, capacity: int
+) -> None:
     study = make_study(trials=13)
     over = work(store, study, SimulatedEngine(capacity), tmp_path)
     assert over is not None and over.reason == "all 13 trials are finished"
@@ -33,7 +35,7 @@ def test_a_study_ends_with_exactly_its_trials(store: Store, make_study: MakeStud
     assert [t.number for t in trials] == list(range(13))
 
 
-def test_optuna_reads_what_was_trained(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_optuna_reads_what_was_trained(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=4)
     work(store, study, SimulatedEngine(), tmp_path)
     for trial in trials_of(store, study):
@@ -47,7 +49,7 @@ def test_optuna_reads_what_was_trained(store: Store, make_study: MakeStudy, tmp_
         assert trial.user_attrs["curves"]["validation_accuracy"] == [round(accuracy(config, e), 6) for e in range(1, 7)]
 
 
-def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=4, space={"metric": "neg_log_loss"})
 
     def one_diverges(config: TrialConfig, epoch: int) -> Fault | None:
@@ -65,7 +67,7 @@ def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStu
         assert queries.study(connection, study.study_id).metric_label == "validation negative log loss"
 
 
-def test_running_again_goes_on_to_the_same_total(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_running_again_goes_on_to_the_same_total(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=8)
     steps = iter(range(1000))
     assert work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 20) is None
@@ -75,7 +77,9 @@ def test_running_again_goes_on_to_the_same_total(store: Store, make_study: MakeS
     assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"] * 8
 
 
-def test_a_trial_that_was_handed_back_goes_on_from_its_checkpoint(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_trial_that_was_handed_back_goes_on_from_its_checkpoint(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
     study = make_study(trials=1)
     steps = iter(range(1000))
     work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 3)
@@ -91,7 +95,7 @@ def test_a_trial_that_was_handed_back_goes_on_from_its_checkpoint(store: Store, 
 
 def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
     store: Store, make_study: MakeStudy, tmp_path: Path
-):
+) -> None:
     """Its final checkpoint was written, the news of its end was not."""
     study = make_study(trials=1)
     engine = SimulatedEngine()
@@ -115,7 +119,7 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
-def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str):
+def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str) -> None:
     """A study in one go, and one whose worker is replaced after each few trials: the same configs."""
     if sampler == "gp" and store.url.get_backend_name() != "sqlite":
         pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
@@ -138,7 +142,9 @@ def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path
 
 
 @pytest.mark.parametrize("pruner", ORACLES)
-def test_pruning_is_what_optuna_would_have_done(store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str):
+def test_pruning_is_what_optuna_would_have_done(
+    store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str
+) -> None:
     """Optuna's own study, in its in-memory storage, told the same draws and curves, prunes the same trials."""
     study = make_study(trials=40, pruner=pruner)
     work(store, study, SimulatedEngine(), tmp_path)
@@ -160,7 +166,7 @@ def test_pruning_is_what_optuna_would_have_done(store: Store, make_study: MakeSt
         oracle.tell(asked, None if pruned else accuracy(config, 6), optuna.trial.TrialState.PRUNED if pruned else None)
 
 
-def test_faults_are_recorded_and_the_study_goes_on(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_faults_are_recorded_and_the_study_goes_on(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     def fault(config: TrialConfig, epoch: int) -> Fault | None:
         kind = {0: "diverged", 1: "oom", 2: "error"}.get(config.seed % 10)
         return Fault(kind, "as planned") if kind and epoch == 2 else None  # type: ignore[arg-type]
@@ -181,7 +187,7 @@ def test_faults_are_recorded_and_the_study_goes_on(store: Store, make_study: Mak
     assert {seeds[t.number] for t in trials} >= {0, 1, 2}
 
 
-def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     first, second = make_study("a", trials=25, seed=3), make_study("b", trials=25, seed=3)
     other = make_study("c", trials=25, seed=4)
     for study in (first, second, other):
@@ -190,7 +196,7 @@ def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy,
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1)
 
     def small_memory(config: TrialConfig, epoch: int) -> Fault | None:
@@ -206,7 +212,7 @@ def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: Mak
     assert len(engine.admitted) == 2
 
 
-def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=3, max_failures=1)
     over = work(store, study, SimulatedEngine(fault=lambda config, epoch: Fault("oom", "no memory left")), tmp_path)
     [trial] = trials_of(store, study)
@@ -214,7 +220,7 @@ def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, t
     assert over is not None and over.reason == "1 trial has failed"
 
 
-def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=100, max_failures=100)
 
     def broken(config: TrialConfig, epoch: int) -> Fault:
@@ -226,7 +232,7 @@ def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_stud
     assert len(trials_of(store, study)) == 3
 
 
-def test_failures_among_successes_do_not_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_failures_among_successes_do_not_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=10, max_failures=100)
     faults = SimulatedEngine(
         fault=lambda config, epoch: Fault("error", "odd") if config.seed % 2 and epoch == 2 else None
@@ -239,7 +245,7 @@ def checkpoints_in(folder: Path) -> set[int]:
     return {int(path.stem) for path in (folder / "checkpoints").glob("*.safetensors")}
 
 
-def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=12)
     work(store, study, SimulatedEngine(), tmp_path)
     trials = sorted(trials_of(store, study), key=lambda t: -t.values[0])
@@ -248,7 +254,7 @@ def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeSt
     assert [r.validation_accuracy for r in best.history] == list(trials[0].intermediate_values.values())
 
 
-def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=6)
     with Session(store, study, {}) as session:
         policy = study.recipe.checkpoints.model_copy(update={"max_megabytes": 0.004})
@@ -261,7 +267,7 @@ def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy,
 
 def test_a_disk_that_takes_no_checkpoint_costs_a_warning(
     store: Store, make_study: MakeStudy, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     study = make_study(trials=3)
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     work(store, study, SimulatedEngine(), tmp_path)
@@ -271,7 +277,7 @@ def test_a_disk_that_takes_no_checkpoint_costs_a_warning(
 
 def test_a_damaged_checkpoint_has_the_trial_start_anew(
     store: Store, make_study: MakeStudy, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     study = make_study(trials=1)
     steps = iter(range(1000))
     work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 3)
@@ -285,7 +291,7 @@ def test_a_damaged_checkpoint_has_the_trial_start_anew(
 
 
 @pytest.mark.slow
-def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch):
+def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -321,7 +327,7 @@ def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: 
 @pytest.mark.parametrize("root", ["s3://", "gs://bucket/x"])
 def test_an_artifact_root_that_is_none_is_named(
     store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, root: str
-):
+) -> None:
     monkeypatch.setenv("HPO_ARTIFACTS", root)
     with pytest.raises(UsageError, match=r"HPO_ARTIFACTS: must "):
         study_files(store.url, make_study().uid)

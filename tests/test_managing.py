@@ -35,7 +35,7 @@ def work(
         Loop(session, engine or SimulatedEngine(), keeper, lambda: next(left, None) is None).run()
 
 
-def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     kept, gone = make_study("kept", trials=3), make_study("gone", trials=4)
     for study in (kept, gone):
         work(store, study, tmp_path / study.name)
@@ -51,7 +51,7 @@ def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_pa
             assert set(connection.execute(sa.select(table.c.study_id)).scalars()) <= {kept.study_id}
 
 
-def test_ids_of_a_deleted_study_are_never_used_again(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_ids_of_a_deleted_study_are_never_used_again(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     first = make_study("s", trials=3)
     work(store, first, tmp_path)
     old = {trial_id(t) for t in trials_of(store, "s")}
@@ -62,7 +62,7 @@ def test_ids_of_a_deleted_study_are_never_used_again(store: Store, make_study: M
     assert not old & {trial_id(t) for t in trials_of(store, "s")}
 
 
-def test_a_worker_of_a_deleted_study_writes_nothing(store: Store, make_study: MakeStudy):
+def test_a_worker_of_a_deleted_study_writes_nothing(store: Store, make_study: MakeStudy) -> None:
     study = make_study("s", trials=3)
     admin.delete(store, "s")
     with pytest.raises(StoreError, match=r'study "s" has been deleted'), Session(store, study, {}):
@@ -71,7 +71,7 @@ def test_a_worker_of_a_deleted_study_writes_nothing(store: Store, make_study: Ma
         assert connection.execute(sa.select(schema.hpo_workers)).all() == []
 
 
-def test_a_study_with_workers_is_neither_deleted_nor_renamed(store: Store, make_study: MakeStudy):
+def test_a_study_with_workers_is_neither_deleted_nor_renamed(store: Store, make_study: MakeStudy) -> None:
     study = make_study("s", trials=3)
     with Session(store, study, {}):
         at_rest = r"must be at rest, got 1 worker\(s\) at work. Stop them first."
@@ -83,7 +83,7 @@ def test_a_study_with_workers_is_neither_deleted_nor_renamed(store: Store, make_
     assert studies.load_study(store, "t").uid == study.uid
 
 
-def test_rename_refuses_a_name_that_is_taken(store: Store, make_study: MakeStudy):
+def test_rename_refuses_a_name_that_is_taken(store: Store, make_study: MakeStudy) -> None:
     make_study("a")
     make_study("b")
     with pytest.raises(StudyError, match=r'there is a study "b" already'):
@@ -102,7 +102,7 @@ def other_store(store: Store, tmp_path: Path, request: pytest.FixtureRequest) ->
 
 def test_a_copy_in_another_kind_of_store_is_equal_and_can_go_on(
     store: Store, other_store: Store, make_study: MakeStudy, tmp_path: Path
-):
+) -> None:
     study = make_study("s", trials=9, pruner="successive_halving")
     fault = SimulatedEngine(fault=lambda config, epoch: Fault("diverged", "nan") if config.seed % 3 == 0 else None)
     work(store, study, tmp_path, fault)
@@ -122,7 +122,7 @@ def test_a_copy_in_another_kind_of_store_is_equal_and_can_go_on(
     assert len(finished) == 12 and len(trials_of(store, "s")) == len(ours)
 
 
-def test_a_running_trial_waits_in_the_copy(store: Store, other_store: Store, make_study: MakeStudy):
+def test_a_running_trial_waits_in_the_copy(store: Store, other_store: Store, make_study: MakeStudy) -> None:
     study = make_study("s", trials=3)
     with Session(store, study, {}) as session:
         session.claim(1)
@@ -130,7 +130,7 @@ def test_a_running_trial_waits_in_the_copy(store: Store, other_store: Store, mak
     assert [t.state.name for t in trials_of(other_store, "s")] == ["WAITING"]
 
 
-def test_a_copy_over_another_study_is_refused(store: Store, make_study: MakeStudy):
+def test_a_copy_over_another_study_is_refused(store: Store, make_study: MakeStudy) -> None:
     make_study("a")
     make_study("b")
     with pytest.raises(StudyError, match=r'there is a study "b" already'):
@@ -140,7 +140,7 @@ def test_a_copy_over_another_study_is_refused(store: Store, make_study: MakeStud
         assert studies.names(connection) == ["a", "b", "c"]
 
 
-def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study("s", trials=5)
     work(store, study, tmp_path)
     best = optuna.load_study(study_name="s", storage=url(store)).best_trial
@@ -160,7 +160,7 @@ def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_stud
     assert len(trials_of(store, "s")) == 6
 
 
-def test_only_finished_trials_can_be_voided(store: Store, make_study: MakeStudy):
+def test_only_finished_trials_can_be_voided(store: Store, make_study: MakeStudy) -> None:
     study = make_study("s", trials=5)
     with pytest.raises(StudyError, match='Study "s" has no trial 7'):
         admin.void(store, "s", 7, "x")
@@ -170,7 +170,7 @@ def test_only_finished_trials_can_be_voided(store: Store, make_study: MakeStudy)
             admin.void(store, "s", 0, "x")
 
 
-def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study("s", trials=20, max_failures=50)
     kinds = {0: "error", 1: "oom"}
 
@@ -198,7 +198,7 @@ def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, 
         assert queries.study(connection, study.study_id).counts[State.FAIL] == 0
 
 
-def test_the_json_of_a_study_is_all_json(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_the_json_of_a_study_is_all_json(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     from hpo.cli.render.as_json import study_json, trial_json
 
     study = make_study("s", trials=3)

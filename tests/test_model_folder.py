@@ -18,7 +18,7 @@ from hpo.results.export import Export
 from tests.helpers.retraining import MLP_CONFIG, trained
 
 
-def test_a_model_folder_is_enough(tmp_path: Path):
+def test_a_model_folder_is_enough(tmp_path: Path) -> None:
     kept, metrics = trained(MLP_CONFIG, tmp_path)
     model_folder.write_model_folder(tmp_path, Export(MLP_CONFIG, {}, "of a test"), kept, metrics)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -58,7 +58,7 @@ def test_a_model_folder_is_enough(tmp_path: Path):
         hpo.load(tmp_path)
 
 
-def test_a_cnn_comes_back_too(tmp_path: Path):
+def test_a_cnn_comes_back_too(tmp_path: Path) -> None:
     config = dataclasses.replace(MLP_CONFIG, model=CNN(channels=(8, 16), dropout=(0.0, 0.1), norm="batch"), epochs=4)
     kept, metrics = trained(config, tmp_path)
     model_folder.write_model_folder(tmp_path, Export(config, {}, "of a test"), kept, metrics)

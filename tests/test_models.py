@@ -12,7 +12,7 @@ from hpo.models import build_model, layer_products, parameter_count
 from hpo.training.devices import work_per_layer
 
 
-def test_an_mlp_has_the_weights_of_its_layers():
+def test_an_mlp_has_the_weights_of_its_layers() -> None:
     model = build_model(MLP((128, 64), (0.3, 0.3), norm="batch"), (1, 28, 28), 10)
     linear = 784 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     assert parameter_count(model) == linear + 2 * 128 + 2 * 64
@@ -21,7 +21,7 @@ def test_an_mlp_has_the_weights_of_its_layers():
 
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "tanh", "sigmoid"])
-def test_every_norm_and_activation_builds(norm: str, activation: str):
+def test_every_norm_and_activation_builds(norm: str, activation: str) -> None:
     for config in (
         MLP((8, 4), (0.1, 0.0), activation=activation, norm=norm),  # type: ignore[arg-type]
         CNN((4, 8), (0.1, 0.0), activation=activation, norm=norm, head_width=16),  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ def test_every_norm_and_activation_builds(norm: str, activation: str):
 
 
 @pytest.mark.parametrize(("head", "features"), [("average", 32), ("flatten", 32 * 7 * 7)])
-def test_a_cnn_has_the_weights_of_its_stages_and_head(head: str, features: int):
+def test_a_cnn_has_the_weights_of_its_stages_and_head(head: str, features: int) -> None:
     config = CNN((16, 32), (0.0, 0.0), convs=(2, 2), head=head, head_width=64, head_dropout=0.5)  # type: ignore[arg-type]
     model = build_model(config, (1, 28, 28), 10)
     convs = (9 * 1 * 16 + 16) + (9 * 16 * 16 + 16) + (9 * 16 * 32 + 32) + (9 * 32 * 32 + 32)
@@ -38,11 +38,11 @@ def test_a_cnn_has_the_weights_of_its_stages_and_head(head: str, features: int):
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
-def test_tables_go_through_an_mlp():
+def test_tables_go_through_an_mlp() -> None:
     assert build_model(MLP((16,), (0.0,)), (30,), 2)(torch.randn(4, 30)).shape == (4, 2)
 
 
-def test_initial_weights_follow_from_the_seed_and_leave_torchs_generator_alone():
+def test_initial_weights_follow_from_the_seed_and_leave_torchs_generator_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, same, other = (build_model(MLP((8,), (0.0,)), (4,), 2, seed=s).state_dict() for s in (1, 1, 2))
@@ -51,7 +51,7 @@ def test_initial_weights_follow_from_the_seed_and_leave_torchs_generator_alone()
     assert not torch.equal(first["output.weight"], other["output.weight"])
 
 
-def test_a_cnn_that_does_not_fit_is_refused():
+def test_a_cnn_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ModelError, match=r"got depth=5 \(needs 32\) for 28x28 images. Lower depth to 4"):
         build_model(CNN((4,) * 5, (0.0,) * 5), (1, 28, 28), 10)
     build_model(CNN((4,) * 4, (0.0,) * 4), (1, 28, 28), 10)
@@ -60,7 +60,7 @@ def test_a_cnn_that_does_not_fit_is_refused():
 RANDOM_IMAGES = torch.randn(2, 3, 32, 32)
 
 
-def test_residual_layers_add_their_input_projected_where_the_width_changes():
+def test_residual_layers_add_their_input_projected_where_the_width_changes() -> None:
     plain, residual = (MLP((8, 8, 4), (0.0,) * 3, residual=flag) for flag in (False, True))
     with_skip = build_model(residual, (6,), 2)
     assert parameter_count(with_skip) == parameter_count(build_model(plain, (6,), 2)) + 8 * 4  # 8 -> 8 needs none
@@ -77,7 +77,7 @@ def test_residual_layers_add_their_input_projected_where_the_width_changes():
     assert more == 4 * 8 and build_model(cnn, (3, 32, 32), 2)(RANDOM_IMAGES).shape == (2, 2)
 
 
-def test_initial_weights_are_what_the_init_says():
+def test_initial_weights_are_what_the_init_says() -> None:
     for init, spread in (("xavier", (2 / (400 + 300)) ** 0.5), ("kaiming", (2 / 400) ** 0.5)):
         model = build_model(MLP((300,), (0.0,), init=init), (400,), 2, seed=0)  # type: ignore[arg-type]
         layer = model.hidden[0].linear  # type: ignore[union-attr, index]
@@ -86,7 +86,7 @@ def test_initial_weights_are_what_the_init_says():
     torch.testing.assert_close(turned @ turned.T, torch.eye(20), atol=1e-5, rtol=0)
 
 
-def test_a_stage_need_not_pool_and_the_head_may_keep_a_grid():
+def test_a_stage_need_not_pool_and_the_head_may_keep_a_grid() -> None:
     config = CNN((4, 8), (0.0, 0.0), pool=("none", "avg"), head="average", head_size=4)
     model = build_model(config, (3, 32, 32), 5)
     assert config.halvings == 1 and model(RANDOM_IMAGES).shape == (2, 5)
@@ -124,7 +124,9 @@ def counted_products(config: MLP | CNN, input_shape: tuple[int, ...], classes: i
         (CNN((4, 6), (0.0, 0.0), head_size=3, norm="layer", residual=True), (1, 17, 17)),
     ],
 )
-def test_multiply_adds_by_arithmetic_are_those_of_a_forward_pass(config: MLP | CNN, input_shape: tuple[int, ...]):
+def test_multiply_adds_by_arithmetic_are_those_of_a_forward_pass(
+    config: MLP | CNN, input_shape: tuple[int, ...]
+) -> None:
     assert sorted(layer_products(config, input_shape, 7)) == sorted(counted_products(config, input_shape, 7))
     work = work_per_layer(config, input_shape, 32)
     counted = counted_products(config, input_shape, 10)

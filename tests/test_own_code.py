@@ -61,7 +61,7 @@ def space(suggester):
 
 
 @pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch):
+def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(user_code.NAMED, "")
     user_code.load_function.cache_clear()
 
@@ -75,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_function_of_ones_own_is_searched(folder: Path):
+def test_a_function_of_ones_own_is_searched(folder: Path) -> None:
     space = load_space(str(folder / "mine.toml"), trust_code=True)
     config = space.draw(RandomSuggester(3), seed=3)
     assert isinstance(config.model, PythonNetwork) and config.model.digest == user_code.digest_of(
@@ -90,7 +90,7 @@ def test_a_function_of_ones_own_is_searched(folder: Path):
     assert space.draw(FixedSuggester(draws_for(space, config)), seed=3) == config
 
 
-def test_a_space_of_ones_own_relates_what_ranges_cannot(folder: Path):
+def test_a_space_of_ones_own_relates_what_ranges_cannot(folder: Path) -> None:
     space = load_space(str(folder / "related.toml"), trust_code=True)
     for seed in range(50):
         config = space.draw(RandomSuggester(seed), seed)
@@ -98,7 +98,7 @@ def test_a_space_of_ones_own_relates_what_ranges_cannot(folder: Path):
         assert (config.data, config.epochs, config.seed) == ("digits", 3, seed)
 
 
-def test_reading_a_space_lets_no_code_run(folder: Path):
+def test_reading_a_space_lets_no_code_run(folder: Path) -> None:
     network = load_space(str(folder / "mine.toml")).draw(RandomSuggester(0), 0).model
     with pytest.raises(UsageError, match="runs only if you name it"):
         build_model(network, (1, 8, 8), 10)
@@ -110,7 +110,7 @@ def test_reading_a_space_lets_no_code_run(folder: Path):
     build_model(network, (1, 8, 8), 10)
 
 
-def test_trust_is_kept_in_the_environment_that_it_is_given(tmp_path: Path):
+def test_trust_is_kept_in_the_environment_that_it_is_given(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
     path.write_text("x = 1")
     environment: dict[str, str] = {}
@@ -125,7 +125,7 @@ def test_trust_is_kept_in_the_environment_that_it_is_given(tmp_path: Path):
         trusted.trust(tmp_path / "none.py")
 
 
-def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = load_space(str(folder / "mine.toml"), trust_code=True).draw(RandomSuggester(0), 0).model
     monkeypatch.setenv(user_code.NAMED, "")  # as in another session, with the study from a store
     user_code.load_function.cache_clear()
@@ -154,7 +154,7 @@ def test_code_runs_only_if_its_user_names_it(folder: Path, monkeypatch: pytest.M
         ("def other(): pass", r"must have a function build, got none"),
     ],
 )
-def test_a_function_that_is_wrong_is_refused_in_one_line(folder: Path, source: str, message: str):
+def test_a_function_that_is_wrong_is_refused_in_one_line(folder: Path, source: str, message: str) -> None:
     (folder / "my_models.py").write_text(source)
     network = load_space(str(folder / "mine.toml"), trust_code=True).draw(RandomSuggester(0), 0).model
     with pytest.raises(ModelError, match=message) as caught:
@@ -162,7 +162,7 @@ def test_a_function_that_is_wrong_is_refused_in_one_line(folder: Path, source: s
     assert "\n" not in str(caught.value)
 
 
-def test_references_are_checked(folder: Path):
+def test_references_are_checked(folder: Path) -> None:
     for wrong, message in (("my_models.build", "must be FILE.py:FUNCTION"), ("no.py:build", "no.py: no such file")):
         (folder / "mine.toml").write_text(NETWORK_SPACE.replace("my_models.py:build", wrong))
         with pytest.raises(DocumentError, match=message):
@@ -184,7 +184,7 @@ def hpo(*arguments: str, folder: Path, code: int = 0) -> command.Ended:
 
 
 @pytest.mark.slow
-def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
+def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path) -> None:
     run = ["run", "--trials", "3", "--workers", "1", "--device", "cpu"]
     hpo(*run, "--space", "mine.toml", folder=folder)
     more = ["run", "--study", "mine", "--trials", "4", "--workers", "1", "--device", "cpu"]
@@ -207,7 +207,7 @@ def test_a_network_of_ones_own_goes_from_run_to_predict(folder: Path):
 
 
 @pytest.mark.slow
-def test_a_space_of_ones_own_is_run(folder: Path):
+def test_a_space_of_ones_own_is_run(folder: Path) -> None:
     hpo("run", "--space", "related.toml", "--trials", "2", "--workers", "1", "--device", "cpu", folder=folder)
     shown = json.loads(hpo("trials", "show", "related", "0", "--json", folder=folder).stdout)
     assert {"first", "second", "lr"} == set(shown["params"])

@@ -44,7 +44,7 @@ def parts_of(source: OwnData) -> data.Parts:
     return data.load_parts(data.info(source), Split(0.2))
 
 
-def test_a_table_becomes_numbers(table: Path):
+def test_a_table_becomes_numbers(table: Path) -> None:
     source = OwnData(csv=str(table), target="label")
     info, parts = data.info(source), parts_of(source)
     assert info.classes == ("sick", "well") and info.rows == (320, 80) and info.name == "people"
@@ -56,7 +56,7 @@ def test_a_table_becomes_numbers(table: Path):
     np.testing.assert_allclose(counts, np.bincount(parts.train.y) / len(parts.train.y), atol=0.02)
 
 
-def test_what_fills_the_gaps_is_learned_from_training_rows_alone(table: Path):
+def test_what_fills_the_gaps_is_learned_from_training_rows_alone(table: Path) -> None:
     source = OwnData(csv=str(table), target="label")
     before = parts_of(source)
     assert before.encoding is not None
@@ -69,7 +69,7 @@ def test_what_fills_the_gaps_is_learned_from_training_rows_alone(table: Path):
     assert len(missing) > 0 and (before.validation.x[missing, 0] == np.float32(age.median)).all()
 
 
-def test_a_test_file_of_its_own(table: Path, tmp_path: Path):
+def test_a_test_file_of_its_own(table: Path, tmp_path: Path) -> None:
     other = tmp_path / "later.csv"
     stranger(50, seed=1).to_csv(other, index=False)
     info = data.info(OwnData(csv=str(table), target="label", test=str(other)))
@@ -79,7 +79,7 @@ def test_a_test_file_of_its_own(table: Path, tmp_path: Path):
         data.info(OwnData(csv=str(table), target="label", test=str(other), test_fraction=0.3))
 
 
-def test_parquet_is_read_as_csv_is(table: Path, tmp_path: Path):
+def test_parquet_is_read_as_csv_is(table: Path, tmp_path: Path) -> None:
     pd.read_csv(table).to_parquet(tmp_path / "people.parquet")
     one, other = (parts_of(OwnData(csv=str(p), target="label")) for p in (table, tmp_path / "people.parquet"))
     np.testing.assert_array_equal(one.train.x, other.train.x)
@@ -110,7 +110,7 @@ def wrong_tables() -> dict[str, tuple[Frame | str, str]]:
 
 
 @pytest.mark.parametrize("case", wrong_tables())
-def test_wrong_tables_are_refused_in_one_line(case: str, tmp_path: Path):
+def test_wrong_tables_are_refused_in_one_line(case: str, tmp_path: Path) -> None:
     content, message = wrong_tables()[case]
     path = tmp_path / "t.csv"
     if isinstance(content, str):
@@ -122,7 +122,7 @@ def test_wrong_tables_are_refused_in_one_line(case: str, tmp_path: Path):
     assert "\n" not in str(error.value) and "t.csv" in str(error.value)
 
 
-def test_a_column_can_be_ignored(table: Path, tmp_path: Path):
+def test_a_column_can_be_ignored(table: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     stranger().assign(name=[f"person {i}" for i in range(400)]).to_csv(path, index=False)
     assert data.info(OwnData(csv=str(path), target="label", ignore=("name",))).input_shape == (7,)
@@ -145,14 +145,16 @@ def arrays(**changes: Any) -> dict[str, Any]:
         ({"x": np.zeros((90, 5))}, (5,), 1.0),
     ],
 )
-def test_arrays_are_rows_or_images(changes: dict[str, Any], shape: tuple[int, ...], scale: float, tmp_path: Path):
+def test_arrays_are_rows_or_images(
+    changes: dict[str, Any], shape: tuple[int, ...], scale: float, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "a.npz", **arrays(**changes))
     info = data.info(OwnData(npz=str(tmp_path / "a.npz")))
     assert info.input_shape == shape and info.scale == scale and info.rows == (72, 18)
     assert parts_of(OwnData(npz=str(tmp_path / "a.npz"))).train.x.shape[1:] == shape
 
 
-def test_arrays_with_a_test_part_and_a_shape(tmp_path: Path):
+def test_arrays_with_a_test_part_and_a_shape(tmp_path: Path) -> None:
     whole = arrays()
     np.savez(
         tmp_path / "a.npz",
@@ -178,7 +180,7 @@ def test_arrays_with_a_test_part_and_a_shape(tmp_path: Path):
         ({"x": np.zeros((0, 4)), "y": np.zeros(0, int)}, "must have rows, got none"),
     ],
 )
-def test_wrong_arrays_are_refused(changes: dict[str, Any], message: str, tmp_path: Path):
+def test_wrong_arrays_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **arrays(**changes))
     with pytest.raises(DataError, match=message):
         data.info(OwnData(npz=str(tmp_path / "a.npz")))
@@ -198,7 +200,9 @@ def photographs(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_folder_of_photographs_becomes_one_array(photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_folder_of_photographs_becomes_one_array(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "cache"))
     source = OwnData(image_folder=str(photographs), size=16)
     info = data.info(source)
@@ -208,7 +212,9 @@ def test_a_folder_of_photographs_becomes_one_array(photographs: Path, monkeypatc
     assert data.info(OwnData(image_folder=str(photographs), size=16, grey=True)).input_shape == (1, 16, 16)
 
 
-def test_a_picture_that_cannot_be_decoded_is_named(photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_picture_that_cannot_be_decoded_is_named(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "cache"))
     (photographs / "red" / "broken.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"broken.png: cannot be decoded as an image .*skip_broken = true"):
@@ -218,7 +224,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(photographs: Path, monkeypatc
         data.info(OwnData(image_folder=str(tmp_path / "cache")))
 
 
-def test_what_is_no_source_is_refused(tmp_path: Path):
+def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none.csv: no such file or folder"):
         data.info(OwnData(csv=str(tmp_path / "none.csv"), target="y"))
     with pytest.raises(ValueError, match="exactly one of csv, npz and image_folder is required, got none"):
@@ -235,7 +241,7 @@ def hpo(*arguments: str, folder: Path, code: int = 0) -> command.Ended:
 
 
 @pytest.mark.slow
-def test_a_strangers_table_goes_from_run_to_predict(table: Path, tmp_path: Path):
+def test_a_strangers_table_goes_from_run_to_predict(table: Path, tmp_path: Path) -> None:
     run = ["run", "--space", "ann_tabular", "--trials", "4", "--workers", "1", "--device", "cpu"]
     assert "--data" in hpo(*run, folder=tmp_path, code=2).stderr
     assert "--label: is required with people.csv" in hpo(*run, "--data", "people.csv", folder=tmp_path, code=2).stderr
@@ -262,7 +268,7 @@ def test_a_strangers_table_goes_from_run_to_predict(table: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_folder_of_photographs_goes_from_run_to_predict(photographs: Path, tmp_path: Path):
+def test_a_folder_of_photographs_goes_from_run_to_predict(photographs: Path, tmp_path: Path) -> None:
     run = ["run", "--space", "cnn_images", "--recipe", "smoke", "--workers", "1", "--device", "cpu"]
     hpo(*run, "--data", "pictures", folder=tmp_path)
     hpo("export", "cnn_images", "-o", "best.toml", folder=tmp_path)

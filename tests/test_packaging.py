@@ -40,7 +40,7 @@ def unpacked(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_has_the_package_its_documents_and_its_type_marker(unpacked: Path):
+def test_the_wheel_has_the_package_its_documents_and_its_type_marker(unpacked: Path) -> None:
     files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hpo").rglob("*.py")}
     documents = {
@@ -53,7 +53,7 @@ def test_the_wheel_has_the_package_its_documents_and_its_type_marker(unpacked: P
     assert not [name for name in files if name.startswith(("tests/", "docs/", "benchmarks/"))]
 
 
-def test_the_metadata_names_version_license_and_addresses(unpacked: Path):
+def test_the_metadata_names_version_license_and_addresses(unpacked: Path) -> None:
     [folder] = unpacked.glob("*.dist-info")
     metadata = email.message_from_string((folder / "METADATA").read_text(encoding="utf-8"))
     assert metadata["Version"] == hpo.__version__
@@ -64,7 +64,7 @@ def test_the_metadata_names_version_license_and_addresses(unpacked: Path):
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
 
 
-def test_the_wheel_works_without_the_checkout(unpacked: Path, tmp_path: Path):
+def test_the_wheel_works_without_the_checkout(unpacked: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
 
     def python(*arguments: str) -> str:
@@ -79,7 +79,7 @@ def test_the_wheel_works_without_the_checkout(unpacked: Path, tmp_path: Path):
     assert "ann_fashion" in python("-m", "hpo", "spaces", "list")
 
 
-def test_the_sdist_can_be_built_and_tested(built: Path):
+def test_the_sdist_can_be_built_and_tested(built: Path) -> None:
     [sdist] = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
@@ -89,7 +89,7 @@ def test_the_sdist_can_be_built_and_tested(built: Path):
     assert not [name for name in files if name.startswith((".venv", "runs/", "site/")) or name.endswith(".pyc")]
 
 
-def test_the_oldest_dependencies_are_the_lower_bounds():
+def test_the_oldest_dependencies_are_the_lower_bounds() -> None:
     """CI's job with the oldest dependencies installs exactly the lowest versions that pyproject.toml allows."""
     pins = dict(
         line.split("==")

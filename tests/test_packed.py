@@ -83,7 +83,9 @@ def assert_padding_is_zero(program: Program) -> None:
 
 @pytest.mark.parametrize("norm", ["batch or none", "layer"])
 @pytest.mark.parametrize(("dropout", "epochs"), [(False, 6), pytest.param(True, EPOCHS, marks=pytest.mark.slow)])
-def test_packed_trials_are_those_of_the_solo_engine(doubles: ResidentData, dropout: bool, epochs: int, norm: str):
+def test_packed_trials_are_those_of_the_solo_engine(
+    doubles: ResidentData, dropout: bool, epochs: int, norm: str
+) -> None:
     """200 steps in fp64 of 24 trials that differ in width, depth, optimizer, rates, norm and activation.
 
     Without dropout, which is the same but for the masks, 60 steps.
@@ -122,7 +124,7 @@ def state_after(
     return program, {m.key: program.tensors(slot) for slot, m in program.held()}, program.training_scores()
 
 
-def test_counted_steps_are_the_plain_ones(doubles: ResidentData):
+def test_counted_steps_are_the_plain_ones(doubles: ResidentData) -> None:
     """What a graph would replay - rows, rates, masks and moments by a counter on the device - step by step."""
     configs = mixed_mlps(dropout=True)
     _, plain, scores = state_after(Program, configs, doubles, CPU)
@@ -138,7 +140,7 @@ def test_counted_steps_are_the_plain_ones(doubles: ResidentData):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentData):
+def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentData) -> None:
     cuda = torch.device("cuda", 0)
 
     class Stepwise(GraphedProgram):
@@ -174,7 +176,9 @@ def torchs_own(config: Optimizer, parameters: list[torch.Tensor]) -> torch.optim
 
 @pytest.mark.parametrize("kind", [VectorizedStep, FusedStep])
 @pytest.mark.parametrize("clip", [None, 0.7])
-def test_every_slots_optimizer_is_torchs_own(doubles: ResidentData, kind: type[VectorizedStep], clip: float | None):
+def test_every_slots_optimizer_is_torchs_own(
+    doubles: ResidentData, kind: type[VectorizedStep], clip: float | None
+) -> None:
     """All kinds at once, with rates that change at each step, clipped by norms of their own, against torch.optim."""
     networks = tuple(MLP((9 + i,) * (3 - i // 2), (0.0,) * (3 - i // 2), norm="batch") for i in range(6))
     layout = MLPLayout(networks, 7, 4, 8)
@@ -205,7 +209,7 @@ def test_every_slots_optimizer_is_torchs_own(doubles: ResidentData, kind: type[V
             assert (view - plain).abs().max() <= 1e-12
 
 
-def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData):
+def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData) -> None:
     """Killed in a lane and resumed in another, beside others; or in the solo engine; or from there in a lane."""
     configs = [dataclasses.replace(c, epochs=8) for c in mixed_mlps(dropout=True)[:8]]
     runs = [alone(config, doubles) for config in configs]
@@ -229,7 +233,7 @@ def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData):
             assert_same_state(state, runs[key].checkpoint())
 
 
-def test_a_used_slot_gives_what_a_fresh_lane_gives(doubles: ResidentData):
+def test_a_used_slot_gives_what_a_fresh_lane_gives(doubles: ResidentData) -> None:
     early, late = (mixed_mlps(dropout=True)[i : i + 6] for i in (0, 12))
     lane = lane_of(early, doubles)
     train(lane, 4)
@@ -242,7 +246,9 @@ def test_a_used_slot_gives_what_a_fresh_lane_gives(doubles: ResidentData):
         assert_same_curve(refilled[10 + key], fresh[key])
 
 
-def test_masks_are_the_same_however_they_are_drawn_and_held(doubles: ResidentData, monkeypatch: pytest.MonkeyPatch):
+def test_masks_are_the_same_however_they_are_drawn_and_held(
+    doubles: ResidentData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Draws and held steps that end in the midst of each other."""
     configs = [dataclasses.replace(c, epochs=2) for c in mixed_mlps(dropout=True)[:6]]
     configs[0] = dataclasses.replace(configs[0], model=MLP((20,), (0.999,)))  # of which no byte keeps a unit
@@ -254,7 +260,7 @@ def test_masks_are_the_same_however_they_are_drawn_and_held(doubles: ResidentDat
         assert_same_curve(curves[key], alone(config, doubles).history)
 
 
-def test_a_trial_that_diverges_leaves_its_neighbours_alone(doubles: ResidentData):
+def test_a_trial_that_diverges_leaves_its_neighbours_alone(doubles: ResidentData) -> None:
     configs = mixed_mlps(dropout=True)[:4]
     wild = dataclasses.replace(configs[0], optimizer=SGD(1e200), seed=99, label_smoothing=0.0, clip_norm=None)
     lane = lane_of([*configs, wild], doubles)
@@ -285,6 +291,6 @@ PLAIN = TrialConfig("digits", MLP((64,), (0.0,)), SGD(0.1), 32, 5)
         ({"batch_size": 1}, "one row"),
     ],
 )
-def test_what_is_not_packed_says_why(change: dict[str, object], reason: str):
+def test_what_is_not_packed_says_why(change: dict[str, object], reason: str) -> None:
     assert why_not_packed(PLAIN) is None
     assert reason in str(why_not_packed(dataclasses.replace(PLAIN, **change)))  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ DOUBLED = "doubled convolutions, both pools, 2x2 averages"
 @pytest.mark.parametrize(("conv_impl", "dropout"), [("grouped", True), ("grouped", False), ("unfolded", True)])
 def test_packed_trials_are_those_of_the_solo_engine(
     doubles: ResidentData, form: str, conv_impl: ConvImpl, dropout: bool
-):
+) -> None:
     """30 steps in fp64 of trials that differ in channels, dense width, activation, norm, dropout and optimizer."""
     configs = mixed_cnns(form, dropout, 8)
     assert {bucket_of(config, doubles) for config in configs} == {bucket_of(configs[0], doubles)}
@@ -65,7 +65,7 @@ def test_packed_trials_are_those_of_the_solo_engine(
         assert len(padding) > 500 and not padding.any()
 
 
-def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData):
+def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData) -> None:
     configs = mixed_cnns("two stages, flat, dense", True, 5)
     first = lane_of(configs, doubles)
     train(first, 2)
@@ -80,7 +80,7 @@ def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData):
         assert_same_state(other.checkpoint(100 + key), whole.checkpoint())
 
 
-def test_networks_of_one_lane_have_one_form(doubles: ResidentData):
+def test_networks_of_one_lane_have_one_form(doubles: ResidentData) -> None:
     base = mixed_cnns("two stages, flat, dense", True, 1)[0]
     assert isinstance(base.model, CNN)
     for change in ({"head_width": 0}, {"kernel": 5}, {"convs": (2, 1)}, {"pool": ("avg", "max")}, {"head": "average"}):

@@ -67,7 +67,7 @@ def sizes(engine: PackedEngine) -> list[int]:
     return sorted(len(unit.trials()) for unit in engine.units)
 
 
-def test_lanes_train_what_the_solo_engine_trains():
+def test_lanes_train_what_the_solo_engine_trains() -> None:
     """Of two batch sizes, on real rows, in fp32: the same curves but for rounding."""
     engine, configs = PackedEngine(CPU), [config(n, batch_size=16 if n % 3 else 32) for n in range(6)]
     for key, wanted in enumerate(configs):
@@ -91,7 +91,7 @@ def test_lanes_train_what_the_solo_engine_trains():
         assert abs(engine.predict(key) - expected).max() < 0.02
 
 
-def test_best_weights_are_those_of_the_best_epoch():
+def test_best_weights_are_those_of_the_best_epoch() -> None:
     engine = PackedEngine(CPU)
     # The rate rises until the end, to where training is lost: on any machine the last epoch is not the best.
     wild = config(0, best_weights=True, optimizer=SGD(4.0), schedule=OneCycle(warmup=0.95), epochs=8)
@@ -106,7 +106,7 @@ def test_best_weights_are_those_of_the_best_epoch():
     assert accuracy == max(r.validation_accuracy for r in curve) > curve[-1].validation_accuracy
 
 
-def test_places_are_refilled_between_epochs():
+def test_places_are_refilled_between_epochs() -> None:
     engine = PackedEngine(CPU, slots=4)
     fill(engine, 4)
     assert engine.room() == 0
@@ -120,7 +120,7 @@ def test_places_are_refilled_between_epochs():
     assert engine.step() == {} and sizes(engine) == [] and engine.room() == 4
 
 
-def test_room_grows_with_trials_that_pack_and_is_one_after_one_that_does_not():
+def test_room_grows_with_trials_that_pack_and_is_one_after_one_that_does_not() -> None:
     engine, key = PackedEngine(CPU), iter(range(1000))
     assert engine.room() == 1
     engine.admit(next(key), config(0))
@@ -140,7 +140,7 @@ def test_room_grows_with_trials_that_pack_and_is_one_after_one_that_does_not():
     assert engine.room() == 1
 
 
-def test_lanes_of_one_slot_hoard_no_trials():
+def test_lanes_of_one_slot_hoard_no_trials() -> None:
     """They are only a faster way to train one: a second trial would wait, and learn nothing from the first."""
     engine = PackedEngine(CPU, planner=lambda config, bucket, data, packable: Plan(1))
     engine.admit(0, config(0))
@@ -150,7 +150,7 @@ def test_lanes_of_one_slot_hoard_no_trials():
     assert engine.room() == 1
 
 
-def test_trials_side_by_side_are_those_of_the_solo_engine_bit_for_bit():
+def test_trials_side_by_side_are_those_of_the_solo_engine_bit_for_bit() -> None:
     """What a GPU would train on streams, packable or not; a CPU takes it in turns."""
     engine = PackedEngine(CPU, planner=lambda config, bucket, data, packable: Plan(8, streams=True))
     configs = [config(0), CONVOLUTIONAL, dataclasses.replace(CONVOLUTIONAL, seed=5), config(3)]
@@ -168,7 +168,7 @@ def test_trials_side_by_side_are_those_of_the_solo_engine_bit_for_bit():
         assert all((mine.tensors[name] == value).all() for name, value in theirs.tensors.items())
 
 
-def test_what_does_not_pack_takes_turns_with_the_lanes():
+def test_what_does_not_pack_takes_turns_with_the_lanes() -> None:
     engine = PackedEngine(CPU)
     fill(engine, 3)
     assert engine.admit(100, CONVOLUTIONAL) == Run(CONVOLUTIONAL, engine.data(CONVOLUTIONAL), CPU).facts
@@ -180,20 +180,20 @@ def test_what_does_not_pack_takes_turns_with_the_lanes():
     assert all((mine.tensors[n] == value).all() for n, value in alone.checkpoint().tensors.items())
 
 
-def test_lower_precision_is_trained_alone():
+def test_lower_precision_is_trained_alone() -> None:
     engine = PackedEngine(CPU)
     assert engine.admit(1, config(1, precision="bf16")).precision == "bf16"
     assert not any(isinstance(unit, Lane) for unit in engine.units)
 
 
-def test_a_trial_that_cannot_start_is_refused_with_its_fault():
+def test_a_trial_that_cannot_start_is_refused_with_its_fault() -> None:
     engine = PackedEngine(CPU)
     with pytest.raises(TrialFault, match=r"images must be at least 2\*\*depth"):
         engine.admit(1, dataclasses.replace(BASE, model=CNN((4,) * 5, (0.0,) * 5)))
     assert engine.room() == 1 and engine.step() == {}
 
 
-def test_a_diverged_trial_takes_no_further_part():
+def test_a_diverged_trial_takes_no_further_part() -> None:
     engine = PackedEngine(CPU)
     fill(engine, 2)
     engine.admit(9, config(3, optimizer=SGD(1e30), schedule=dataclasses.replace(OneCycle(), warmup=0.5)))
@@ -218,7 +218,7 @@ def scarce_memory(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
     monkeypatch.setattr(MLPs, "compute_gradients", compute_gradients)
 
 
-def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.MonkeyPatch):
+def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     untroubled, engine = PackedEngine(CPU), PackedEngine(CPU)
     fill(untroubled, 7)
     fill(engine, 7)
@@ -237,7 +237,7 @@ def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.Mo
     assert max(sizes(engine)) <= 2
 
 
-def test_a_lane_is_planned_for_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch):
+def test_a_lane_is_planned_for_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, wanted = PackedEngine(CPU), config(0)
     data = engine.data(wanted)
     bucket = bucket_of(wanted, data)
@@ -274,7 +274,7 @@ def two_lanes(engine: PackedEngine, apart: float, together: float) -> tuple[dict
     return configs, wide, narrow
 
 
-def test_a_nearly_empty_lane_moves_where_its_trial_goes_faster():
+def test_a_nearly_empty_lane_moves_where_its_trial_goes_faster() -> None:
     engine = PackedEngine(CPU)
     configs, wide, _ = two_lanes(engine, apart=1.0, together=0.9)
     curves: dict[int, list[float]] = {key: [] for key in configs}
@@ -291,7 +291,7 @@ def test_a_nearly_empty_lane_moves_where_its_trial_goes_faster():
     assert list(engine.units) == [wide] and sizes(engine) == [5]
 
 
-def test_lanes_are_parted_again_where_together_they_are_slower():
+def test_lanes_are_parted_again_where_together_they_are_slower() -> None:
     engine = PackedEngine(CPU)
     configs, wide, narrow = two_lanes(engine, apart=1.0, together=0.96)
     seen = []
@@ -304,7 +304,7 @@ def test_lanes_are_parted_again_where_together_they_are_slower():
     assert sorted(key for unit in engine.units for key in unit.live()) == list(configs)
 
 
-def test_a_trial_too_large_for_memory_alone_is_a_fault(monkeypatch: pytest.MonkeyPatch):
+def test_a_trial_too_large_for_memory_alone_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = PackedEngine(CPU)
     fill(engine, 2)
     scarce_memory(monkeypatch, fits=0)
@@ -315,7 +315,7 @@ def test_a_trial_too_large_for_memory_alone_is_a_fault(monkeypatch: pytest.Monke
     assert engine.step() == {}
 
 
-def test_occupancy_is_told():
+def test_occupancy_is_told() -> None:
     engine = PackedEngine(CPU, slots=4)
     assert engine.status() == {"lanes": 0}
     fill(engine, 2)
@@ -323,7 +323,7 @@ def test_occupancy_is_told():
     assert engine.status() == {"lanes": 1, "occupancy": 0.5}
 
 
-def test_auto_packs_nothing_that_measures_slower(monkeypatch: pytest.MonkeyPatch):
+def test_auto_packs_nothing_that_measures_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes made slow: every trial is trained alone, whatever its shape, and each bucket is measured once."""
     plain, measured = Program.train_epoch, []
 
@@ -344,7 +344,7 @@ def test_auto_packs_nothing_that_measures_slower(monkeypatch: pytest.MonkeyPatch
     assert set(measured) == {32, 64} and set(engine.planner.known.values()) == {UNPACKED}
 
 
-def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
+def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Run.train_only
 
     def slow(self: Run, epoch: int) -> tuple[float, float]:
@@ -360,7 +360,7 @@ def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch):
 
 def test_auto_packs_nothing_that_computes_something_else(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     plain = MLPs.evaluate
     monkeypatch.setattr(MLPs, "evaluate", lambda self, x: plain(self, x).flip(2))
     monkeypatch.setattr(autotune, "MARGIN", 1e9)  # however slow the plain engine is
@@ -369,7 +369,7 @@ def test_auto_packs_nothing_that_computes_something_else(
     assert "trials are trained one by one: packed networks differ from plain ones by" in caplog.text
 
 
-def test_buckets_part_batches_and_powers_of_two():
+def test_buckets_part_batches_and_powers_of_two() -> None:
     data = SoloEngine(CPU).data(BASE)
     key = data_key(BASE)
     assert bucket_of(BASE, data) == bucket_of(config(3), data) == Bucket(key, 32, 64)
@@ -377,7 +377,7 @@ def test_buckets_part_batches_and_powers_of_two():
     assert bucket_of(config(0, batch_size=10**6), data).batch == len(data.train_y)
 
 
-def test_an_engine_goes_by_its_name_and_is_no_part_of_what_a_study_is():
+def test_an_engine_goes_by_its_name_and_is_no_part_of_what_a_study_is() -> None:
     kinds = {name: make_engine(name, "cpu") for name in ("solo", "packed", "auto")}
     assert isinstance(kinds["solo"], SoloEngine)
     assert isinstance(kinds["packed"], PackedEngine) and not isinstance(kinds["packed"].planner, Chooser)
@@ -389,7 +389,7 @@ def test_an_engine_goes_by_its_name_and_is_no_part_of_what_a_study_is():
     assert StudyRecipe(engine="solo").identity() == StudyRecipe(engine="packed").identity()
 
 
-def test_a_worker_holds_an_eighth_of_a_search_and_all_of_what_only_waits(tmp_path: Path):
+def test_a_worker_holds_an_eighth_of_a_search_and_all_of_what_only_waits(tmp_path: Path) -> None:
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
     for name, budget in (("search", Budget(trials=60)), ("confirm", Budget(trials=60, only_waiting=True))):
         assert studies.create(store, name, "small", small_space(), StudyRecipe(budget=budget), "f" * 64)
@@ -399,7 +399,7 @@ def test_a_worker_holds_an_eighth_of_a_search_and_all_of_what_only_waits(tmp_pat
     assert most_held(store, studies.load_study(store, "confirm")) is None
 
 
-def test_lanes_and_pace_are_seen(tmp_path: Path):
+def test_lanes_and_pace_are_seen(tmp_path: Path) -> None:
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
     assert studies.create(store, "s", "small", small_space(), StudyRecipe(budget=Budget(trials=12)), "f" * 64)
     study = studies.load_study(store, "s")

@@ -74,7 +74,7 @@ def narrower(config: TrialConfig, seed: int) -> TrialConfig:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_newcomers_train_in_the_places_of_others_as_they_would_alone(graphed: None, family: str):
+def test_newcomers_train_in_the_places_of_others_as_they_would_alone(graphed: None, family: str) -> None:
     data, configs = some(family)
     lane = lane_of(configs, data)
     before = train(lane, 1)
@@ -144,7 +144,7 @@ def held(lane: Lane) -> GraphedProgram:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_step_is_the_same_calls_on_the_same_memory_whatever_its_members(graphed: None, family: str):
+def test_a_step_is_the_same_calls_on_the_same_memory_whatever_its_members(graphed: None, family: str) -> None:
     """So a CUDA graph of it stays true; and nothing in it waits for the device."""
     data, configs = some(family)
     lane = lane_of(configs, data)
@@ -177,7 +177,7 @@ def sharper(config: TrialConfig) -> TrialConfig:
 
 
 @pytest.mark.parametrize("change", [widened, sharper])
-def test_a_newcomer_that_fits_nowhere_makes_a_new_program(graphed: None, change: Any):
+def test_a_newcomer_that_fits_nowhere_makes_a_new_program(graphed: None, change: Any) -> None:
     data, configs = some("mlp")
     lane = lane_of(configs, data)
     train(lane, 1)
@@ -191,7 +191,7 @@ def test_a_newcomer_that_fits_nowhere_makes_a_new_program(graphed: None, change:
     assert_same_curve(curves[5], alone(configs[5], data).history[1:3])
 
 
-def test_a_program_that_is_mostly_empty_is_made_smaller(graphed: None):
+def test_a_program_that_is_mostly_empty_is_made_smaller(graphed: None) -> None:
     data, configs = some("mlp")
     lane = lane_of(configs, data)
     train(lane, 1)

@@ -13,7 +13,7 @@ from hpo.results.export import Export
 from tests.helpers.retraining import MLP_CONFIG, trained
 
 
-def test_what_does_not_fit_the_network_is_refused(tmp_path: Path):
+def test_what_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:
     kept, metrics = trained(dataclasses.replace(MLP_CONFIG, epochs=1), tmp_path)
     model_folder.write_model_folder(tmp_path, Export(MLP_CONFIG, {}, "of a test"), kept, metrics)
     model = hpo.load(tmp_path)

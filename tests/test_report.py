@@ -19,7 +19,7 @@ def faulty(config: object, epoch: int) -> Fault | None:
     return Fault("oom", "as planned") if epoch == 2 and config.seed % 7 == 0 else None  # type: ignore[attr-defined]
 
 
-def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     engine = NoisyEngine(lambda config: 0.9 - config.optimizer.lr)
     engine.fault = faulty
     study = make_study(trials=25, space={"epochs": 4, "baselines": [BASELINE]})
@@ -35,7 +35,7 @@ def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_
     assert sources == [], "nothing is loaded from elsewhere"
 
 
-def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1)
     assert "No trial is complete yet." in report(store, study, "")
     work(store, study, SimulatedEngine(), tmp_path)
@@ -43,7 +43,7 @@ def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeS
 
 
 @pytest.mark.slow
-def test_a_browser_draws_a_thousand_trials(tmp_path: Path):
+def test_a_browser_draws_a_thousand_trials(tmp_path: Path) -> None:
     from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
     from hpo.store import studies
     from hpo.store.database.connect import open_store

@@ -46,7 +46,9 @@ def check_walks(space: SearchSpace, found: list[optuna.trial.FrozenTrial]) -> No
         assert trial.distributions == fixed.distributions
 
 
-def test_a_wider_space_keeps_every_trial_and_learns_from_it(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_wider_space_keeps_every_trial_and_learns_from_it(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
     study = finished_study(store, make_study, tmp_path)
     before = trials_of(store, study)
     wider = small_space(
@@ -76,7 +78,7 @@ def test_a_wider_space_keeps_every_trial_and_learns_from_it(store: Store, make_s
     assert len(trials_of(store, study)) == 24
 
 
-def test_a_narrower_space_hides_what_it_cannot_draw(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_narrower_space_hides_what_it_cannot_draw(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = finished_study(store, make_study, tmp_path)
     before = trials_of(store, study)
     narrow = small_space(optimizer={"name": "adam", "lr": LR})
@@ -109,7 +111,7 @@ def test_a_narrower_space_hides_what_it_cannot_draw(store: Store, make_study: Ma
     assert {t.number for t in sampled(store, studies.load_study(store, "s"))} == set(range(16))
 
 
-def test_draws_that_a_config_does_not_tell_stay(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_draws_that_a_config_does_not_tell_stay(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """A taper of a network with one layer is in no config."""
     mlp = {"depth": 1, "width": {"low": 8, "high": 64, "step": 8}, "taper": {"low": 0.5, "high": 1.0}}
     study = finished_study(store, make_study, tmp_path, space={"mlp": mlp})
@@ -123,7 +125,9 @@ def baseline(name: str, width: int, optimizer: str = "adam") -> dict[str, object
     return {"name": name, "params": params}
 
 
-def test_waiting_trials_that_no_longer_fit_are_dropped_and_named(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_waiting_trials_that_no_longer_fit_are_dropped_and_named(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
     baselines = [baseline("small", 8), baseline("large", 64), baseline("plain", 16, "sgd")]
     study = make_study(trials=12, space={"baselines": baselines})
     steps = iter(range(1000))
@@ -149,7 +153,7 @@ def test_waiting_trials_that_no_longer_fit_are_dropped_and_named(store: Store, m
     assert change_space(store, "s", "narrow", narrow).added == [], "not twice"
 
 
-def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1)
     steps = iter(range(1000))
     work(store, study, SimulatedEngine(), tmp_path, lambda: next(steps) > 2)
@@ -180,7 +184,7 @@ def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: 
 )
 def test_what_cannot_be_mapped_is_refused_and_nothing_is_changed(
     store: Store, make_study: MakeStudy, tmp_path: Path, changes: dict[str, object], message: str
-):
+) -> None:
     study = finished_study(store, make_study, tmp_path)
     before = rows(store)
     with pytest.raises(StudyError, match=message) as caught:
@@ -197,7 +201,7 @@ def rows(store: Store) -> list[list[tuple[object, ...]]]:
 
 def test_a_failure_midway_writes_nothing(
     store: Store, make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     finished_study(store, make_study, tmp_path)
     before = rows(store)
     monkeypatch.setattr("hpo.store.studies.invalidate_caches", lambda *_: 1 / 0)
@@ -206,7 +210,9 @@ def test_a_failure_midway_writes_nothing(
     assert rows(store) == before
 
 
-def test_a_study_with_workers_is_refused_and_a_late_worker_notices(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_study_with_workers_is_refused_and_a_late_worker_notices(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
     study = make_study(trials=3)
     wider = small_space(batch_size={"choices": [32, 64]})
     with Session(store, study, {}), pytest.raises(StudyError, match="must be at rest, got 1 worker"):
@@ -219,7 +225,7 @@ def test_a_study_with_workers_is_refused_and_a_late_worker_notices(store: Store,
     check_walks(wider, trials_of(store, study))
 
 
-def test_failed_trials_outside_the_space_are_not_retried(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_failed_trials_outside_the_space_are_not_retried(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     from hpo.store import admin
     from hpo.training.engine import Fault
 
@@ -238,7 +244,7 @@ def test_failed_trials_outside_the_space_are_not_retried(store: Store, make_stud
 
 def test_the_command_says_what_became_of_the_trials(
     store: Store, make_study: MakeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     from hpo.cli.commands import studies as commands
 
     finished_study(store, make_study, tmp_path, space={"baselines": [baseline("plain", 16, "sgd")]})
@@ -261,7 +267,7 @@ def test_the_command_says_what_became_of_the_trials(
     assert "  trial 0: optimizer" in text
 
 
-def test_ten_thousand_trials_are_not_asked_for_one_by_one(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_ten_thousand_trials_are_not_asked_for_one_by_one(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """Statements do not grow with the trials: what is written is written in bulk."""
     study = finished_study(store, make_study, tmp_path, trials=40)
     statements: list[str] = []

@@ -11,7 +11,7 @@ from hpo.training.engine import EpochResult
 from tests.helpers.retraining import CPU, MLP_CONFIG, trained
 
 
-def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrain, "SAVE_SECONDS", 0.0)
     whole, _ = trained(MLP_CONFIG, tmp_path / "whole")
 
@@ -31,7 +31,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pyt
         assert torch.equal(value, again.run.model.state_dict()[name])
 
 
-def test_training_on_validation_too_uses_every_row(tmp_path: Path):
+def test_training_on_validation_too_uses_every_row(tmp_path: Path) -> None:
     _, metrics = trained(dataclasses.replace(MLP_CONFIG, epochs=2), tmp_path, with_validation=True)
     assert metrics["trained_on_rows"] == 1437 and metrics["validation_accuracy"] is None
     assert set(metrics["curves"]) == {"train_accuracy", "train_loss"}

@@ -25,7 +25,7 @@ OURS = {"hpo_schema", "hpo_studies", "hpo_workers", "hpo_leases"}
 
 
 @pytest.mark.parametrize("name", [t for t in schema.optuna_tables.tables if t != "alembic_version"])
-def test_a_table_is_described_as_optuna_makes_it(name: str):
+def test_a_table_is_described_as_optuna_makes_it(name: str) -> None:
     ours, theirs = schema.optuna_tables.tables[name], models.BaseModel.metadata.tables[name]
     for column in ours.columns:
         original = theirs.columns[column.name]
@@ -37,12 +37,12 @@ def test_a_table_is_described_as_optuna_makes_it(name: str):
     assert required <= {c.name for c in ours.columns}
 
 
-def test_the_revision_is_the_one_of_the_installed_optuna(store: Store):
+def test_the_revision_is_the_one_of_the_installed_optuna(store: Store) -> None:
     storage = optuna.storages.RDBStorage(url(store))
     assert storage.get_head_version() == storage.get_current_version() == schema.OPTUNA_REVISION
 
 
-def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable[..., StudyRecord]):
+def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable[..., StudyRecord]) -> None:
     study = make_study()
     theirs = optuna.load_study(study_name=study.name, storage=url(store))
     for value in (0.25, float("inf"), float("-inf"), None):
@@ -66,7 +66,7 @@ def test_trials_are_read_as_optuna_reads_them(store: Store, make_study: Callable
     assert list(map(repr, bare)) == list(map(repr, expected))
 
 
-def test_changes_written_twice_count_once(store: Store, make_study: Callable[..., StudyRecord]):
+def test_changes_written_twice_count_once(store: Store, make_study: Callable[..., StudyRecord]) -> None:
     study = make_study()
     with store.write() as connection:
         key, _ = trial_rows.insert_trial(store, connection, study.study_id, State.RUNNING)
@@ -89,7 +89,7 @@ def test_changes_written_twice_count_once(store: Store, make_study: Callable[...
     assert trial.datetime_complete is not None and trial.duration is not None
 
 
-def test_optuna_goes_on_where_we_stopped(store: Store, make_study: Callable[..., StudyRecord], tmp_path: Path):
+def test_optuna_goes_on_where_we_stopped(store: Store, make_study: Callable[..., StudyRecord], tmp_path: Path) -> None:
     study = make_study(trials=12)
     with Session(store, study, {}) as session:
         Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), study.recipe.checkpoints)).run()

@@ -25,14 +25,14 @@ def cancer() -> ResidentData:
     return resident(load_parts(info("breast_cancer"), Split()), MLP_RUN, CPU)
 
 
-def test_a_difference_is_said_in_points_only_where_values_are_shares():
+def test_a_difference_is_said_in_points_only_where_values_are_shares() -> None:
     assert format_difference("accuracy", 0.0125) == "+1.25 points"
     assert format_difference("neg_log_loss", -0.25) == "-0.2500"
     assert format_difference(None, 0.5) == "+0.5000"  # of a study that hpo did not make
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_scores_are_scikit_learns(classes: int):
+def test_scores_are_scikit_learns(classes: int) -> None:
     chance = np.random.default_rng(classes)
     y = chance.choice(classes, size=200, p=[0.6] + [0.4 / (classes - 1)] * (classes - 1))
     logits = chance.normal(size=(200, classes))
@@ -44,7 +44,7 @@ def test_scores_are_scikit_learns(classes: int):
     assert found.loss == pytest.approx(log_loss(y, torch.tensor(logits).softmax(1).numpy()))
 
 
-def test_balanced_class_weights_are_scikit_learns_and_weigh_the_loss(cancer: ResidentData):
+def test_balanced_class_weights_are_scikit_learns_and_weigh_the_loss(cancer: ResidentData) -> None:
     labels = cancer.train_y.numpy()
     expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
     assert balanced_weights(cancer).numpy() == pytest.approx(expected)
@@ -70,7 +70,7 @@ def epoch(number: int, accuracy: float, balanced: float, loss: float) -> EpochRe
     return EpochResult(number, accuracy, balanced, balanced, loss, 1.0, 0.0, 1.0)
 
 
-def test_the_metric_decides_which_weights_are_the_best():
+def test_the_metric_decides_which_weights_are_the_best() -> None:
     history = [epoch(1, 0.9, 0.5, 0.4), epoch(2, 0.8, 0.7, 0.3), epoch(3, 0.7, 0.6, 0.2)]
     best = {
         metric: final(dataclasses.replace(MLP_RUN, best_weights=True, metric=metric), history).epoch
@@ -81,7 +81,7 @@ def test_the_metric_decides_which_weights_are_the_best():
     assert dataclasses.replace(history[0], validation_loss=1e9).score("neg_log_loss") == -100.0
 
 
-def test_patience_waits_for_the_metric(cancer: ResidentData):
+def test_patience_waits_for_the_metric(cancer: ResidentData) -> None:
     config: TrialConfig = dataclasses.replace(
         MLP_RUN, data="breast_cancer", metric="neg_log_loss", patience=2, epochs=60, best_weights=True
     )

@@ -60,7 +60,7 @@ def sample_configs() -> list[TrialConfig]:
     return [*found, dataclasses.replace(MLP_CONFIG, model=RESIDUAL_MLP), EVERYTHING]
 
 
-def test_a_script_builds_the_same_network():
+def test_a_script_builds_the_same_network() -> None:
     """Layer by layer the same module, for drawn networks of both families, without a word of hpo's."""
     for config in sample_configs():
         text = to_script(config, {})
@@ -95,7 +95,7 @@ def test_a_script_builds_the_same_network():
         Plateau(patience=2),
     ],
 )
-def test_a_script_has_the_same_learning_rates(schedule: Schedule):
+def test_a_script_has_the_same_learning_rates(schedule: Schedule) -> None:
     from hpo.training.schedules import lr_factor
 
     config = dataclasses.replace(MLP_CONFIG, schedule=schedule)
@@ -121,7 +121,7 @@ STOPPED = dataclasses.replace(
     ],
 )
 @pytest.mark.slow
-def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig):
+def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig) -> None:
     path = tmp_path / "best.py"
     path.write_text(to_script(config, {}))
     # -I: neither the environment's paths nor the working folder; and an `hpo` that cannot be imported.

@@ -51,7 +51,7 @@ def opened(name: str = "s", trials: int = 3) -> OpenedStudy:
     ["ann_digits", Path("mine.toml"), SPACE, small_space()],
     ids=["name", "path", "content", "space"],
 )
-def test_a_space_can_be_given_in_four_forms(space: str | Path | dict[str, object] | SearchSpace, folder: Path):
+def test_a_space_can_be_given_in_four_forms(space: str | Path | dict[str, object] | SearchSpace, folder: Path) -> None:
     (folder / "mine.toml").write_text(service.spaces.show_document("space", "ann_digits").text)
     first = open_study(StudyRequest(space=space, study="s", overrides={"seed": 3}, limits={"trials": 4}))
     assert (first.created, first.store_created) == (True, True)
@@ -62,13 +62,13 @@ def test_a_space_can_be_given_in_four_forms(space: str | Path | dict[str, object
     assert open_existing("s").budget.trials == 9
 
 
-def test_a_studys_name_is_the_spaces(folder: Path):
+def test_a_studys_name_is_the_spaces(folder: Path) -> None:
     (folder / "mine.toml").write_text(service.spaces.show_document("space", "ann_digits").text)
     assert open_study(StudyRequest(space="mine.toml")).study.name == "mine"
     assert open_study(StudyRequest(space="ann_digits")).study.name == "ann_digits"
 
 
-def test_overrides_change_only_the_fields_that_they_have():
+def test_overrides_change_only_the_fields_that_they_have() -> None:
     request = StudyRequest(space="ann_digits", overrides={"sampler": {"name": "random"}})
     study = open_study(request).study
     default = load_recipe("default")
@@ -99,14 +99,14 @@ REFUSED = [
 @pytest.mark.parametrize(("request_", "kind", "text"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
 def test_a_wrong_request_is_one_line_and_makes_nothing(
     request_: StudyRequest, kind: type[HpoError], text: str, folder: Path
-):
+) -> None:
     with pytest.raises(kind, match=text) as caught:
         open_study(request_)
     assert len(str(caught.value).splitlines()) == 1
     assert list(folder.iterdir()) == []
 
 
-def test_a_study_in_use_with_something_else_is_refused_and_kept():
+def test_a_study_in_use_with_something_else_is_refused_and_kept() -> None:
     first = opened()
     for changed in (
         StudyRequest(space=SPACE | {"epochs": 7}, study="s", limits={"trials": 50}),
@@ -118,7 +118,7 @@ def test_a_study_in_use_with_something_else_is_refused_and_kept():
     assert open_existing("s").budget == first.budget
 
 
-def test_data_of_ones_own_is_described_and_counted(folder: Path):
+def test_data_of_ones_own_is_described_and_counted(folder: Path) -> None:
     rows = "".join(f"{i},{i % 7},{'yes' if i % 8 == 0 else 'no'}\n" for i in range(200))
     (folder / "t.csv").write_text("a,b,churn\n" + rows)
     own = service.data.own_data("t.csv", "churn")
@@ -169,7 +169,7 @@ def states(study: OpenedStudy) -> list[str]:
     return [trial.state.name for trial in trials_of(study.store, study.study)]
 
 
-def test_workers_run_a_study_to_its_end_and_an_observer_sees_it():
+def test_workers_run_a_study_to_its_end_and_an_observer_sees_it() -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 2}))
     recorder = Recorder()
     outcome = run_workers(study.store, study.study, devices=["cpu"], engine="solo", observer=recorder)
@@ -184,7 +184,7 @@ def test_workers_run_a_study_to_its_end_and_an_observer_sees_it():
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupt_hands_the_trials_back(times: int):
+def test_an_interrupt_hands_the_trials_back(times: int) -> None:
     """As in a notebook: KeyboardInterrupt in the calling thread, no handler of signals."""
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 1000}))
     interrupts = iter([True] * times)
@@ -198,7 +198,7 @@ def test_an_interrupt_hands_the_trials_back(times: int):
     assert "RUNNING" not in states(study) and "FAIL" not in states(study)
 
 
-def test_a_broken_observer_leaves_no_worker_behind():
+def test_a_broken_observer_leaves_no_worker_behind() -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 1000}))
 
     def fail() -> None:
@@ -212,7 +212,7 @@ def test_a_broken_observer_leaves_no_worker_behind():
     assert "RUNNING" not in states(study)
 
 
-def test_workers_run_from_any_thread_and_signals_are_the_callers():
+def test_workers_run_from_any_thread_and_signals_are_the_callers() -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 1}))
     before, outcomes = signal.getsignal(signal.SIGINT), []
     thread = threading.Thread(target=lambda: outcomes.append(run_workers(study.store, study.study, devices=["cpu"])))
@@ -227,7 +227,7 @@ def test_workers_run_from_any_thread_and_signals_are_the_callers():
     assert stop.count == 1 and signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_failure_is_named():
+def test_a_failure_is_named() -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 1}))
     outcome = run_workers(study.store, study.study, devices=["cuda:99"])
     assert 'No device named "cuda:99"' in outcome.failure
@@ -240,7 +240,7 @@ def test_a_failure_is_named():
 # What becomes of a study
 
 
-def test_a_winner_is_confirmed_exported_trained_and_used(folder: Path):
+def test_a_winner_is_confirmed_exported_trained_and_used(folder: Path) -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 2}))
     run_workers(study.store, study.study, devices=["cpu"])
     with pytest.raises(StudyError, match="has no confirmation"):
@@ -267,7 +267,7 @@ def test_a_winner_is_confirmed_exported_trained_and_used(folder: Path):
     assert report.path.stat().st_size >= report.size > 1_000_000
 
 
-def test_what_cannot_be_written_leaves_nothing(folder: Path):
+def test_what_cannot_be_written_leaves_nothing(folder: Path) -> None:
     study = opened()
     chosen = service.export.choose_winner(study.store, study.study)
     (folder / "taken").write_text("a file, not a folder")
@@ -303,7 +303,7 @@ def with_files(study: OpenedStudy) -> tuple[Path, Path]:
     return Path("runs/artifacts") / uid / "checkpoints" / "0.safetensors", picture
 
 
-def test_deleting_a_study_deletes_its_files_and_no_others():
+def test_deleting_a_study_deletes_its_files_and_no_others() -> None:
     study, other = opened("s"), opened("other")
     gone, kept = with_files(study), with_files(other)
     assert all(path.exists() for path in (*gone, *kept))
@@ -315,14 +315,14 @@ def test_deleting_a_study_deletes_its_files_and_no_others():
         service.admin.delete_study(study.store, "s")
 
 
-def test_files_in_s3_are_named_not_deleted(monkeypatch: pytest.MonkeyPatch):
+def test_files_in_s3_are_named_not_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     study = opened("s")
     monkeypatch.setenv("HPO_ARTIFACTS", "s3://bucket/prefix")
     deleted = service.admin.delete_study(study.store, "s")
     assert deleted.files_left == f"s3://bucket/prefix/{study.study.uid}/"
 
 
-def test_copying_a_study_copies_its_files():
+def test_copying_a_study_copies_its_files() -> None:
     study = opened("s")
     file, picture = with_files(study)
     copied = service.admin.copy_study(study.store, "s", new_name="t")
@@ -341,7 +341,7 @@ def test_copying_a_study_copies_its_files():
         service.admin.copy_study(study.store, "s", new_name="t")
 
 
-def test_a_copy_whose_files_cannot_be_copied_is_no_copy(folder: Path):
+def test_a_copy_whose_files_cannot_be_copied_is_no_copy(folder: Path) -> None:
     study = opened("s")
     with_files(study)
     target = service.stores.open_store("sqlite:///elsewhere/studies.db", create=True)
@@ -351,7 +351,7 @@ def test_a_copy_whose_files_cannot_be_copied_is_no_copy(folder: Path):
     assert service.studies.list_studies(target) == ()
 
 
-def test_a_study_is_renamed_shown_and_its_trials_voided_and_retried():
+def test_a_study_is_renamed_shown_and_its_trials_voided_and_retried() -> None:
     study = opened("s")
     with_files(study)
     service.admin.rename_study(study.store, "s", "t")
@@ -365,7 +365,7 @@ def test_a_study_is_renamed_shown_and_its_trials_voided_and_retried():
         service.studies.show_trial(study.store, "t", 99)
 
 
-def test_a_study_is_given_another_space(folder: Path):
+def test_a_study_is_given_another_space(folder: Path) -> None:
     study = opened("s", trials=8)
     text = service.spaces.show_document("space", "ann_digits").text
     (folder / "other.toml").write_text(text.replace('"digits"', '"wine"'))
@@ -380,7 +380,7 @@ def test_a_study_is_given_another_space(folder: Path):
     assert open_existing("s").study.space == load_space("wide.toml")
 
 
-def test_documents_and_data_are_listed_checked_and_copied(folder: Path):
+def test_documents_and_data_are_listed_checked_and_copied(folder: Path) -> None:
     assert "ann_fashion" in service.names.document_names("space")
     assert {row.name for row in service.spaces.list_documents("recipe")} == {"default", "smoke"}
     checked = service.spaces.check_space("ann_digits")
@@ -393,14 +393,14 @@ def test_documents_and_data_are_listed_checked_and_copied(folder: Path):
     assert service.data.fetch_data("digits").source == "scikit-learn"
 
 
-def test_a_store_is_made_once():
+def test_a_store_is_made_once() -> None:
     assert service.stores.create_store().created and not service.stores.create_store().created
 
 
 # Imports
 
 
-def test_the_service_is_imported_without_any_heavy_library():
+def test_the_service_is_imported_without_any_heavy_library() -> None:
     code = (
         "import sys; from hpo import service; print([m for m in ('torch', 'optuna', 'sqlalchemy') if m in sys.modules])"
     )
@@ -410,7 +410,7 @@ def test_the_service_is_imported_without_any_heavy_library():
         service.unknown  # noqa: B018
 
 
-def test_every_module_of_the_service_can_be_used():
+def test_every_module_of_the_service_can_be_used() -> None:
     files = Path(service.__file__).parent.glob("[a-z]*.py")
     assert {path.stem for path in files} == {*service.__all__, "network_checks"}
     for name in service.__all__:

@@ -23,7 +23,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.docs
-def test_every_page_of_the_repository_is_on_the_site(site: Path):
+def test_every_page_of_the_repository_is_on_the_site(site: Path) -> None:
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
     assert pages
     for page in {*pages, Path("changelog.html"), Path("contributing.html"), Path("design/modules.html")}:
@@ -31,7 +31,7 @@ def test_every_page_of_the_repository_is_on_the_site(site: Path):
 
 
 @pytest.mark.docs
-def test_the_list_of_modules_is_complete(site: Path):
+def test_the_list_of_modules_is_complete(site: Path) -> None:
     page = (site / "design" / "modules.html").read_text()
     for path in (ROOT / "hpo").rglob("*.py"):
         if path.name != "__init__.py":
@@ -39,7 +39,7 @@ def test_the_list_of_modules_is_complete(site: Path):
 
 
 @pytest.mark.docs
-def test_pages_and_search_need_no_network(site: Path):
+def test_pages_and_search_need_no_network(site: Path) -> None:
     requests: list[str] = []
     with open_page() as page:
         page.on("request", lambda request: requests.append(request.url))

@@ -33,7 +33,7 @@ def finish(run: Run) -> list[EpochResult]:
     return [dataclasses.replace(result, seconds=0.0) for result in run.history]
 
 
-def test_training_ends_when_nothing_improves_and_takes_the_best_weights(digits: ResidentData):
+def test_training_ends_when_nothing_improves_and_takes_the_best_weights(digits: ResidentData) -> None:
     run = Run(STOPPING, digits, CPU)
     history = finish(run)
     values = [result.validation_accuracy for result in history]
@@ -52,7 +52,7 @@ def test_training_ends_when_nothing_improves_and_takes_the_best_weights(digits: 
 
 @pytest.mark.parametrize("stop_at", [2, 5])
 @pytest.mark.parametrize("kind", [Run, GraphedRun])
-def test_a_resumed_training_stops_where_the_whole_one_does(digits: ResidentData, stop_at: int, kind: type[Run]):
+def test_a_resumed_training_stops_where_the_whole_one_does(digits: ResidentData, stop_at: int, kind: type[Run]) -> None:
     whole = kind(STOPPING, digits, CPU)
     expected = finish(whole)
     cut = kind(STOPPING, digits, CPU)
@@ -65,7 +65,7 @@ def test_a_resumed_training_stops_where_the_whole_one_does(digits: ResidentData,
         assert torch.equal(value, again.model.state_dict()[name])
 
 
-def test_a_plateau_lowers_the_rate_as_torch_does():
+def test_a_plateau_lowers_the_rate_as_torch_does() -> None:
     losses = [1.0, 0.8, 0.79999, 0.81, 0.82, 0.7, 0.71, 0.72, 0.73, 0.74, 0.75, 0.76, 0.6]
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
@@ -76,7 +76,7 @@ def test_a_plateau_lowers_the_rate_as_torch_does():
         theirs.step(losses[i])
 
 
-def test_steps_exponentials_and_warm_ups():
+def test_steps_exponentials_and_warm_ups() -> None:
     step = [lr_factor(StepDecay(parts=3, gamma=0.1), i, 9) for i in range(9)]
     assert step == pytest.approx([1] * 3 + [0.1] * 3 + [0.01] * 3)
     exponential = [lr_factor(Exponential(final=0.01), i, 5) for i in range(5)]
@@ -86,7 +86,7 @@ def test_steps_exponentials_and_warm_ups():
     assert warm[20:] == sorted(warm[20:], reverse=True) and warm[-1] < 0.001
 
 
-def test_a_clipped_gradient_has_at_most_that_norm(digits: ResidentData):
+def test_a_clipped_gradient_has_at_most_that_norm(digits: ResidentData) -> None:
     run = Run(dataclasses.replace(MLP_RUN, clip_norm=0.01), digits, CPU)
     for dropout in run.dropouts:
         dropout.start_epoch(0, 0, 1, 32)
@@ -96,7 +96,7 @@ def test_a_clipped_gradient_has_at_most_that_norm(digits: ResidentData):
     assert float(norm) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_label_smoothing_is_torchs(digits: ResidentData):
+def test_label_smoothing_is_torchs(digits: ResidentData) -> None:
     smooth, plain = (
         Run(dataclasses.replace(MLP_RUN, label_smoothing=s, model=no_dropout(MLP_RUN)), digits, CPU) for s in (0.2, 0.0)
     )
@@ -114,7 +114,7 @@ def no_dropout(config: TrialConfig) -> MLP:
     return dataclasses.replace(config.model, dropout=(0.0,) * len(config.model.dropout))
 
 
-def test_an_older_config_without_these_fields_is_read():
+def test_an_older_config_without_these_fields_is_read() -> None:
     content = MLP_RUN.to_dict()
     for name in ("label_smoothing", "clip_norm", "patience", "best_weights"):
         del content[name]

@@ -40,14 +40,14 @@ from tests.helpers.studies import MakeStudy, small_space, trials_of
         ("u:secret@h/d", r"must be a URL"),
     ],
 )
-def test_a_malformed_url_is_named_without_its_password(text: str, message: str):
+def test_a_malformed_url_is_named_without_its_password(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse(text)
     if "://" in text:
         assert "secret" not in str(caught.value)
 
 
-def test_the_driver_is_chosen_and_the_password_hidden(monkeypatch: pytest.MonkeyPatch):
+def test_the_driver_is_chosen_and_the_password_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     for scheme in ("postgresql", "postgres"):
         parsed = parse(f"{scheme}://me:secret@host:5433/db?sslmode=require&password=secret")
         assert parsed.drivername == "postgresql+psycopg"
@@ -58,7 +58,7 @@ def test_the_driver_is_chosen_and_the_password_hidden(monkeypatch: pytest.Monkey
     assert shown(configured(None)) == "sqlite:///runs/studies.db"
 
 
-def test_only_creating_creates(store_url: str):
+def test_only_creating_creates(store_url: str) -> None:
     with pytest.raises(StoreError, match=r"Make one with `hpo init`|Make them with `hpo init`"):
         open_store(parse(store_url))
     assert not exists(parse(store_url))
@@ -78,34 +78,34 @@ def test_only_creating_creates(store_url: str):
         ("sqlite:////tmp", r"must be a file, got a folder"),
     ],
 )
-def test_a_store_that_cannot_be_opened_is_named(text: str, message: str):
+def test_a_store_that_cannot_be_opened_is_named(text: str, message: str) -> None:
     with pytest.raises(StoreError, match=message) as caught:
         open_store(parse(text), create=True)
     assert "secret" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_a_network_filesystem_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_network_filesystem_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpo.store.database.sqlite_file.filesystem_of", lambda path: "nfs4")
     with pytest.raises(StoreError, match="must lie on a local disk, got nfs4: several machines would damage the file"):
         open_store(parse(f"sqlite:///{tmp_path}/a.db"), create=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_optuna_tables_of_another_revision_are_refused_with_what_to_do(store: Store):
+def test_optuna_tables_of_another_revision_are_refused_with_what_to_do(store: Store) -> None:
     with store.write() as connection:
         connection.execute(sa.update(schema.alembic_version).values(version_num="v3.0.0.d"))
     with pytest.raises(StoreError, match=r"must have revision v3.2.0.a, got v3.0.0.d. .*optuna storage upgrade"):
         open_store(store.url)
 
 
-def test_a_store_of_a_newer_hpo_is_refused(store: Store):
+def test_a_store_of_a_newer_hpo_is_refused(store: Store) -> None:
     with store.write() as connection:
         connection.execute(sa.update(schema.hpo_schema).values(revision=99))
     with pytest.raises(StoreError, match=r"was made by a newer hpo .* Upgrade hpo"):
         open_store(store.url)
 
 
-def test_a_store_that_optuna_made_takes_our_studies(store_url: str):
+def test_a_store_that_optuna_made_takes_our_studies(store_url: str) -> None:
     storage = optuna.storages.RDBStorage(parse(store_url).render_as_string(hide_password=False))
     optuna.create_study(storage=storage, study_name="theirs").optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=2)
     store = open_store(parse(store_url), create=True)
@@ -117,7 +117,7 @@ def test_a_store_that_optuna_made_takes_our_studies(store_url: str):
 
 
 @pytest.mark.slow
-def test_sixteen_processes_make_the_tables_at_once(store_url: str):
+def test_sixteen_processes_make_the_tables_at_once(store_url: str) -> None:
     code = (
         "import sys; from hpo.store.database.connect import open_store; from hpo.store.database.url import parse;"
         "open_store(parse(sys.argv[1]), create=True)"
@@ -129,26 +129,26 @@ def test_sixteen_processes_make_the_tables_at_once(store_url: str):
 
 
 @pytest.mark.parametrize("name", ["a/b", "a.b", "", "-a", "a b", "..", "x" * 101])
-def test_a_study_name_that_is_none_is_refused(name: str):
+def test_a_study_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r'study: must consist of letters, digits, "_" and "-", got'):
         studies.check_name(name)
 
 
-def test_an_unknown_study_gets_the_nearest(store: Store, make_study: MakeStudy):
+def test_an_unknown_study_gets_the_nearest(store: Store, make_study: MakeStudy) -> None:
     make_study("ann_fashion")
     with pytest.raises(StudyError, match=r'No study named "ann_fashon" in .*Did you mean ann_fashion\?') as caught:
         studies.load_study(store, "ann_fashon")
     assert "secret" not in str(caught.value)
 
 
-def test_a_study_is_loaded_as_it_was_made(store: Store, make_study: MakeStudy):
+def test_a_study_is_loaded_as_it_was_made(store: Store, make_study: MakeStudy) -> None:
     study = make_study("s", trials=7, seed=5)
     assert study.space == small_space() and study.recipe.seed == 5 and study.recipe.budget.trials == 7
     again = studies.create(store, "s", "small", small_space(), study.recipe, "f" * 64)
     assert again is False
 
 
-def test_resuming_with_something_else_names_the_differences(store: Store, make_study: MakeStudy):
+def test_resuming_with_something_else_names_the_differences(store: Store, make_study: MakeStudy) -> None:
     study = make_study()
     studies.check_same(study, small_space(), study.recipe)
     other = small_space(epochs=9)
@@ -163,7 +163,7 @@ def test_resuming_with_something_else_names_the_differences(store: Store, make_s
         studies.check_data(study, "e" * 64)
 
 
-def test_claims_never_exceed_the_budget(store: Store, make_study: MakeStudy):
+def test_claims_never_exceed_the_budget(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=3)
     with Session(store, study, {}) as first, Session(store, study, {}) as second:
         two, one = first.claim(2), second.claim(5)
@@ -179,7 +179,7 @@ def test_claims_never_exceed_the_budget(store: Store, make_study: MakeStudy):
         assert isinstance(second.claim(1), stopping.StopReason)
 
 
-def test_leaving_hands_trials_back(store: Store, make_study: MakeStudy):
+def test_leaving_hands_trials_back(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=5)
     with Session(store, study, {}) as session:
         session.claim(3)
@@ -190,7 +190,7 @@ def test_leaving_hands_trials_back(store: Store, make_study: MakeStudy):
             assert connection.execute(sa.select(table)).all() == []
 
 
-def test_the_config_is_stored_before_the_trial_is_trained(store: Store, make_study: MakeStudy):
+def test_the_config_is_stored_before_the_trial_is_trained(store: Store, make_study: MakeStudy) -> None:
     study = make_study()
     with Session(store, study, {}) as session:
         [assignment] = session.claim(1)  # type: ignore[misc]
@@ -209,7 +209,7 @@ def dead_session(store: Store, study: StudyRecord, claimed: int) -> Session:
     return session
 
 
-def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=2)
     dead = dead_session(store, study, 1)
     dead.link.outbox.flush()
@@ -227,7 +227,7 @@ def test_a_dead_workers_trial_goes_on_under_a_new_number(store: Store, make_stud
         assert stopping.failed_trials(connection, study.study_id) == 0
 
 
-def test_a_worker_that_was_given_up_learns_it_and_writes_nothing(store: Store, make_study: MakeStudy):
+def test_a_worker_that_was_given_up_learns_it_and_writes_nothing(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=2)
     session = Session(store, study, {})
     with pytest.raises(WorkerLost), session:
@@ -241,7 +241,7 @@ def test_a_worker_that_was_given_up_learns_it_and_writes_nothing(store: Store, m
     assert lost.intermediate_values == waiting.intermediate_values == {}
 
 
-def test_a_trial_that_kills_its_workers_is_given_up(store: Store, make_study: MakeStudy):
+def test_a_trial_that_kills_its_workers_is_given_up(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=2)
     for _ in range(claims.MAX_DEATHS):
         dead_session(store, study, 1)
@@ -253,7 +253,7 @@ def test_a_trial_that_kills_its_workers_is_given_up(store: Store, make_study: Ma
         assert stopping.failed_trials(connection, study.study_id) == 1
 
 
-def test_a_claim_whose_answer_was_lost_is_found_again(store: Store, make_study: MakeStudy):
+def test_a_claim_whose_answer_was_lost_is_found_again(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=5)
     with Session(store, study, {}) as session:
         [lost] = session.claim(1)  # type: ignore[misc]
@@ -263,7 +263,7 @@ def test_a_claim_whose_answer_was_lost_is_found_again(store: Store, make_study: 
         assert len(trials_of(store, study)) == 1
 
 
-def test_a_beat_that_stands_still_is_a_dead_worker_by_the_watchers_own_clock(monkeypatch: pytest.MonkeyPatch):
+def test_a_beat_that_stands_still_is_a_dead_worker_by_the_watchers_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     watch = Watch(grace=30)
@@ -276,7 +276,7 @@ def test_a_beat_that_stands_still_is_a_dead_worker_by_the_watchers_own_clock(mon
     assert watch.observe({"a": 2, "b": 1}) == {}
 
 
-def test_a_worker_of_this_machine_is_known_dead_at_once():
+def test_a_worker_of_this_machine_is_known_dead_at_once() -> None:
     code = "from hpo.store.leases.claims import Presence; p = Presence('w')"
     code += "; p.__enter__(); print('here', flush=True); input()"
     worker = "f" * 31 + "e"
@@ -304,7 +304,7 @@ def test_a_worker_of_this_machine_is_known_dead_at_once():
 )
 def test_each_limit_ends_a_study_and_names_its_extension(
     store: Store, make_study: MakeStudy, limit: dict[str, Any], reason: str, extension: str
-):
+) -> None:
     study = make_study(**({"trials": 50} | limit))
     with Session(store, study, {}) as session:
         for value in (0.7, 0.5):
@@ -320,7 +320,7 @@ def test_each_limit_ends_a_study_and_names_its_extension(
     assert over is not None and over.reason == reason and over.extension.startswith(extension)
 
 
-def test_a_log_loss_is_aimed_at_nought(store: Store, make_study: MakeStudy):
+def test_a_log_loss_is_aimed_at_nought(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=50, target=-0.5, space={"metric": "neg_log_loss"})
     with Session(store, study, {}) as session:
         [assignment] = session.claim(1)  # type: ignore[misc]
@@ -329,7 +329,7 @@ def test_a_log_loss_is_aimed_at_nought(store: Store, make_study: MakeStudy):
         assert session.link.stop_reason() == stopping.StopReason("the target -0.5 is reached", "--stop-at -0.2")
 
 
-def test_failures_are_bounded(store: Store, make_study: MakeStudy):
+def test_failures_are_bounded(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=50, max_failures=3)
     with Session(store, study, {}) as session:
         for _ in range(3):
@@ -338,7 +338,7 @@ def test_failures_are_bounded(store: Store, make_study: MakeStudy):
         assert session.claim(1) == stopping.StopReason("3 trials have failed", "--max-failures 6")
 
 
-def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy):
+def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=10, timeout=100)
     assert studies.update_budget(store, study, trials=20).model_dump() == {
         "trials": 20,
@@ -356,7 +356,7 @@ def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy)
         assert stopping.over(connection, study.study_id) is None
 
 
-def test_the_clock_of_a_study_counts_working_time_only(store: Store, make_study: MakeStudy):
+def test_the_clock_of_a_study_counts_working_time_only(store: Store, make_study: MakeStudy) -> None:
     study = make_study()
 
     def seconds() -> float:
@@ -374,7 +374,7 @@ def test_the_clock_of_a_study_counts_working_time_only(store: Store, make_study:
     assert seconds() - worked <= 6.0
 
 
-def test_a_store_that_is_away_is_waited_for():
+def test_a_store_that_is_away_is_waited_for() -> None:
     calls = iter([sa.exc.OperationalError("x", {}, Exception("connection refused"))] * 3)
 
     def action() -> str:
@@ -392,7 +392,7 @@ def test_a_store_that_is_away_is_waited_for():
         retry_while_unavailable(action, stopped)
 
 
-def test_a_fault_that_waiting_cannot_mend_is_told_at_once(store: Store):
+def test_a_fault_that_waiting_cannot_mend_is_told_at_once(store: Store) -> None:
     def action() -> None:
         with store.read() as connection:
             connection.execute(sa.text("SELECT * FROM nowhere"))

@@ -46,7 +46,7 @@ def assigned(tree: ast.Module) -> set[str]:
     return names | {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
 
 
-def test_modules_are_short():
+def test_modules_are_short() -> None:
     lengths: dict[str, object] = {}
     for name, _ in trees():
         lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
@@ -55,7 +55,7 @@ def test_modules_are_short():
     assert lengths == {}
 
 
-def test_classes_are_small():
+def test_classes_are_small() -> None:
     counts: dict[str, object] = {}
     for name, tree in trees():
         for node in ast.walk(tree):
@@ -66,7 +66,7 @@ def test_classes_are_small():
     assert {name: counts[name] for name in counts.keys() - LARGE_CLASSES} == {}
 
 
-def test_functions_take_few_parameters_by_position():
+def test_functions_take_few_parameters_by_position() -> None:
     many: dict[str, object] = {}
     for name, tree in trees():
         for function in functions(tree):
@@ -76,17 +76,17 @@ def test_functions_take_few_parameters_by_position():
     assert {name: many[name] for name in many.keys() - MANY_PARAMETERS} == {}
 
 
-def test_variables_have_plain_names():
+def test_variables_have_plain_names() -> None:
     vague: dict[str, object] = {name: names for name, tree in trees() if (names := assigned(tree) & VAGUE)}
     assert vague == {}
 
 
-def test_the_benchmarks_are_short_too():
+def test_the_benchmarks_are_short_too() -> None:
     long = [p.name for p in (ROOT / "benchmarks").glob("*.py") if len(p.read_text().splitlines()) > LINES]
     assert long == []
 
 
-def test_a_rule_that_is_broken_is_seen():
+def test_a_rule_that_is_broken_is_seen() -> None:
     """The rules can fail: a sample that breaks each."""
     tree = ast.parse("class A:\n    def f(self, a, b, c, d, e, g): found = a\n")
     [function] = functions(tree)

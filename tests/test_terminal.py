@@ -20,7 +20,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("columns", "lines"), SIZES)
-def test_a_run_is_watched_and_leaves_a_summary(columns: int, lines: int, environment: dict[str, str], tmp_path: Path):
+def test_a_run_is_watched_and_leaves_a_summary(
+    columns: int, lines: int, environment: dict[str, str], tmp_path: Path
+) -> None:
     run = ["run", "--space", "ann_digits", "--trials", "24", "--workers", "2", "--device", "cpu"]
     terminal = Terminal(columns, lines, *run, folder=tmp_path, environment=environment)
     working = terminal.wait_for(
@@ -49,7 +51,7 @@ def test_a_run_is_watched_and_leaves_a_summary(columns: int, lines: int, environ
     assert not any(re.match(r"2 workers  ", line) for line in said.splitlines()), "the live picture is gone"
 
 
-def test_ctrl_c_in_a_terminal(environment: dict[str, str], tmp_path: Path):
+def test_ctrl_c_in_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:
     run = ["run", "--space", "ann_digits", "--trials", "500", "--workers", "1", "--device", "cpu"]
     terminal = Terminal(80, 24, *run, folder=tmp_path, environment=environment)
     terminal.wait_for(lambda shown: any(line.startswith("best: 0.") for line in shown))
@@ -59,7 +61,7 @@ def test_ctrl_c_in_a_terminal(environment: dict[str, str], tmp_path: Path):
     assert "Traceback" not in said and "is stopped" in said and "For more: hpo run --study ann_digits" in said
 
 
-def test_colours_can_be_declined(environment: dict[str, str], tmp_path: Path):
+def test_colours_can_be_declined(environment: dict[str, str], tmp_path: Path) -> None:
     run = ["run", "--space", "ann_digits", "--trials", "3", "--workers", "1", "--device", "cpu"]
     terminal = Terminal(80, 24, *run, folder=tmp_path, environment=environment | {"NO_COLOR": "1"})
     assert terminal.end() == 0

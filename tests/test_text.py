@@ -31,7 +31,7 @@ def may_be_long(path: Path, line: str) -> bool:
     return (path.suffix == ".md" and line.startswith("|")) or re.search(r"\w+://", line) is not None
 
 
-def test_lines_have_at_most_120_characters():
+def test_lines_have_at_most_120_characters() -> None:
     lines = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in texts()
@@ -41,16 +41,16 @@ def test_lines_have_at_most_120_characters():
     assert lines == []
 
 
-def test_the_readme_is_short():
+def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md"])
-def test_what_a_repository_needs_is_there(name: str):
+def test_what_a_repository_needs_is_there(name: str) -> None:
     assert (ROOT / name).read_text().strip()
 
 
-def test_the_placeholder_address_stands_in_two_places():
+def test_the_placeholder_address_stands_in_two_places() -> None:
     """CONTRIBUTING's release steps name them, and say that nothing else has to be changed."""
     places = {path.name for path in texts() if re.search(r"https://example\.org/hpo", path.read_text(encoding="utf-8"))}
     assert places == {"pyproject.toml", "mkdocs.yml", "CONTRIBUTING.md"}
@@ -65,7 +65,7 @@ def test_the_placeholder_address_stands_in_two_places():
         ("vendor.github-issue-config", [GITHUB / "ISSUE_TEMPLATE" / "config.yml"]),
     ],
 )
-def test_files_of_the_hosting_site_follow_their_schemas(schema: str, files: list[Path]):
+def test_files_of_the_hosting_site_follow_their_schemas(schema: str, files: list[Path]) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert files and done.returncode == 0, done.stdout

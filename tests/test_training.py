@@ -61,7 +61,7 @@ def curve(run: Run, epochs: int) -> list[EpochResult]:
     return results
 
 
-def test_a_real_small_training_learns():
+def test_a_real_small_training_learns() -> None:
     engine = SoloEngine(CPU)
     engine.admit(1, dataclasses.replace(MLP_RUN, epochs=30))
     results = [engine.step()[1] for _ in range(30)]
@@ -72,7 +72,9 @@ def test_a_real_small_training_learns():
 
 @pytest.mark.parametrize("config", [MLP_RUN, CNN_RUN], ids=["mlp", "cnn"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-def test_a_resumed_curve_equals_the_uninterrupted_one(config: TrialConfig, optimizer: Optimizer, digits: ResidentData):
+def test_a_resumed_curve_equals_the_uninterrupted_one(
+    config: TrialConfig, optimizer: Optimizer, digits: ResidentData
+) -> None:
     config = dataclasses.replace(config, optimizer=optimizer)
     whole = curve(Run(config, digits, CPU), config.epochs)
     stopped = Run(config, digits, CPU)
@@ -83,7 +85,7 @@ def test_a_resumed_curve_equals_the_uninterrupted_one(config: TrialConfig, optim
     assert first + rest == whole
 
 
-def test_a_curve_does_not_depend_on_what_was_trained_before(digits: ResidentData):
+def test_a_curve_does_not_depend_on_what_was_trained_before(digits: ResidentData) -> None:
     engine = SoloEngine(CPU)
     curves = []
     for config in (MLP_RUN, CNN_RUN, MLP_RUN):
@@ -94,13 +96,15 @@ def test_a_curve_does_not_depend_on_what_was_trained_before(digits: ResidentData
     assert curves[0] == curves[2] == curve(Run(MLP_RUN, digits, CPU), 3)
 
 
-def test_another_seed_gives_another_curve(digits: ResidentData):
+def test_another_seed_gives_another_curve(digits: ResidentData) -> None:
     assert curve(Run(MLP_RUN, digits, CPU), 1) != curve(Run(MLP_RUN.with_seed(4), digits, CPU), 1)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
 @pytest.mark.parametrize("config", [MLP_RUN, CNN_RUN], ids=["mlp", "cnn"])
-def test_the_graphed_step_does_what_the_plain_one_does(config: TrialConfig, optimizer: Optimizer, digits: ResidentData):
+def test_the_graphed_step_does_what_the_plain_one_does(
+    config: TrialConfig, optimizer: Optimizer, digits: ResidentData
+) -> None:
     """On a CPU the graphed run takes its step kernel by kernel: same rows, rates and masks, by the counter."""
     config = dataclasses.replace(config, optimizer=optimizer, precision="fp32")
     plain, graphed = curve(Run(config, digits, CPU), 3), curve(GraphedRun(config, digits, CPU), 3)
@@ -110,7 +114,7 @@ def test_the_graphed_step_does_what_the_plain_one_does(config: TrialConfig, opti
         assert ours.validation_accuracy == pytest.approx(theirs.validation_accuracy, abs=0.01)
 
 
-def test_a_graphed_run_resumes_exactly(digits: ResidentData):
+def test_a_graphed_run_resumes_exactly(digits: ResidentData) -> None:
     whole = curve(GraphedRun(MLP_RUN, digits, CPU), 5)
     stopped = GraphedRun(MLP_RUN, digits, CPU)
     assert curve(stopped, 2) + curve(GraphedRun(MLP_RUN, digits, CPU, stopped.checkpoint()), 3) == whole
@@ -120,7 +124,7 @@ def test_a_graphed_run_resumes_exactly(digits: ResidentData):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
 @pytest.mark.parametrize("config", [MLP_RUN, CNN_RUN], ids=["mlp", "cnn"])
-def test_a_cuda_graph_trains_as_the_same_steps_one_by_one(config: TrialConfig, optimizer: Optimizer):
+def test_a_cuda_graph_trains_as_the_same_steps_one_by_one(config: TrialConfig, optimizer: Optimizer) -> None:
     config = dataclasses.replace(config, optimizer=optimizer, precision="fp32")
     cuda = torch.device("cuda", 0)
     data = SoloEngine(cuda).data(config)
@@ -133,14 +137,14 @@ def test_a_cuda_graph_trains_as_the_same_steps_one_by_one(config: TrialConfig, o
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
 
 
-def test_a_loss_that_is_not_finite_is_a_fault(digits: ResidentData):
+def test_a_loss_that_is_not_finite_is_a_fault(digits: ResidentData) -> None:
     run = Run(dataclasses.replace(MLP_RUN, optimizer=SGD(1e30), model=MLP((8,), (0.0,))), digits, CPU)
     outcome = run.train_epoch()
     assert isinstance(outcome, Fault) and outcome.kind == "diverged"
     assert not run.history
 
 
-def test_a_trial_that_cannot_start_is_refused_with_its_fault():
+def test_a_trial_that_cannot_start_is_refused_with_its_fault() -> None:
     engine = SoloEngine(CPU)
     with pytest.raises(TrialFault, match=r"images must be at least 2\*\*depth"):
         engine.admit(1, dataclasses.replace(MLP_RUN, model=CNN((4,) * 5, (0.0,) * 5)))
@@ -149,7 +153,7 @@ def test_a_trial_that_cannot_start_is_refused_with_its_fault():
 
 @pytest.mark.parametrize("kind", [Run, GraphedRun])
 @pytest.mark.parametrize("parts", [2, 3, 5])
-def test_a_batch_in_parts_trains_as_the_whole_batch(digits: ResidentData, kind: type[Run], parts: int):
+def test_a_batch_in_parts_trains_as_the_whole_batch(digits: ResidentData, kind: type[Run], parts: int) -> None:
     """Without batch norm the parts' gradients add up to the batch's; even the dropout masks are the same."""
     config = dataclasses.replace(MLP_RUN, model=MLP((64, 32), (0.3, 0.1)), precision="fp32")
     whole = curve(kind(config, digits, CPU), 3)
@@ -158,13 +162,13 @@ def test_a_batch_in_parts_trains_as_the_whole_batch(digits: ResidentData, kind: 
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
 
 
-def test_a_batch_larger_than_the_data_is_the_whole_data(digits: ResidentData):
+def test_a_batch_larger_than_the_data_is_the_whole_data(digits: ResidentData) -> None:
     run = Run(dataclasses.replace(MLP_RUN, batch_size=10**6), digits, CPU)
     assert run.batch_size == len(digits.train_y) and run.steps == 1
     curve(run, 1)
 
 
-def test_validation_figures_are_those_of_a_plain_evaluation(digits: ResidentData):
+def test_validation_figures_are_those_of_a_plain_evaluation(digits: ResidentData) -> None:
     run = Run(MLP_RUN, digits, CPU)
     [result] = curve(run, 1)
     run.model.eval()
@@ -176,7 +180,7 @@ def test_validation_figures_are_those_of_a_plain_evaluation(digits: ResidentData
 
 
 @pytest.mark.parametrize("config", OPTIMIZERS, ids=lambda o: o.name)
-def test_an_optimizer_is_torchs_own_with_the_configs_numbers(config: Optimizer):
+def test_an_optimizer_is_torchs_own_with_the_configs_numbers(config: Optimizer) -> None:
     torch.manual_seed(0)
     ours = torch.randn(5, requires_grad=True)
     theirs = ours.detach().clone().requires_grad_()
@@ -211,7 +215,7 @@ def test_an_optimizer_is_torchs_own_with_the_configs_numbers(config: Optimizer):
 )
 def test_a_schedule_is_torchs_own_as_a_function_of_the_step(
     schedule: Schedule, make: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
-):
+) -> None:
     steps = 200
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
     scheduler = make(optimizer, steps)
@@ -223,7 +227,7 @@ def test_a_schedule_is_torchs_own_as_a_function_of_the_step(
         scheduler.step()
 
 
-def test_dropout_keeps_its_rate_and_its_mean():
+def test_dropout_keeps_its_rate_and_its_mean() -> None:
     dropout = StatelessDropout(0.3, layer=0, whole_channels=False)
     dropout.start_epoch(seed=1, epoch=0, steps=100, batch=64)
     kept = torch.cat([dropout(torch.ones(64, 128)) for _ in range(100)])
@@ -232,7 +236,7 @@ def test_dropout_keeps_its_rate_and_its_mean():
     assert set(kept.unique().tolist()) == {0.0, kept.max().item()}  # type: ignore[no-untyped-call]
 
 
-def test_dropout_masks_follow_from_seed_epoch_layer_and_step():
+def test_dropout_masks_follow_from_seed_epoch_layer_and_step() -> None:
     def masks(seed: int, epoch: int, layer: int) -> torch.Tensor:
         dropout = StatelessDropout(0.5, layer, whole_channels=False)
         dropout.start_epoch(seed, epoch, steps=8, batch=64)
@@ -246,25 +250,25 @@ def test_dropout_masks_follow_from_seed_epoch_layer_and_step():
     assert len({tuple(step[0, :40].tolist()) for step in reference}) == 8
 
 
-def test_dropout_of_whole_channels_drops_whole_channels():
+def test_dropout_of_whole_channels_drops_whole_channels() -> None:
     dropout = StatelessDropout(0.5, 0, whole_channels=True)
     dropout.start_epoch(0, 0, 1, 16)
     out = dropout(torch.ones(16, 8, 5, 5)).flatten(2)
     assert torch.equal(out.amax(2), out.amin(2)) and 0 < (out[..., 0] == 0).sum() < 128
 
 
-def test_random_bytes_are_uniform():
+def test_random_bytes_are_uniform() -> None:
     counts = torch.bincount(random_bytes(256 * 4000, generator("cpu", "t", 1)).long(), minlength=256).double()
     chi_squared = ((counts - 4000) ** 2 / 4000).sum().item()
     assert chi_squared < 255 + 5 * math.sqrt(2 * 255)
 
 
-def test_an_epochs_order_visits_every_row_and_differs_by_epoch():
+def test_an_epochs_order_visits_every_row_and_differs_by_epoch() -> None:
     first, second = (data_order(7, epoch, 1000, CPU) for epoch in (0, 1))
     assert sorted(first.tolist()) == list(range(1000)) and not torch.equal(first, second)
 
 
-def test_auto_precision_is_a_rule_of_shapes(monkeypatch: pytest.MonkeyPatch):
+def test_auto_precision_is_a_rule_of_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = MLP((64,), (0.0,)), MLP((512, 256), (0.0, 0.0))
     assert work_per_layer(small, (784,), 32) == 32 * (784 * 64 + 64 * 10) / 2
     monkeypatch.setattr("hpo.training.devices._cpu_multiplies_bf16", lambda: True)
@@ -275,19 +279,19 @@ def test_auto_precision_is_a_rule_of_shapes(monkeypatch: pytest.MonkeyPatch):
     assert resolve_precision("auto", large, (784,), 256, CPU) == "fp32"
 
 
-def test_bf16_learns_as_fp32_does(digits: ResidentData):
+def test_bf16_learns_as_fp32_does(digits: ResidentData) -> None:
     config = dataclasses.replace(MLP_RUN, epochs=15)
     last = [curve(Run(dataclasses.replace(config, precision=p), digits, CPU), 15)[-1] for p in ("fp32", "bf16")]
     assert last[1].validation_accuracy == pytest.approx(last[0].validation_accuracy, abs=0.03)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:1", "cuda:x", ""])
-def test_an_unknown_device_is_named(name: str):
+def test_an_unknown_device_is_named(name: str) -> None:
     with pytest.raises(UsageError, match=rf'No device named "{name}" on this machine. Known: auto, cpu'):
         choose_device(name)
 
 
-def test_a_damaged_checkpoint_is_named(digits: ResidentData):
+def test_a_damaged_checkpoint_is_named(digits: ResidentData) -> None:
     content = checkpoints.to_bytes(Run(MLP_RUN, digits, CPU).checkpoint())
     for broken in (content[: len(content) // 2], b"", content[:8] + b"x" * 100):
         with pytest.raises(

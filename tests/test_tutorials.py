@@ -40,7 +40,7 @@ def baseline(space: str, start: str) -> TrialConfig:
         ("cnn_cifar10", "32-64-128 x2", CNN_CIFAR + CNN_CIFAR_HEAD),
     ],
 )
-def test_a_baseline_is_the_tutorials_network(space: str, start: str, parameters: int):
+def test_a_baseline_is_the_tutorials_network(space: str, start: str, parameters: int) -> None:
     config = baseline(space, start)
     shape = data.info(config.data).input_shape
     model = build_model(config.model, shape, 10)
@@ -48,14 +48,14 @@ def test_a_baseline_is_the_tutorials_network(space: str, start: str, parameters:
     assert model.eval()(torch.randn(2, *shape)).shape == (2, 10)
 
 
-def test_the_cifar_network_drops_out_and_is_trained_as_the_tutorial_does():
+def test_the_cifar_network_drops_out_and_is_trained_as_the_tutorial_does() -> None:
     config = baseline("cnn_cifar10", "32-64-128 x2")
     model = build_model(config.model, (3, 32, 32), 10)
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout2d | nn.Dropout)] == [0.2, 0.3, 0.4, 0.5]
     assert isinstance(config.optimizer, AdamW) and isinstance(config.schedule, OneCycle)
 
 
-def test_the_digit_networks_grid_before_its_head_is_four_by_four():
+def test_the_digit_networks_grid_before_its_head_is_four_by_four() -> None:
     model = build_model(baseline("cnn_mnist", "32-64-pool").model, (1, 28, 28), 10)
     stages = model.stages(torch.randn(2, 1, 28, 28))  # type: ignore[operator]
     assert stages.shape == (2, 128, 14, 14)
@@ -63,6 +63,6 @@ def test_the_digit_networks_grid_before_its_head_is_four_by_four():
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.4]
 
 
-def test_every_space_has_a_baseline():
+def test_every_space_has_a_baseline() -> None:
     for name in documents.known("space"):
         assert load_space(name).baselines, name

@@ -56,7 +56,7 @@ def stored(store: Store, name: str = "s") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=store.url.render_as_string(hide_password=False))
 
 
-def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Made, tmp_path: Path):
+def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Made, tmp_path: Path) -> None:
     study = make()
     over = work(store, study, SimulatedEngine(costs=rate), tmp_path)
     assert over is not None and over.reason == "all 30 trials are finished"
@@ -81,7 +81,7 @@ def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Mad
 @pytest.mark.parametrize("constraints", [{}, {"max_parameters": 100}])
 def test_every_sampler_draws_the_same_whoever_draws(
     store: Store, make: Made, tmp_path: Path, sampler: str, constraints: dict[str, object]
-):
+) -> None:
     if sampler == "gp" and store.url.get_backend_name() != "sqlite":
         pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
@@ -98,7 +98,7 @@ def test_every_sampler_draws_the_same_whoever_draws(
     assert drawn[0] == drawn[1]
 
 
-def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path):
+def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path) -> None:
     study = make(sampler="nsga2", trials=30)
     work(store, study, SimulatedEngine(), tmp_path)
     generations = [t.system_attrs["_NSGA2:generation"] for t in trials_of(store, study)]
@@ -107,7 +107,9 @@ def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path):
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "median", "percentile"])
-def test_pruning_is_optunas_among_those_that_cost_no_more(store: Store, make: Made, tmp_path: Path, pruner: str):
+def test_pruning_is_optunas_among_those_that_cost_no_more(
+    store: Store, make: Made, tmp_path: Path, pruner: str
+) -> None:
     """For each trial a study of Optuna's own, with the earlier trials of no larger cost in it, prunes as ours did."""
     study = make(pruner=pruner, sampler="random", trials=60)
     work(store, study, SimulatedEngine(), tmp_path)
@@ -138,7 +140,9 @@ def test_pruning_is_optunas_among_those_that_cost_no_more(store: Store, make: Ma
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median"])
-def test_what_is_pruned_was_beaten_by_something_no_larger(store: Store, make: Made, tmp_path: Path, pruner: str):
+def test_what_is_pruned_was_beaten_by_something_no_larger(
+    store: Store, make: Made, tmp_path: Path, pruner: str
+) -> None:
     study = make(pruner=pruner, trials=50)
     work(store, study, SimulatedEngine(), tmp_path)
     found = trials_of(store, study)
@@ -154,7 +158,7 @@ def test_what_is_pruned_was_beaten_by_something_no_larger(store: Store, make: Ma
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
-def test_faults_and_resumed_trials_do_no_harm(store: Store, make: Made, tmp_path: Path, sampler: str):
+def test_faults_and_resumed_trials_do_no_harm(store: Store, make: Made, tmp_path: Path, sampler: str) -> None:
     def fault(config: TrialConfig, epoch: int) -> Fault | None:
         kind = {0: "diverged", 1: "error"}.get(config.seed % 6)
         return Fault(kind, "as planned") if kind and epoch == 2 else None  # type: ignore[arg-type]
@@ -170,7 +174,7 @@ def test_faults_and_resumed_trials_do_no_harm(store: Store, make: Made, tmp_path
     assert diverged and all(t.values == [0.0, widths(t)] for t in diverged)
 
 
-def test_limits_go_by_the_metric(store: Store, make: Made, tmp_path: Path):
+def test_limits_go_by_the_metric(store: Store, make: Made, tmp_path: Path) -> None:
     over = work(store, make(trials=99, target=0.8), SimulatedEngine(), tmp_path)
     assert over is not None and over.reason == "the target 0.8 is reached"
     assert max(t.values[0] for t in stored(store).trials if t.values) >= 0.8
@@ -178,7 +182,7 @@ def test_limits_go_by_the_metric(store: Store, make: Made, tmp_path: Path):
 
 def test_the_front_is_exported_confirmed_and_reported(
     store: Store, make: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     from hpo.cli.commands import studies as commands
     from hpo.runner.dashboard_note import note
 
@@ -213,7 +217,7 @@ def test_the_front_is_exported_confirmed_and_reported(
     assert f"Pareto front, {len(front)} of {len(front)}" in said and "latency in ms" in said
 
 
-def test_a_copy_and_another_space_keep_both_objectives(store: Store, make: Made, tmp_path: Path):
+def test_a_copy_and_another_space_keep_both_objectives(store: Store, make: Made, tmp_path: Path) -> None:
     study = make(pruner="median", trials=16)
     work(store, study, SimulatedEngine(), tmp_path)
     admin.copy(store, "s", store, "t")
@@ -226,7 +230,7 @@ def test_a_copy_and_another_space_keep_both_objectives(store: Store, make: Made,
     assert len(stored(store, "t").directions) == 2
 
 
-def test_objectives_are_read_and_refused(tmp_path: Path):
+def test_objectives_are_read_and_refused(tmp_path: Path) -> None:
     assert (
         parse_objective("accuracy,parameters") == ["accuracy", "parameters"]
         and parse_objective("macro_f1") == "macro_f1"

@@ -16,7 +16,7 @@ from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 
 @pytest.mark.parametrize("name", ["ann_fashion", "cnn_fashion", "ann_digits", "ann_breast_cancer"])
-def test_every_config_of_a_space_fits_that_space(name: str):
+def test_every_config_of_a_space_fits_that_space(name: str) -> None:
     space = load_space(name)
     for i in range(100):
         suggester = RandomSuggester(i)
@@ -29,7 +29,7 @@ def comparable(config: TrialConfig) -> dict[str, object]:
     return {k: v for k, v in config.to_dict().items() if k not in NOT_COMPARED}
 
 
-def test_what_does_not_fit_says_why():
+def test_what_does_not_fit_says_why() -> None:
     config = small_space().draw(RandomSuggester(3), seed=0)
     assert isinstance(config.model, MLP)
     depth = len(config.model.dropout)
@@ -43,7 +43,7 @@ def test_what_does_not_fit_says_why():
         draws_for(normed, config)
 
 
-def test_the_best_of_an_earlier_study_is_tried_first(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_the_best_of_an_earlier_study_is_tried_first(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     earlier = make_study("earlier", trials=12)
     work(store, earlier, SimulatedEngine(), tmp_path)
     wider: dict[str, object] = {"mlp": {"depth": {"low": 1, "high": 4}, "width": {"low": 8, "high": 128, "step": 8}}}
@@ -69,7 +69,7 @@ def tiny_space() -> dict[str, object]:
     }
 
 
-def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStudy, tmp_path: Path):
+def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=9, space=tiny_space())
     work(store, study, SimulatedEngine(), tmp_path)
     found = trials_of(store, study)
@@ -82,7 +82,7 @@ def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStud
         assert space.draw(FixedTrialLike(dict(trial.params)), config.seed) == config
 
 
-def test_a_recipe_may_allow_duplicates(store: Store, tmp_path: Path):
+def test_a_recipe_may_allow_duplicates(store: Store, tmp_path: Path) -> None:
     from hpo.recipe import Budget, Pruner, StudyRecipe
     from hpo.store import studies
 

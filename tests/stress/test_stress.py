@@ -144,7 +144,7 @@ def check_finished(field: Field, count: int) -> list[optuna.trial.FrozenTrial]:
     return [t for t in trials if t.state.name != "FAIL"]
 
 
-def test_many_processes_share_a_store(field: Field):
+def test_many_processes_share_a_store(field: Field) -> None:
     """16 processes on one SQLite file with a dashboard polling it; 32 on Postgres."""
     if field.store.is_sqlite:
         processes, trials, epochs, pause = (16, 400, 10, 0.1) if FULL else (6, 60, 5, 0.02)
@@ -190,7 +190,7 @@ def test_many_processes_share_a_store(field: Field):
         assert wall <= 3 * ideal
 
 
-def test_kills_cost_nothing_but_time(field: Field):
+def test_kills_cost_nothing_but_time(field: Field) -> None:
     """kill -9, again and again: the budget stays exact, nothing stays RUNNING, no curve has a scar."""
     trials, epochs, kills, pause = (60, 20, 30, 0.25) if FULL else (10, 10, 4, 0.05)
     field.make(trials, epochs, pruner="none" if FULL else "successive_halving")
@@ -234,7 +234,7 @@ def server() -> Iterator[Postgres]:
     running.remove()
 
 
-def test_a_store_that_is_away_costs_no_report_and_no_trial(server: Postgres, tmp_path: Path):
+def test_a_store_that_is_away_costs_no_report_and_no_trial(server: Postgres, tmp_path: Path) -> None:
     """Postgres is stopped, twice, under four workers."""
     store = open_store(parse(server.url), create=True)
     field = Field(store, tmp_path)
@@ -258,7 +258,7 @@ def test_a_store_that_is_away_costs_no_report_and_no_trial(server: Postgres, tmp
     record("Postgres away", outages=outages, seconds_each=away, trials=trials, reports=trials * epochs, failed=0)
 
 
-def test_faults_of_a_fifth_of_the_trials_are_recorded(field: Field):
+def test_faults_of_a_fifth_of_the_trials_are_recorded(field: Field) -> None:
     trials = 120 if FULL else 40
     field.make(trials, 4)
     for _ in range(4 if FULL else 2):
@@ -282,7 +282,7 @@ def test_faults_of_a_fifth_of_the_trials_are_recorded(field: Field):
     record(f"faults on {field.store.url.get_backend_name()}", finished=trials, **kinds)
 
 
-def test_a_clock_that_is_moved_by_an_hour_changes_nothing(field: Field):
+def test_a_clock_that_is_moved_by_an_hour_changes_nothing(field: Field) -> None:
     """Two workers whose clocks are an hour apart; and the store's own clock jumps back and forth."""
     trials = 30 if FULL else 12
     study = field.make(trials, 10)
@@ -307,7 +307,7 @@ def test_a_clock_that_is_moved_by_an_hour_changes_nothing(field: Field):
     assert active < 6 * wall + 60
 
 
-def test_a_full_disk_and_a_missing_folder_cost_checkpoints_not_trials(field: Field):
+def test_a_full_disk_and_a_missing_folder_cost_checkpoints_not_trials(field: Field) -> None:
     study = field.make(6, 12)
     folder = field.folder / "artifacts" / study.uid
     (folder / "checkpoints").mkdir(parents=True)
@@ -324,7 +324,7 @@ def test_a_full_disk_and_a_missing_folder_cost_checkpoints_not_trials(field: Fie
     assert field.said().count("no checkpoints can be written") <= 2, "one warning, not one per epoch"
 
 
-def test_a_worker_that_slept_finds_its_trial_taken_over(field: Field, monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_that_slept_finds_its_trial_taken_over(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP, long enough to be given up; then SIGCONT: it must not write a line into what is no longer its own."""
     field.make(6, 40)
     sleeper = field.start("--epoch-seconds", "0.05")
@@ -349,7 +349,7 @@ def test_a_worker_that_slept_finds_its_trial_taken_over(field: Field, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_the_whole_run_killed_and_started_again(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
+def test_the_whole_run_killed_and_started_again(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """`hpo run` itself, on real data, killed with its workers or alone, until it comes to its end."""
     if kind == "postgres" and not FULL:
         pytest.skip("short form: on SQLite only")
