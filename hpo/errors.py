@@ -44,9 +44,14 @@ class TrainingError(HpoError):
     """A training run that ended without a model."""
 
 
+LISTED = 12
+"""Most known names that an error lists."""
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return 'Did you mean X? Known: A, B.' for an unknown name; no question where no known name is similar."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     question = f"Did you mean {near[0]}? " if near else ""
-    return f"{question}Known: {', '.join(names) or 'none'}."
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{question}Known: {', '.join(names[:LISTED]) or 'none'}{more}."

@@ -15,7 +15,7 @@ import pytest
 
 from hpo import service
 from hpo.artifacts import dashboard_folder, study_files
-from hpo.errors import DataError, DocumentError, HpoError, StudyError, UsageError
+from hpo.errors import DataError, DocumentError, HpoError, StudyError, UsageError, suggestion
 from hpo.recipe import load_recipe
 from hpo.service.create import OpenedStudy, StudyRequest, open_existing, open_study
 from hpo.service.search import run_workers
@@ -415,3 +415,8 @@ def test_every_module_of_the_service_can_be_used() -> None:
     assert {path.stem for path in files} == {*service.__all__, "network_checks"}
     for name in service.__all__:
         assert getattr(service, name).__name__ == f"hpo.service.{name}"
+
+
+def test_a_long_list_of_names_is_cut_in_an_error() -> None:
+    text = suggestion("study-7x", [f"study-{i:02}" for i in range(40)])
+    assert text.startswith("Did you mean study-") and text.endswith("study-11 and 28 more.")
