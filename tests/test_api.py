@@ -267,6 +267,8 @@ def test_bad_data_is_one_line_and_nothing_is_left(
 def test_requests_that_cannot_be_met(study: hpo.Study) -> None:
     with pytest.raises(errors.UsageError, match="a space or a study is required"):
         hpo.search()
+    with pytest.raises(errors.UsageError, match="test_fraction: must be at least 0 and below 1, got 1"):
+        hpo.search("ann_tabular", data=(np.zeros((4, 2)), [0, 1, 0, 1]), test_fraction=1, study="all_test")
     with pytest.raises(errors.HpoError, match="trials: must be >= 1, got 0"):
         hpo.search("ann_digits", study="empty", trials=0)
     with pytest.raises(errors.StudyError, match="was made of something else"):

@@ -1,5 +1,6 @@
 """`hpo.search`, `hpo.open` and `hpo.studies`: studies created, resumed and listed from Python."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -63,7 +64,8 @@ def search(
             [N, H, W, C], uint8 0..255 or floats. Arrays are kept as a file in the artifact folder.
         label: Column of a DataFrame or table file that holds the class. test: Test rows in the same form as `data`;
         the search never reads them. test_fraction: Part of the rows that is cut off for a test where `test` is None,
-        by class, > 0 and < 1. trials: Budget of finished trials, complete or pruned. timeout: Budget of time at work:
+        by class, >= 0 and < 1; 0 for no
+                test. trials: Budget of finished trials, complete or pruned. timeout: Budget of time at work:
         seconds, a text such as "1h30m", or a timedelta. stop_at: Stop when a trial reaches this value of the metric.
         patience: Stop when the best value has not improved for this many finished trials. max_failures: Stop when
         this many trials have failed. objective: Metric to maximize on the validation rows: accuracy,
@@ -116,17 +118,13 @@ def _source(data: Any, label: str | None, *, test: Any, test_fraction: float, st
         if label is not None or test is not None:
             raise UsageError("search: label and test go with data, got no data. Add data.")
         return None
+    if not 0 <= test_fraction < 1:
+        raise UsageError(f"test_fraction: must be at least 0 and below 1, got {test_fraction}. The default is 0.2.")
     if isinstance(data, str | Path):
         source = own_data(data, label)
-        changes = {"test_fraction": test_fraction} | ({} if test is None else {"test": str(Path(test).absolute())})
-        return OwnData(**(_fields(source) | changes))
+        test_path = None if test is None else str(Path(test).absolute())
+        return dataclasses.replace(source, test=test_path, test_fraction=test_fraction)
     return to_source(data, label, test=test, test_fraction=test_fraction, folder=data_folder(configured(storage)))
-
-
-def _fields(source: OwnData) -> dict[str, Any]:
-    import dataclasses
-
-    return {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
 
 
 def open(study: str, *, storage: str | None = None, python: Iterable[str | Path] = ()) -> Study:
