@@ -58,19 +58,21 @@ def search(
         space: Where to look: a name of `hpo spaces list`, a path of a .toml file, the content of one as a dict, or a
             `SearchSpace`. None resumes the study that `study` names.
         study: Name of the study. [default: the name of the space]
-        data: Data of your own, for a space that names none or in place of its data: a DataFrame (with `label`), a pair
-            (X, y) of arrays or of a DataFrame and labels, a map-style torch data set of pairs (x, y), or the path of a
-            CSV, Parquet or npz file or of a folder of images. X is [N, F], or images [N, H, W], [N, C, H, W] or
+        data: Data of your own, for a space that names none or in place of its data: a DataFrame (with `label`), a
+            pair (X, y) of arrays or of a DataFrame and labels, a map-style torch data set of pairs (x, y), or the path
+            of a CSV, Parquet or npz file or of a folder of images. X is [N, F], or images [N, H, W], [N, C, H, W] or
             [N, H, W, C], uint8 0..255 or floats. Arrays are kept as a file in the artifact folder.
-        label: Column of a DataFrame or table file that holds the class. test: Test rows in the same form as `data`;
-        the search never reads them. test_fraction: Part of the rows that is cut off for a test where `test` is None,
-        by class, >= 0 and < 1; 0 for no
-                test. trials: Budget of finished trials, complete or pruned. timeout: Budget of time at work:
-        seconds, a text such as "1h30m", or a timedelta. stop_at: Stop when a trial reaches this value of the metric.
-        patience: Stop when the best value has not improved for this many finished trials. max_failures: Stop when
-        this many trials have failed. objective: Metric to maximize on the validation rows: accuracy,
-        balanced_accuracy, macro_f1 or neg_log_loss; with a
-            cost to minimize, ("accuracy", "parameters") or ("accuracy", "latency_ms").
+        label: Column of a DataFrame or table file that holds the class.
+        test: Test rows in the same form as `data`; the search never scores on them.
+        test_fraction: Part of the rows that is cut off for a test where `test` is None, by class, >= 0 and < 1; 0 for
+            no test.
+        trials: Budget of finished trials, complete or pruned.
+        timeout: Budget of time at work: seconds, a text such as "1h30m", or a timedelta.
+        stop_at: Stop when a trial reaches this value of the metric.
+        patience: Stop when the best value has not improved for this many finished trials.
+        max_failures: Stop when this many trials have failed.
+        objective: Metric to maximize on the validation rows: accuracy, balanced_accuracy, macro_f1 or neg_log_loss;
+            with a cost to minimize, ("accuracy", "parameters") or ("accuracy", "latency_ms").
         seed: Seed of the study, >= 0.
         recipe: How to look: a name of `hpo recipes list`, a path, a dict, or a `StudyRecipe`.
         warm_from: Names of earlier studies whose best configurations are tried first, where they fit.
