@@ -60,6 +60,8 @@ def test_a_fit_that_has_ended_is_not_searched_again() -> None:
     assert second.study_.name == first.study_.name and len(second.study_.trials) == 2
     assert (second.predict_proba(x) == first.predict_proba(x)).all()
     assert quick(trials=2, random_state=1).fit(x, y).study_.name != first.study_.name
+    other = quick(recipe={"epochs": 2, "pruner": {"name": "none"}}).fit(x, y)
+    assert other.study_.name not in (first.study_.name, second.study_.name)
 
 
 def test_an_interrupted_fit_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,8 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     The rows given to `fit` are cut into training and validation rows by the space's split; none are kept back for a
     test: score the estimator on rows of your own, or by `cross_val_score`. The study lies in a store like that of
-    `hpo.search`, under a name that follows from data, space and seed: a `fit` that was interrupted is resumed by the
-    same `fit`, and one that has finished is not searched again.
+    `hpo.search`, under a name that follows from data, space, recipe and seed: a `fit` that was interrupted is resumed
+    by the same `fit`, and one that has finished is not searched again.
 
     Parameters: `space` is a name of `hpo spaces list`, a path, a dict or a `SearchSpace`. `trials` is the study's
     budget of finished trials, `timeout` one of seconds, or a text such as "30m". `confirm` trains the best
@@ -139,7 +139,7 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             seed = int(check_random_state(seed).randint(2**31 - 1))
         study = search(
             self.space,
-            study=self.study or _study_name(source.path, self.space, self.objective, seed),
+            study=self.study or _study_name(source.path, self.space, self.recipe, self.objective, seed),
             data=source,
             trials=self.trials,
             timeout=self.timeout,
@@ -160,8 +160,8 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return study
 
 
-def _study_name(data_path: str, space: Any, objective: str | None, seed: Any) -> str:
+def _study_name(data_path: str, space: Any, recipe: Any, objective: str | None, seed: Any) -> str:
     """Return a study's name that follows from what is searched: the same `fit` finds its study again."""
-    described = space.model_dump(mode="json") if hasattr(space, "model_dump") else str(space)
-    text = json.dumps([Path(data_path).stem, described, objective, seed], sort_keys=True, default=str)
+    documents = [part.model_dump(mode="json") if hasattr(part, "model_dump") else str(part) for part in (space, recipe)]
+    text = json.dumps([Path(data_path).stem, *documents, objective, seed], sort_keys=True)
     return f"classifier-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
