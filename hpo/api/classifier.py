@@ -163,5 +163,5 @@ class SearchClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _study_name(data_path: str, space: Any, recipe: Any, objective: str | None, seed: Any) -> str:
     """Return a study's name that follows from what is searched: the same `fit` finds its study again."""
     documents = [part.model_dump(mode="json") if hasattr(part, "model_dump") else str(part) for part in (space, recipe)]
-    text = json.dumps([Path(data_path).stem, *documents, objective, seed], sort_keys=True)
+    text = json.dumps([Path(data_path).stem, *documents, objective, seed], sort_keys=True, default=str)
     return f"classifier-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
