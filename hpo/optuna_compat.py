@@ -21,6 +21,7 @@ __all__ = [
     "NumberedQMCSampler",
     "forget_cached_trials",
     "forget_fitted_models",
+    "limit_acquisition_effort",
     "quiet",
     "seed_sampler",
     "silence",
@@ -68,6 +69,14 @@ def seed_sampler(sampler: BaseSampler, seed: int) -> None:
 def forget_fitted_models(sampler: optuna.samplers.GPSampler) -> None:
     """Drop what a Gaussian process sampler begins its next fit from: a draw would depend on who drew before."""
     sampler._gprs_cache_list = sampler._constraints_gprs_cache_list = None
+
+
+def limit_acquisition_effort(
+    sampler: optuna.samplers.GPSampler, *, candidates: int, searches: int, samples: int
+) -> None:
+    """Limit the random candidates, the local searches and the fantasy samples of a Gaussian process sampler's draw."""
+    sampler._n_preliminary_samples, sampler._n_local_search = candidates, searches
+    sampler._n_qmc_samples_qei = sampler._n_qmc_samples_ehvi = samples
 
 
 class NumberedQMCSampler(optuna.samplers.QMCSampler):

@@ -58,12 +58,20 @@ class Sampler(Section):
     """Number of trials per generation of NSGA-II; the first generation is random."""
 
 
+Compare = Literal["value", "projection"]
+COMPARING = ("successive_halving", "hyperband", "median", "percentile")
+"""Pruners that compare a trial with others."""
+
+
 class Pruner(Section):
     """The pruner, which stops trials early, by their metric after each epoch."""
 
     name: Literal["successive_halving", "hyperband", "median", "percentile", "patient", "threshold", "none"] = (
         "successive_halving"
     )
+    compare: Compare = "value"
+    """What the pruner compares: the values as they stand, or the values at the end of training that they promise, by
+    the growth of the study's own learning curves with the same schedule."""
     min_epochs: Annotated[int, Field(ge=1)] = 1
     """First epoch after which a trial can be pruned."""
     reduction: Annotated[int, Field(ge=2)] = 4
@@ -76,6 +84,15 @@ class Pruner(Section):
     """Number of epochs without improvement after which patient prunes a trial."""
     threshold: float = 0.3
     """Value of the metric below which threshold prunes a trial."""
+
+    @model_validator(mode="after")
+    def _comparing(self) -> "Pruner":
+        if self.compare == "projection" and self.name not in COMPARING:
+            raise ValueError(
+                f'compare: "projection" needs a pruner that compares trials, got "{self.name}". '
+                f"Take one of {', '.join(COMPARING)}."
+            )
+        return self
 
 
 class Fidelity(Section):

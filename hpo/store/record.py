@@ -100,6 +100,11 @@ class TrialAttributes(Attributes):
     rank, count or learn."""
     diverged = system("diverged", bool)
     """Whether the loss became NaN or infinite. Written by the worker; read by the cached storage for samplers."""
+    compared = user("compared", dict[str, float])
+    """What pruning compared at each rung, by the epoch as text: the value at the end of training that the curve
+    promised then. Written by the worker where the recipe compares projections; read by pruning and by people."""
+    drawn_at_random = user("drawn_at_random", str)
+    """Why the sampler's model could not draw the trial. Written by the worker; read by output."""
     fixed_params = system("fixed_params", dict[str, Any])
     """The draws that an enqueued trial is given. Optuna's own key. Written where trials are enqueued; read by Optuna,
     the grid sampler and changes of the space."""

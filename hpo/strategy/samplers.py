@@ -4,9 +4,10 @@ import hashlib
 
 from optuna import samplers
 
-from hpo.optuna_compat import NumberedQMCSampler, forget_fitted_models, seed_sampler
+from hpo.optuna_compat import NumberedQMCSampler, seed_sampler
 from hpo.recipe import Sampler
 from hpo.space import SearchSpace
+from hpo.strategy.gaussian_process import GaussianProcess
 from hpo.strategy.grid_sampler import GridSampler
 
 
@@ -17,26 +18,13 @@ def derived_seed(seed: int, purpose: str, number: int) -> int:
 
 
 class _TPE(samplers.TPESampler):
-    def reseed_for(self, seed: int, number: int) -> None:
+    def reseed_for(self, seed: int, number: int, attempt: int) -> None:
         seed_sampler(self, seed)
 
 
 class _Random(samplers.RandomSampler):
-    def reseed_for(self, seed: int, number: int) -> None:
+    def reseed_for(self, seed: int, number: int, attempt: int) -> None:
         seed_sampler(self, seed)
-
-
-class _GP(samplers.GPSampler):
-    def __init__(self, startup_trials: int) -> None:
-        self._random = _Random()
-        super().__init__(
-            n_startup_trials=startup_trials, independent_sampler=self._random, warn_independent_sampling=False
-        )
-
-    def reseed_for(self, seed: int, number: int) -> None:
-        seed_sampler(self, seed)
-        seed_sampler(self._random, seed)
-        forget_fitted_models(self)
 
 
 class _QMC(NumberedQMCSampler):
@@ -44,17 +32,17 @@ class _QMC(NumberedQMCSampler):
         self._random = _Random()
         super().__init__(scramble=True, seed=seed, independent_sampler=self._random, warn_independent_sampling=False)
 
-    def reseed_for(self, seed: int, number: int) -> None:
-        self.point = number
+    def reseed_for(self, seed: int, number: int, attempt: int) -> None:
+        self.point = number + 10_000 * attempt
         seed_sampler(self._random, seed)
 
 
 class _NSGA2(samplers.NSGAIISampler):
-    def reseed_for(self, seed: int, number: int) -> None:
+    def reseed_for(self, seed: int, number: int, attempt: int) -> None:
         seed_sampler(self, seed)
 
 
-SeededSampler = _TPE | _Random | _GP | _QMC | _NSGA2 | GridSampler
+SeededSampler = _TPE | _Random | GaussianProcess | _QMC | _NSGA2 | GridSampler
 
 
 def make_sampler(recipe: Sampler, seed: int, space: SearchSpace) -> SeededSampler:
@@ -67,7 +55,7 @@ def make_sampler(recipe: Sampler, seed: int, space: SearchSpace) -> SeededSample
         case "random":
             return _Random()
         case "gp":
-            return _GP(recipe.startup_trials)
+            return GaussianProcess(recipe.startup_trials)
         case "qmc":
             return _QMC(seed)
         case "tpe":

@@ -5,8 +5,7 @@ costs nothing: the cache is refreshed when its owner says so, and changes are ma
 for the next transaction.
 
 Hidden are trials that failed, were voided, were continued under another number or lie outside the space: they would
-teach nothing, and successive halving would count their rungs twice. Draws that broke a constraint are visible to
-samplers alone.
+teach nothing, and successive halving would count their rungs twice.
 """
 
 import copy
@@ -104,15 +103,13 @@ class StudyCache:
             return self._trials[trial_id]
 
     def visible_trials(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """Return the trials from which samplers and pruners learn, by number; during a draw also infeasible ones."""
-        with self._lock:
-            inside = [t for t in self._trials.values() if not _is_outside(t)]
-        trials = [t for t in inside if t.state != TrialState.FAIL]
-        if self._draw is not None:
-            worst = min((t.values[0] for t in trials if t.state == TrialState.COMPLETE), default=0.0)
-            infeasible = [_infeasible_as_complete(t, worst) for t in inside if is_infeasible(t)]
-            trials = ([_pruned_as_complete(t) for t in trials] if self.two_objectives else trials) + infeasible
-        return sorted((t for t in trials if states is None or t.state in states), key=lambda t: t.number)
+        """Return the trials from which samplers and pruners learn, by number."""
+        trials = (t for t in self.all_trials() if t.state != TrialState.FAIL)
+        return [t for t in trials if states is None or t.state in states]
+
+    def infeasible_trials(self) -> list[FrozenTrial]:
+        """Return the draws that broke a constraint, by number: samplers learn from them too."""
+        return [t for t in self.all_trials() if is_infeasible(t)]
 
     def all_trials(self) -> list[FrozenTrial]:
         """Return all trials of the space by number, failed ones too."""
@@ -184,34 +181,6 @@ def is_unchecked(trial: FrozenTrial) -> bool:
 
 def _is_outside(trial: FrozenTrial) -> bool:
     return TrialAttributes.outside.key in trial.system_attrs
-
-
-def _infeasible_as_complete(trial: FrozenTrial, value: float) -> FrozenTrial:
-    """Return an infeasible draw in the form that samplers expect: complete, with broken constraints.
-
-    TPE ranks it behind all others whatever its value; the Gaussian process needs a value that does not stand out.
-    """
-    shown = copy.copy(trial)
-    shown.state, shown.values = TrialState.COMPLETE, [value, *_cost(trial)]
-    return shown
-
-
-def _pruned_as_complete(trial: FrozenTrial) -> FrozenTrial:
-    """Return a pruned trial in the form that samplers for two objectives expect: complete, with its last value.
-
-    The last value is lower than a completed training's; but some trial of no larger cost is better anyway.
-    """
-    if trial.state != TrialState.PRUNED:
-        return trial
-    shown = copy.copy(trial)
-    last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
-    shown.state, shown.values = TrialState.COMPLETE, [last, *_cost(trial)]
-    return shown
-
-
-def _cost(trial: FrozenTrial) -> list[float]:
-    cost = TrialAttributes.of(trial).cost
-    return [] if cost is None else [cost]
 
 
 def _with_divergence_ranked(trial: FrozenTrial) -> FrozenTrial:

@@ -15,9 +15,11 @@ from hpo.recipe import StudyRecipe
 from hpo.space import SearchSpace
 from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
+from hpo.strategy.gaussian_process import GaussianProcess
 from hpo.strategy.grid_sampler import GridSampler
-from hpo.strategy.pareto_pruning import ParetoStorage
+from hpo.strategy.pruner_view import PrunerView
 from hpo.strategy.pruners import make_pruner
+from hpo.strategy.sampler_view import ModelView, SamplerView
 from hpo.strategy.samplers import derived_seed, make_sampler
 from hpo.strategy.study_cache import StudyCache
 
@@ -34,9 +36,11 @@ class StudySearch:
         self.cache, self.space, self.recipe = cache, space, recipe
         with quiet():  # some samplers are experimental
             self._sampler = make_sampler(recipe.sampler, recipe.seed, space)
-        self._study = Study(cache.study_name, CachedStorage(cache), sampler=self._sampler)
-        self._pareto = ParetoStorage(cache)
-        self._pruning = Study(cache.study_name, self._pareto, pruner=make_pruner(recipe.pruner, space.max_epochs))
+        learns_from_pruned = isinstance(self._sampler, GaussianProcess)
+        self._view = ModelView(cache, recipe.sampler.startup_trials) if learns_from_pruned else SamplerView(cache)
+        self._study = Study(cache.study_name, self._view, sampler=self._sampler)
+        self._pruner_view = PrunerView(cache, recipe.pruner.compare)
+        self._pruning = Study(cache.study_name, self._pruner_view, pruner=make_pruner(recipe.pruner, space.max_epochs))
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:
         """Draw a trial's configuration. It follows from the study's seed, the trial's number and the known trials."""
@@ -57,10 +61,14 @@ class StudySearch:
             self._sampler.choose(before, self.cache.all_trials())
         else:
             purpose = f"draw/{attempt}" if attempt else "draw"
-            self._sampler.reseed_for(derived_seed(self.recipe.seed, purpose, number), number + 10_000 * attempt)
+            self._sampler.reseed_for(derived_seed(self.recipe.seed, purpose, number), number, attempt)
         forget_cached_trials(self._study)
+        self._view.begin_draw(trial_id)
         self.cache.begin_draw()
-        return self.space.draw(Trial(self._study, trial_id), derived_seed(self.recipe.seed, "train", number))
+        config = self.space.draw(Trial(self._study, trial_id), derived_seed(self.recipe.seed, "train", number))
+        if isinstance(self._sampler, GaussianProcess) and self._sampler.failure:
+            self.cache.note(trial_id, TrialAttributes.drawn_at_random.entry(self._sampler.failure))
+        return config
 
     @property
     def is_endless(self) -> bool:
@@ -75,14 +83,16 @@ class StudySearch:
     def _is_duplicate(self, trial_id: int) -> bool:
         """Say whether another trial has the same parameters; failed ones do not count."""
         params = self.cache.trial(trial_id).params
-        return any(t.params == params for t in self.cache.visible_trials() if id_of_trial(t) != trial_id)
+        known = self.cache.visible_trials() + self.cache.infeasible_trials()
+        return any(t.params == params for t in known if id_of_trial(t) != trial_id)
 
     def should_prune(self, trial_id: int) -> bool:
         """Say whether the pruner ends a trial after its latest report, among those that cost no more."""
         trial = self.cache.trial(trial_id)
         cost = TrialAttributes.of(trial).cost
-        self._pareto.cost_limit = math.inf if cost is None else cost
-        return bool(self._pruning.pruner.prune(self._pruning, trial))
+        self._pruner_view.cost_limit = math.inf if cost is None else cost
+        self._pruner_view.learn()
+        return bool(self._pruning.pruner.prune(self._pruning, self._pruner_view.shown(trial)))
 
     def importances(self) -> dict[str, float]:
         """Return the importance of each parameter that all complete trials have (PED-ANOVA); empty for few trials."""
@@ -96,10 +106,11 @@ class StudySearch:
 
     def _importances(self) -> dict[str, float]:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        study = Study(self.cache.study_name, CachedStorage(self.cache))
         if self.recipe.cost is None:
-            return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+            return optuna.importance.get_param_importances(study, evaluator=evaluator)
         # Of the metric; PED-ANOVA takes the values of a target function as something to be minimized.
-        return optuna.importance.get_param_importances(self._study, evaluator=evaluator, target=lambda t: -t.values[0])
+        return optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: -t.values[0])
 
     def finish(self, trial_id: int, state: TrialState, value: float | None) -> None:
         """End a trial, with its value of the metric; its cost is known."""
