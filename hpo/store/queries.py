@@ -52,6 +52,7 @@ def study(connection: Connection, study_id: int) -> StudyView:
         over=stopping.over(connection, study_id) if budget_row is not None else None,
         workers=tuple(json.loads(text) for text in workers.scalars()),
         infeasible=stopping.infeasible_draws(connection, study_id),
+        drawn_at_random=count(connection, sa.and_(is_of(study_id), has(TrialAttributes.drawn_at_random))),
         outside=count(connection, sa.and_(is_of(study_id, FINISHED), is_outside())),
     )
 

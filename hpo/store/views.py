@@ -56,6 +56,8 @@ class StudyView:
     """What each worker reports about itself: host, process, device, memory."""
     infeasible: int = 0
     """Draws that broke the space's constraints and were not trained."""
+    drawn_at_random: int = 0
+    """Trials that were drawn at random because the sampler's model failed."""
     outside: int = 0
     """Finished trials that the study's space, changed since, cannot draw."""
 

@@ -32,6 +32,7 @@ def study_json(study: "StudyView") -> dict[str, Any]:
         "metric": study.metric_label,
         "cost": study.cost_label,
         "infeasible": study.infeasible,
+        "drawn_at_random": study.drawn_at_random,
         "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,

@@ -87,6 +87,8 @@ def print_summary(console: Console, summary: "StudySummary") -> None:
         console.print(", ".join(part for part in (pace(view), lanes(view)) if part))
     if view.infeasible:
         console.print(f"{view.infeasible} draws broke the constraints: not trained, not counted")
+    if view.drawn_at_random:
+        console.print(f"{view.drawn_at_random} trials were drawn at random: the sampler's model failed (hpo trials show)")
     if view.outside:
         console.print(f"{view.outside} of the finished trials lie outside the space that was set since (rank out)")
     if summary.failures:
