@@ -3,6 +3,7 @@
 import contextlib
 from typing import Any
 
+from hpo import documents
 from hpo.config import TrialConfig
 from hpo.ranges import allows, extremes
 from hpo.space import SearchSpace
@@ -47,7 +48,7 @@ def _checked(
 ) -> dict[str, Any]:
     """Return those draws that the walk asks for, if it gives the config. Raises: ValueError if it does not."""
     fixed = FixedSuggester(draws)
-    expected, got = config.to_dict(), space.draw(fixed, seed=0).to_dict()
+    expected, got = documents.dump(config), documents.dump(space.draw(fixed, seed=0))
     for name in expected:
         if name not in ignored and expected[name] != got[name]:
             raise ValueError(_difference(name, expected[name], got[name]))

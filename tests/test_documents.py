@@ -71,6 +71,16 @@ MISTAKES: list[tuple[Mutation, str]] = [
         "baselines.0.params.mlp.wdth: is not drawn for this baseline",
     ),
     (lambda d: d["baselines"][0]["params"].pop("batch_size"), "baselines.0.params.batch_size: is required."),
+    (put("average", value={"name": "ema", "horizon": 0.0}), "average.horizon: must be > 0, got 0."),
+    (
+        put("average", value={"name": "ema", "horizon": {"low": -1.0, "high": 2.0}}),
+        "average.horizon: must be > 0, got -1.",
+    ),
+    (
+        put("average", value={"horizon": 0.5}),
+        'average: horizon is for ema only, got name = "none". Remove it, or add ema',
+    ),
+    (put("average", value={"name": "swa"}), "average.name: must be one of 'none' or 'ema', got \"swa\"."),
 ]
 
 

@@ -39,6 +39,12 @@ def grid_space(**changes: object) -> SearchSpace:
     return small_space(**{"mlp": {"depth": {"low": 1, "high": 2}, "width": WIDTHS}, "optimizer": OPTIMIZER} | changes)
 
 
+def test_a_horizon_multiplies_only_the_configurations_that_average() -> None:
+    averaged = {"name": {"choices": ["none", "ema"]}, "horizon": {"choices": [0.5, 1.0]}}
+    leaves = grid(small_space(mlp={"depth": 1, "width": 8}, optimizer={"name": "sgd", "lr": 0.1}, average=averaged))
+    assert leaves == [{"average.name": "none"}] + [{"average.name": "ema", "average.horizon": h} for h in (0.5, 1.0)]
+
+
 def grid_study(store: Store, space: SearchSpace | None = None, seed: int = 0, **budget: object) -> StudyRecord:
     recipe = StudyRecipe(
         seed=seed, budget=Budget.model_validate(budget), pruner=Pruner(name="none"), sampler=Sampler(name="grid")

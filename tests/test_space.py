@@ -1,5 +1,6 @@
 """Spaces: every draw makes a network, whoever suggests, and baselines are the networks they name."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from hpo import documents, space
-from hpo.config import MLP, SGD, TrialConfig
+from hpo.config import EMA, MLP, SGD, NoAverage, TrialConfig
 from hpo.data import info
 from hpo.errors import DocumentError
 from hpo.models import build_model
@@ -18,6 +19,8 @@ from hpo.suggesters import FixedSuggester, RandomSuggester
 from hpo.transfer import draws_for
 from tests.helpers.documents import SPACES
 from tests.helpers.studies import small_space
+
+FIXTURE = Path(__file__).parent / "fixtures" / "v0.1.0"
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -117,6 +120,65 @@ def test_only_the_drawn_optimizers_hyperparameters_are_drawn() -> None:
     for name, asked in (("sgd", False), ("sgd_momentum", True)):
         drawn = names_drawn(small_space(optimizer={"name": name, "lr": 0.1, "momentum": momentum}))
         assert ("optimizer.momentum" in drawn) == asked
+
+
+AVERAGED: dict[str, object] = {
+    "name": {"choices": ["none", "ema"]},
+    "horizon": {"low": 0.1, "high": 2.0, "log": True},
+}
+
+
+def test_a_horizon_is_drawn_only_for_an_average_and_looked_up_again() -> None:
+    loaded, averages = small_space(average=AVERAGED), set()
+    for seed in range(20):
+        suggester = RandomSuggester(seed)
+        config = loaded.draw(suggester, seed)
+        averages.add(type(config.average))
+        names = list(suggester.drawn)
+        assert names[names.index("average.name") :] == (
+            ["average.name", "average.horizon"] if isinstance(config.average, EMA) else ["average.name"]
+        )
+        assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict())), "draw") == config
+        assert draws_for(loaded, config) == suggester.drawn
+        assert ("weights averaged over" in config.summary()) == isinstance(config.average, EMA)
+    assert averages == {NoAverage, EMA}
+    assert small_space(average={"name": "ema"}).draw(RandomSuggester(0), 0).average == EMA(horizon=0.5)
+
+
+def test_an_average_that_a_space_lacks_is_the_difference() -> None:
+    plain, averaged = small_space(), small_space(average={"name": "ema"})
+    with pytest.raises(ValueError, match=r"^average\.name: is ema, the space gives none$"):
+        draws_for(plain, averaged.draw(RandomSuggester(0), 0))
+    with pytest.raises(ValueError, match=r"^average\.name: is none, the space gives ema$"):
+        draws_for(averaged, plain.draw(RandomSuggester(0), 0))
+
+
+def test_spaces_and_configs_without_an_average_are_written_as_before_hpo_knew_it() -> None:
+    exported = json.loads((FIXTURE / "best.json").read_text())
+    config = TrialConfig.from_dict(exported["config"], "0.1.0")
+    assert config.average == NoAverage() and config.to_dict() == exported["config"]
+    stored = optuna.load_study(study_name="digits", storage=f"sqlite:///{FIXTURE / 'studies.db'}").user_attrs["space"]
+    walked = documents.check(SearchSpace, stored, "0.1.0")
+    identity = json.dumps(walked.identity(), sort_keys=True).encode()
+    assert hashlib.sha256(identity).hexdigest() == exported["provenance"]["space_digest"]
+    assert documents.dump(walked) == stored
+    averaged = small_space(average=AVERAGED)
+    assert documents.check(SearchSpace, documents.dump(averaged), "averaged") == averaged
+
+
+@pytest.mark.parametrize(
+    ("average", "error"),
+    [
+        ({"name": "ema", "horizon": 0}, "best.toml: config: average.horizon: must be > 0.0, got 0."),
+        ({"name": "none", "horizon": 0.5}, "best.toml: config: average.horizon: is not a known key."),
+        ({"name": "swa"}, "best.toml: config: average.name: must be one of 'none', 'ema', got \"swa\"."),
+    ],
+)
+def test_a_config_with_a_wrong_average_is_refused_in_one_line(average: dict[str, object], error: str) -> None:
+    content = small_space().draw(RandomSuggester(0), 0).to_dict() | {"average": average}
+    with pytest.raises(DocumentError) as raised:
+        TrialConfig.from_dict(content, "best.toml: config")
+    assert str(raised.value).startswith(error) and "\n" not in str(raised.value)
 
 
 def test_images_too_small_for_the_depth_are_refused_before_training() -> None:

@@ -5,6 +5,7 @@ A config is drawn from a space, stored with each trial, and written by an export
 """
 
 from hpo.config.augment import Augment
+from hpo.config.averages import EMA, Average, NoAverage
 from hpo.config.metrics import LABELS, WORST, Metric, format_difference, metric_label
 from hpo.config.networks import CNN, MLP, Activation, Head, Init, Network, Norm, Pool, PythonNetwork, check_fits
 from hpo.config.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
@@ -24,6 +25,7 @@ from hpo.config.trial import FORMAT, ClassWeight, Precision, TrialConfig, hyperp
 
 __all__ = [
     "CNN",
+    "EMA",
     "FORMAT",
     "LABELS",
     "MLP",
@@ -35,6 +37,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Augment",
+    "Average",
     "ClassWeight",
     "Constant",
     "Cosine",
@@ -44,6 +47,7 @@ __all__ = [
     "Init",
     "Metric",
     "Network",
+    "NoAverage",
     "Norm",
     "OneCycle",
     "Optimizer",

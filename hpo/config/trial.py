@@ -7,6 +7,7 @@ from pydantic import Field
 
 from hpo import documents
 from hpo.config.augment import Augment
+from hpo.config.averages import EMA, Average, NoAverage
 from hpo.config.fields import STRICT, Count, Positive, Rate
 from hpo.config.metrics import Metric
 from hpo.config.networks import Network
@@ -53,6 +54,8 @@ class TrialConfig:
     """Training ends when the metric has not improved for this number of epochs; None to train all epochs."""
     best_weights: bool = False
     """Whether training ends with the weights of the best epoch instead of those of the last."""
+    average: Annotated[Average, Field(discriminator="name")] = field(default_factory=NoAverage)
+    """Which average of the weights over the steps is validated and kept."""
     accumulation: Count = 1
     """Number of parts in which the gradient of a batch is computed, to use less memory. Batch norm uses the statistics
     of each part."""
@@ -61,8 +64,11 @@ class TrialConfig:
     format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the config as plain JSON types."""
-        return documents.dump(self)
+        """Return the config as plain JSON types; without `average` if it has none, as before hpo knew averages."""
+        content = documents.dump(self)
+        if isinstance(self.average, NoAverage):
+            del content["average"]
+        return content
 
     @staticmethod
     def from_dict(content: dict[str, Any], where: str) -> "TrialConfig":
@@ -90,6 +96,7 @@ class TrialConfig:
             f"clip {self.clip_norm:g}" if self.clip_norm else "",
             f"patience {self.patience}" if self.patience else "",
             "best weights" if self.best_weights else "",
+            f"weights averaged over {self.average.horizon:.3g} epochs" if isinstance(self.average, EMA) else "",
             f"batch {self.batch_size}" + (f" in {self.accumulation} parts" if self.accumulation > 1 else ""),
         ]
         return ", ".join(part for part in parts if part)

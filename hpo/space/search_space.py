@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hpo import documents, user_code
 from hpo.config import (
@@ -32,7 +32,7 @@ from hpo.errors import DocumentError, HpoError, ModelError
 from hpo.ranges import Field, Flag, Number, extremes, pick, within
 from hpo.space.fields import Rate, Size
 from hpo.space.networks import CNNSpace, MLPSpace, ModelSpace
-from hpo.space.training import AugmentSpace, OptimizerSpace, ScheduleSpace
+from hpo.space.training import AugmentSpace, AverageSpace, OptimizerSpace, ScheduleSpace
 from hpo.suggesters import FixedSuggester, Suggester
 
 HYPERPARAMETERS = (
@@ -50,10 +50,14 @@ HYPERPARAMETERS = (
     "accumulation",
     "precision",
     "class_weight",
+    "average",
 )
 """Fields of a space, in the order in which they are drawn after the network; each becomes the field of the same name of
-the config. The fields of optimizer, schedule, augment and the networks are listed with their sections. Order and names
-must stay: stored trials are replayed by them, and a sampler's draws depend on the order."""
+the config. The fields of optimizer, schedule, augment, average and the networks are listed with their sections. Order
+and names must stay: stored trials are replayed by them, and a sampler's draws depend on the order."""
+
+
+Drawn = OptimizerSpace | ScheduleSpace | AugmentSpace | AverageSpace
 
 
 class Baseline(Section):
@@ -118,6 +122,7 @@ class SearchSpace(Section):
     optimizer: OptimizerSpace | None = None
     schedule: ScheduleSpace = ScheduleSpace()
     augment: AugmentSpace = AugmentSpace()
+    average: AverageSpace = AverageSpace()
     constraints: Constraints = Constraints()
     baselines: list[Baseline] = pydantic.Field(default_factory=list)
 
@@ -142,6 +147,14 @@ class SearchSpace(Section):
                 raise ValueError(f"baselines.{i}.params.{name}: is not drawn for this baseline. Remove it.")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before_averages(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `average` where nothing is averaged: such a space, and its digest, are as before hpo knew it."""
+        content: dict[str, Any] = handler(self)
+        if self.average == AverageSpace():
+            content.pop("average", None)
+        return content
+
     @property
     def _families(self) -> list[str]:
         return [name for name in ("mlp", "cnn", "model", "python") if getattr(self, name) is not None]
@@ -163,8 +176,7 @@ class SearchSpace(Section):
         drawn: dict[str, Any] = {"model": family.draw(suggester)}
         for name in HYPERPARAMETERS:
             field = getattr(self, name)
-            is_section = isinstance(field, OptimizerSpace | ScheduleSpace | AugmentSpace)
-            drawn[name] = field.draw(suggester) if is_section else pick(field, name, suggester)
+            drawn[name] = field.draw(suggester) if isinstance(field, Drawn) else pick(field, name, suggester)
         return TrialConfig(data=self.data or "", split=self.split, metric=self.metric, seed=seed, **drawn)
 
     def draws_of(self, config: TrialConfig) -> dict[str, Any]:
@@ -176,8 +188,7 @@ class SearchSpace(Section):
         draws = self._draws_of_network(config.model)
         for name in HYPERPARAMETERS:
             field, value = getattr(self, name), getattr(config, name)
-            is_section = isinstance(field, OptimizerSpace | ScheduleSpace | AugmentSpace)
-            draws |= field.draws_of(value) if is_section else {name: value}
+            draws |= field.draws_of(value) if isinstance(field, Drawn) else {name: value}
         return draws
 
     def _draws_of_network(self, network: Network) -> dict[str, Any]:

@@ -1,11 +1,21 @@
-"""Sections of a space for training: optimizers, schedules, augmentation."""
+"""Sections of a space for training: optimizers, schedules, averaged weights, augmentation."""
 
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
-from hpo.config import OPTIMIZERS, SCHEDULES, Augment, Optimizer, Schedule, hyperparameters_of
+from hpo.config import (
+    EMA,
+    OPTIMIZERS,
+    SCHEDULES,
+    Augment,
+    Average,
+    NoAverage,
+    Optimizer,
+    Schedule,
+    hyperparameters_of,
+)
 from hpo.documents import Section
 from hpo.ranges import Field, Flag, Integer, Number, pick, values_of, within
 from hpo.space.fields import Probability, Rate, Share, Size
@@ -13,6 +23,7 @@ from hpo.suggesters import Suggester
 
 OptimizerName = Literal["sgd", "sgd_momentum", "adam", "adamw", "rmsprop"]
 ScheduleName = Literal["none", "cosine", "one_cycle", "step", "exponential", "warmup_cosine", "plateau"]
+AverageName = Literal["none", "ema"]
 
 
 class AugmentSpace(Section):
@@ -108,3 +119,30 @@ class ScheduleSpace(Section):
     def draws_of(self, schedule: Schedule) -> dict[str, Any]:
         """Return the value of every parameter with which this section could give a schedule."""
         return {f"schedule.{key}": value for key, value in asdict(schedule).items()}
+
+
+class AverageSpace(Section):
+    """Averages of the weights by name; the horizon is only drawn for `ema`."""
+
+    name: Field[AverageName] = "none"
+    """`ema` validates and keeps an exponential moving average of the weights instead of those of the latest step."""
+    horizon: Annotated[Number, within(0, open_low=True)] | None = None
+    """Epochs after which the weights of a step count for 1/e as much as the latest ones; 0.5 if left out."""
+
+    @model_validator(mode="after")
+    def _horizon_is_used(self) -> "AverageSpace":
+        if self.horizon is not None and "ema" not in values_of(self.name):
+            raise ValueError(
+                'horizon is for ema only, got name = "none". Remove it, or add ema to the choices of name.'
+            )
+        return self
+
+    def draw(self, suggester: Suggester) -> Average:
+        """Draw the name of the average, then its horizon."""
+        if pick(self.name, "average.name", suggester) == "none":
+            return NoAverage()
+        return EMA() if self.horizon is None else EMA(pick(self.horizon, "average.horizon", suggester))
+
+    def draws_of(self, average: Average) -> dict[str, Any]:
+        """Return the value of every parameter with which this section could give an average."""
+        return {f"average.{key}": value for key, value in asdict(average).items()}
