@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hpo.training import torch_compat
-from hpo.training.torch_compat import PRIVATE_NAMES, StorageLedger, fused_adam, fused_sgd, rmsprop
+from hpo.training.torch_compat import PRIVATE_NAMES, StorageLedger, fused_adam, fused_sgd, lerp, rmsprop
 
 
 @pytest.mark.parametrize(("owner", "name"), PRIVATE_NAMES, ids=[name for _, name in PRIVATE_NAMES])
@@ -87,6 +87,13 @@ def test_rmsprop_is_that_of_torch() -> None:
     for _ in range(3):
         rmsprop(params, [grad.clone() for grad in grads], squares, **options)
     torch.testing.assert_close(params, of_torch(torch.optim.RMSprop, 3, **options))
+
+
+def test_lerp_is_that_of_torch() -> None:
+    values, averages = tensors()
+    expected = [average.lerp(value, 0.3) for average, value in zip(averages, values, strict=True)]
+    lerp(averages, values, 0.3)
+    torch.testing.assert_close(averages, expected, rtol=0, atol=0)
 
 
 def test_a_ledger_counts_each_storage_once() -> None:

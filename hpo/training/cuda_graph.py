@@ -42,6 +42,8 @@ class GraphedRun(Run):
             dropout.counter = self.counter
         self.order = torch.zeros(self.steps, self.batch_size, dtype=torch.int64, device=device)
         self.lrs = torch.zeros(self.steps, device=device)
+        self.average_weights = torch.zeros(self.steps, device=device)
+        """How far the averages move in each step of the epoch."""
         self.logits = torch.zeros(self.steps, self.batch_size, data.classes, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.capturable = device.type == "cuda"
@@ -54,6 +56,8 @@ class GraphedRun(Run):
         """Take a step for each row of `order`, int64 [steps, batch]; return all logits, [steps * batch, classes]."""
         self.order.copy_(order)
         self.lrs.copy_(torch.tensor(self.history.lrs(self.steps)))
+        if self.average is not None:
+            self.average_weights.copy_(torch.tensor(self.average.weights(first_step)))
         self.counter.zero_()
         done = 0
         if self.capturable and self.graph is None:
@@ -71,6 +75,8 @@ class GraphedRun(Run):
         self.optimizer.zero_grad()
         outputs = self.forward_backward(rows)
         self.update()
+        if self.average is not None:
+            self.average.update_by(self.average_weights.index_select(0, self.counter).view(()))
         self.logits.index_copy_(0, self.counter, outputs.unsqueeze(0))
         self.counter.add_(1)
 

@@ -105,8 +105,8 @@ class Checkpoint:
 
     config: TrialConfig
     tensors: Mapping[str, NDArray[Any]]
-    """Weights and buffers as `model.NAME`, of the best epoch as `best.NAME`, and optimizer state as
-    `optimizer.INDEX.NAME`."""
+    """Weights and buffers as `model.NAME`, of the best epoch as `best.NAME`, their averages as `average.NAME` until the
+    training ends, and optimizer state as `optimizer.INDEX.NAME`."""
     history: tuple[EpochResult, ...]
     """Results of the completed epochs."""
     precision: str

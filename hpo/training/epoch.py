@@ -1,5 +1,6 @@
 """One network in training: its config, its data, and the state that changes from epoch to epoch."""
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config import EMA, TrialConfig
 from hpo.errors import ModelError
 from hpo.models import build_model, parameter_count
 from hpo.training.augmentation import augmented
+from hpo.training.averages import WeightAverage
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import resolve_precision
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault
@@ -64,6 +66,12 @@ class Run:
         self.batch_size = min(config.batch_size, len(data.train_y))
         self.steps = len(data.train_y) // self.batch_size
         """Steps per epoch. An incomplete last batch is left out; each epoch has another order of rows."""
+        self.average: WeightAverage | None = None
+        """Averages of the weights, if the config asks for them: evaluated instead of the weights until the last epoch,
+        and loaded at its end."""
+        if isinstance(config.average, EMA):
+            of_user = config.model.family == "python"
+            self.average = WeightAverage(self.model, config.average.horizon, self.steps, replaced=of_user)
         self.inputs = data.train_x
         """The rows that an epoch trains on: the training rows, augmented if the config says so."""
         if config.augment and data.train_x.dim() != 4:
@@ -110,16 +118,21 @@ class Run:
         if math.isfinite(training[1]):
             validation = self.evaluate(self.data.validation_x, self.data.validation_y)
         result = self.history.add_epoch(training, validation, time.perf_counter() - self._started)
-        if isinstance(result, EpochResult) and self.config.best_weights:
-            self._keep_best(result)
+        if isinstance(result, EpochResult):
+            self._after_epoch(last=result.last)
         return result
 
-    def _keep_best(self, result: EpochResult) -> None:
-        """Copy the weights if the latest epoch is the best; after the last epoch, load those of the best one."""
-        if self.history.improved:
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        if result.last:
-            self.model.load_state_dict(self.best)
+    def _after_epoch(self, *, last: bool) -> None:
+        """Copy the weights if the latest epoch is the best and is asked for; after the last one, load what is kept."""
+        if self.config.best_weights and self.history.improved:
+            with self._evaluated_weights():
+                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        if not last:
+            return
+        if self.best or self.average is not None:
+            averages = self.average.tensors if self.average is not None else {}
+            self.model.load_state_dict(self.best or self.model.state_dict() | averages)
+        self.average = None
 
     def train_only(self, epoch: int) -> tuple[float, float]:
         """Train one epoch (counted from 0) without validating; return training accuracy and loss.
@@ -163,6 +176,8 @@ class Run:
             self.optimizer.zero_grad()
             outputs = self.forward_backward(rows)
             self.update()
+            if self.average is not None:
+                self.average.update(first_step + step)
             logits.append(outputs)
             if self.device.type == "cpu" and step % LOSS_CHECK_STEPS == 0 and not outputs.isfinite().all():
                 return None
@@ -222,8 +237,12 @@ class Run:
 
     def _logits(self, x: Tensor) -> Tensor:
         self.model.eval()
-        with self.autocast():
+        with self._evaluated_weights(), self.autocast():
             return torch.cat([_full(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
+
+    def _evaluated_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which the model has the averaged weights, if there are any."""
+        return self.average.applied() if self.average is not None else contextlib.nullcontext()
 
     def examine(self) -> Examination:
         """Evaluate on the first training rows, as many as there are validation rows."""
@@ -235,7 +254,9 @@ class Run:
         """Return the state after the latest completed epoch."""
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         best = {f"best.{name}": value for name, value in self.best.items()}
-        tensors = weights | best | optimizer_tensors(self.optimizer)
+        averages = self.average.tensors if self.average is not None else {}
+        average = {f"average.{name}": value for name, value in averages.items()}
+        tensors = weights | best | average | optimizer_tensors(self.optimizer)
         arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in tensors.items()}
         return Checkpoint(self.config, arrays, tuple(self.history), self.facts.precision)
 
@@ -243,6 +264,10 @@ class Run:
         tensors = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
         self.model.load_state_dict(dict(_under("model.", tensors)))
         self.best = {name: value.to(self.device) for name, value in _under("best.", tensors)}
+        if self.finished:
+            self.average = None
+        if self.average is not None:
+            self.average.load(dict(_under("average.", tensors)))
         load_optimizer_tensors(self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")})
 
 

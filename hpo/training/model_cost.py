@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from hpo.config import SGD, RMSprop, SGDMomentum, TrialConfig
+from hpo.config import EMA, SGD, RMSprop, SGDMomentum, TrialConfig
 from hpo.constraints import Cost, Costs
 from hpo.models import InputShape, build_model, parameter_count
 
@@ -36,8 +36,8 @@ def measure(
 def memory_mb(config: TrialConfig, input_shape: InputShape, classes: int) -> float:
     """Return an estimate of the memory of training in MB, without the data; nothing is allocated.
 
-    It is the sum of parameters, gradients, optimizer state, and the output of every layer for one batch (for one part
-    of it with gradient accumulation), which the backward pass needs.
+    It is the sum of parameters, gradients, optimizer state, averages, and the output of every layer for one batch (for
+    one part of it with gradient accumulation), which the backward pass needs.
     """
     rows = -(-config.batch_size // config.accumulation)
     numbers = 0
@@ -54,6 +54,7 @@ def memory_mb(config: TrialConfig, input_shape: InputShape, classes: int) -> flo
         batch = torch.empty(rows, *input_shape)
         model(batch)
     copies = {SGD: 2, SGDMomentum: 3, RMSprop: 3}.get(type(config.optimizer), 4)
+    copies += isinstance(config.average, EMA)
     return (copies * parameter_count(model) + numbers + batch.numel()) * _BYTES / 1e6
 
 

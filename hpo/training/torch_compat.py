@@ -20,6 +20,7 @@ __all__ = [
     "TorchDispatchMode",
     "fused_adam",
     "fused_sgd",
+    "lerp",
     "plain_step",
     "rmsprop",
     "set_up_torch",
@@ -35,6 +36,7 @@ PRIVATE_NAMES: tuple[tuple[object, str], ...] = (
     (torch, "_foreach_addcmul_"),
     (torch, "_foreach_sqrt"),
     (torch, "_foreach_addcdiv_"),
+    (torch, "_foreach_lerp_"),
     (torch.UntypedStorage, "_cdata"),
     (torch.utils._python_dispatch, "TorchDispatchMode"),
     (torch.utils._pytree, "tree_leaves"),
@@ -153,6 +155,11 @@ def rmsprop(
     roots = torch._foreach_sqrt(v)
     torch._foreach_add_(roots, eps)
     torch._foreach_addcdiv_(p, g, roots, -lr)
+
+
+def lerp(averages: Sequence[Tensor], values: Sequence[Tensor], weight: float) -> None:
+    """Move averages in place towards values, by this share of the distance, as `torch.lerp` does one by one."""
+    torch._foreach_lerp_(list(averages), list(values), weight)
 
 
 class StorageLedger(TorchDispatchMode):  # type: ignore[no-untyped-call]
