@@ -73,7 +73,8 @@ def with_layer_norm(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
 
 
 def assert_padding_is_zero(program: Program) -> None:
-    for blocks in (program.network.params, program.moments.first, program.moments.second):
+    assert program.averages is not None
+    for blocks in (program.network.params, program.moments.first, program.moments.second, program.averages.params):
         for slot in range(program.layout.slots):
             for view in blocks.views(slot).values():
                 view.zero_()

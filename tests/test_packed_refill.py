@@ -23,6 +23,7 @@ from tests.helpers.packing import (
     alone,
     assert_same_curve,
     assert_same_state,
+    average_of,
     lane_of,
     mixed_cnns,
     mixed_mlps,
@@ -69,6 +70,7 @@ def narrower(config: TrialConfig, seed: int) -> TrialConfig:
         label_smoothing=0.2 - config.label_smoothing,
         class_weight="balanced" if config.class_weight == "none" else "none",
         clip_norm=None if config.clip_norm else 0.7,
+        average=average_of(seed + 1),
         seed=100 + seed,
     )
 

@@ -63,8 +63,9 @@ class WeightAverage:
         with torch.no_grad():
             current = self._current()
             kept = [value.clone() for value in current]
-            _copy(current, self.tensors.values())
         try:
+            with torch.no_grad():
+                _copy(current, self.tensors.values())
             yield
         finally:
             with torch.no_grad():

@@ -9,12 +9,15 @@ import torch
 
 from hpo.config import (
     CNN,
+    EMA,
     MLP,
     SGD,
     Adam,
     AdamW,
+    Average,
     Constant,
     Cosine,
+    NoAverage,
     OneCycle,
     Optimizer,
     Plateau,
@@ -55,6 +58,11 @@ FORMS: dict[str, dict[str, object]] = {
         "stages": 3, "convs": (2, 1, 2), "pool": ("avg", "none", "max"), "head_size": 2, "kernel": 5
     },
 }  # fmt: skip
+
+
+def average_of(number: int) -> Average:
+    """Half of the trials have an average, with a horizon of its own; of each optimizer in turn."""
+    return EMA(0.2 + 0.1 * number) if (number + number // 6) % 2 else NoAverage()
 
 
 def random_rows(*shape: int) -> ResidentData:
@@ -138,6 +146,7 @@ def mixed_mlps(dropout: bool) -> list[TrialConfig]:
                 class_weight="balanced" if i % 5 < 2 else "none",
                 clip_norm=0.5 if i % 4 == 1 else None,
                 best_weights=i % 7 == 0,
+                average=average_of(i),
                 precision="fp32",
             )
         )
@@ -173,6 +182,7 @@ def mixed_cnns(form: str, dropout: bool, count: int) -> list[TrialConfig]:
                 class_weight="balanced" if i % 5 < 2 else "none",
                 clip_norm=0.5 if i % 4 == 1 else None,
                 best_weights=i % 7 == 0,
+                average=average_of(i),
                 precision="fp32",
             )
         )

@@ -121,7 +121,7 @@ class Chooser:
         program = program_kind(self.device)(members, data, inputs, bucket, conv_impl=plan.conv_impl)
 
         def probabilities(x: Tensor) -> NDArray[np.float32]:
-            logits = program.network.evaluate(inputs_of(config, x))[0]
+            logits = program.evaluate(inputs_of(config, x))[0]
             of_classes: NDArray[np.float32] = logits.softmax(1).cpu().numpy()
             return of_classes
 

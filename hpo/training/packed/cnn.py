@@ -112,10 +112,13 @@ class CNNs:
             units[slot] = 0.0
             units[slot, :width] = 1.0
 
-    def statistics(self, slot: int) -> dict[str, Tensor]:
-        """Return views of a member's running statistics, by the plain network's names."""
-        network, statistics = self.layout.networks[slot], {}
-        for (stage, conv), (mean, variance) in self._statistics.items() if network.norm == "batch" else ():
+    def statistics(self, slot: int, running: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """Return views of a member's running statistics, or of tensors like those, by the plain network's names."""
+        network, tensors = self.layout.networks[slot], running or self.running()
+        statistics: dict[str, Tensor] = {}
+        if network.norm != "batch":
+            return statistics
+        for (stage, conv), mean, variance in zip(self._statistics, tensors[::2], tensors[1::2], strict=True):
             name, channels = f"stages.{stage}.norm{conv}.", network.channels[stage]
             statistics[f"{name}running_mean"] = mean[slot, :channels]
             statistics[f"{name}running_var"] = variance[slot, :channels]

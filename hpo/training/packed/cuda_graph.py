@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hpo.config import EMA
 from hpo.training.cuda_graph import WARM_UP_STEPS, record
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
@@ -45,6 +46,8 @@ class GraphedProgram(Program):
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
         """Number of the step within the epoch."""
         self.table = torch.zeros(self.steps, self.layout.slots, len(COEFFICIENTS), dtype=rows.dtype, device=self.device)
+        self.average_table = self.table[:, :, 0].clone()
+        """How far each slot's average moves in each step of the epoch: [steps, S]."""
         self.capturable = self.device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.stream = torch.cuda.Stream(self.device) if self.capturable else None  # type: ignore[no-untyped-call]
@@ -76,6 +79,7 @@ class GraphedProgram(Program):
             self.layout.fits(slot, network)  # type: ignore[arg-type]
             and set(dropped_at(network)) <= {dropout.site.index for dropout in self.dropouts}
             and (config.clip_norm is None or self.clip is not None)
+            and (not isinstance(config.average, EMA) or self.averages is not None)
             and (config.class_weight == "none" or self._class_weights is not None)
         )
 
@@ -84,6 +88,8 @@ class GraphedProgram(Program):
         self.members[slot] = None
         self.network.params.clear(slot)
         self.moments.replace(slot, None)
+        if self.averages is not None:
+            self.averages.replace(slot, None)
         for dropout in self.dropouts:
             dropout.replace(slot, None)
 
@@ -99,6 +105,8 @@ class GraphedProgram(Program):
         self.moments.replace(slot, config.optimizer)
         if self.clip is not None:
             self.clip.replace(slot, config.clip_norm)
+        if self.averages is not None:
+            self.averages.replace(slot, config.average)
         for dropout in self.dropouts:
             dropout.replace(slot, member.network)
         self._load(slot, member)
@@ -120,6 +128,10 @@ class GraphedProgram(Program):
     def _train_epoch(self) -> None:
         lrs = self.start_epoch()
         self.table.copy_(self._coefficients(lrs))
+        if self.averages is not None:
+            counts = [[count + step for count in self.moments.steps] for step in range(self.steps)]
+            table = [self.averages.weights(done) for done in counts]
+            self.average_table.copy_(torch.tensor(table, dtype=torch.float64))
         self.counter.zero_()
         done = self._warm_up_and_record() if self.capturable and self.graph is None else 0
         for _ in range(done, self.steps):
@@ -147,6 +159,8 @@ class GraphedProgram(Program):
         if self.clip is not None:
             self.clip()
         self.vectorized.apply(self._now(self.table))
+        if self.averages is not None:
+            self.averages.apply(self._now(self.average_table))
         self.counter.add_(1)
 
     def _now(self, tensor: Tensor) -> Tensor:

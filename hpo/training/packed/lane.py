@@ -103,7 +103,7 @@ class Lane:
         try:
             program.join()
             training = program.training_scores()
-            logits_of_slots = program.network.evaluate(self.validation)
+            logits_of_slots = program.evaluate(self.validation)
         except torch.OutOfMemoryError:
             program.rollback()
             raise
@@ -122,11 +122,11 @@ class Lane:
     def _after_epoch(self, program: Program, slot: int, member: Member, result: EpochResult) -> None:
         """Copy the weights if the epoch is the best; copy the whole state if it is the trial's last."""
         if member.config.best_weights and member.history.improved:
-            member.best = program.weights(slot)
+            member.best = program.evaluated_weights(slot)
         if result.last:
-            member.tensors = program.tensors(slot)
-            if member.config.best_weights:
-                member.tensors |= {f"model.{name}": value for name, value in member.best.items()}
+            state = {name: value for name, value in program.tensors(slot).items() if not name.startswith("average.")}
+            kept = member.best or program.evaluated_weights(slot)
+            member.tensors = state | {f"model.{name}": value for name, value in kept.items()}
             self.ended.add(member.key)
 
     def release_program(self) -> None:

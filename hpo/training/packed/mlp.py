@@ -53,15 +53,18 @@ class MLPs:
         for layer in self.layers:
             layer.replace(slot, self.layout.networks[slot])
 
-    def statistics(self, slot: int) -> dict[str, Tensor]:
-        """Return views of a member's running statistics, by the plain network's names."""
-        network = self.layout.networks[slot]
+    def statistics(self, slot: int, running: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """Return views of a member's running statistics, or of tensors like those, by the plain network's names."""
+        network, tensors = self.layout.networks[slot], running or self.running()
         statistics: dict[str, Tensor] = {}
-        for layer in self.layers[: len(network.widths)] if network.norm == "batch" else ():
-            assert layer.norm is not None
-            prefix, width = f"hidden.{layer.index}.norm.", network.widths[layer.index]
-            for name, values in zip(("running_mean", "running_var"), layer.norm.statistics(), strict=True):
-                statistics[prefix + name] = values[slot, :width]
+        if network.norm != "batch":
+            return statistics
+        normed = [layer.index for layer in self.layers if layer.norm is not None]
+        for index, mean, variance in zip(normed, tensors[::2], tensors[1::2], strict=True):
+            if index < len(network.widths):
+                name, width = f"hidden.{index}.norm.", network.widths[index]
+                statistics[f"{name}running_mean"] = mean[slot, :width]
+                statistics[f"{name}running_var"] = variance[slot, :width]
         return statistics
 
     def running(self) -> list[Tensor]:

@@ -47,12 +47,15 @@ class PackedNetwork(Protocol):
         """Return every member's logits for the same rows, in evaluation mode: [S, rows, C]."""
         ...
 
-    def statistics(self, slot: int) -> dict[str, Tensor]:
-        """Return views of a member's running statistics, by the plain network's names."""
+    def statistics(self, slot: int, running: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """Return views of a member's running statistics, by the plain network's names.
+
+        With `running`, views of those tensors, which are like what the method `running` returns.
+        """
         ...
 
     def running(self) -> list[Tensor]:
-        """Return the running statistics of all slots."""
+        """Return the running statistics of all slots: means and variances in turn, [slots, ...]."""
         ...
 
     def replace(self, slot: int) -> None:

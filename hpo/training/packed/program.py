@@ -1,16 +1,18 @@
 """A program: the members of a lane as stacked networks, and an epoch of all of them."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from hpo.config import CNN, MLP, TrialConfig
+from hpo.config import CNN, EMA, MLP, TrialConfig
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.engine import Checkpoint
 from hpo.training.history import History
 from hpo.training.metrics import compute_metrics
+from hpo.training.packed.averages import Averages
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import ConvImpl
 from hpo.training.packed.masks import Dropout
@@ -46,7 +48,10 @@ def member_of(
 ) -> Member:
     """Return a trial for a lane, with the weights of a freshly built `model`, or the state of its checkpoint."""
     if checkpoint is None:
-        initial = {f"model.{name}": value.to(device) for name, value in model.state_dict().items()}
+        weights = {name: value.to(device) for name, value in model.state_dict().items()}
+        initial = {f"model.{name}": value for name, value in weights.items()}
+        if isinstance(config.average, EMA):
+            initial |= {f"average.{name}": value for name, value in weights.items() if value.is_floating_point()}
         return Member(key, History(config), initial)
     tensors = {name: torch.from_numpy(array).to(device) for name, array in checkpoint.tensors.items()}
     best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
@@ -90,6 +95,8 @@ class Program:
         # A graph reads the dropout bytes of its step by a counter, so those of the whole epoch must exist.
         whole = self.static_shapes
         self.dropouts = [Dropout(s, layout.networks, self.steps, whole_epoch=whole) for s in self.network.sites]
+        averaged = any(isinstance(c.average, EMA) for c in configs)
+        self.averages = Averages(self.network, [c.average for c in configs], self.steps) if averaged else None
         clipped = any(c.clip_norm is not None for c in configs)
         self.clip = Clipping(self.network.grads, [c.clip_norm for c in configs]) if clipped else None
         kind = FusedStep if self.device.type == "cpu" else VectorizedStep
@@ -115,6 +122,8 @@ class Program:
         for name, view in parts.items():
             view.copy_(member.tensors[f"model.{name}"])
         self.moments.load(slot, member.tensors, member.history.epoch * self.steps)
+        if self.averages is not None:
+            self.averages.load(slot, member.tensors)
 
     def weights(self, slot: int) -> dict[str, Tensor]:
         """Return copies of a member's weights and buffers, named and ordered as in the plain network's state dict."""
@@ -128,9 +137,21 @@ class Program:
                 weights[f"{norm}num_batches_tracked"] = torch.tensor(self.moments.steps[slot])
         return weights
 
+    def evaluated_weights(self, slot: int) -> dict[str, Tensor]:
+        """Return what `weights` returns, but for averages where the member has them."""
+        averages = self.averages.views(slot) if self.averages is not None else {}
+        return self.weights(slot) | {name: view.clone() for name, view in averages.items()}
+
     def tensors(self, slot: int) -> dict[str, Tensor]:
         """Return copies of a member's whole state by the names of a checkpoint."""
-        return {f"model.{name}": value for name, value in self.weights(slot).items()} | self.moments.save(slot)
+        weights = {f"model.{name}": value for name, value in self.weights(slot).items()}
+        averages = self.averages.save(slot) if self.averages is not None else {}
+        return weights | averages | self.moments.save(slot)
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Return every member's logits for the same rows, by its averages if it has them: [S, rows, classes]."""
+        with self.averages.applied() if self.averages is not None else contextlib.nullcontext():
+            return self.network.evaluate(x)
 
     def train_epoch(self) -> None:
         """Train the next epoch of every member; the logits of its batches are then in `logits`."""
@@ -141,7 +162,11 @@ class Program:
             self.logits[step].copy_(self.network.compute_gradients(self.rows, self.order[step], self.labels[step]))
             if self.clip is not None:
                 self.clip()
+            if self.averages is not None:
+                done = list(self.moments.steps)
             self.update(lrs[step])
+            if self.averages is not None:
+                self.averages.update(done)
 
     def join(self) -> None:
         """Make the current CUDA stream wait for the epoch; until then, other programs compute at the same time."""
@@ -168,7 +193,8 @@ class Program:
     def _changing(self) -> list[Tensor]:
         moments = (self.moments.first, self.moments.second)
         blocks = [tensor for side in (self.network.params, *moments) for tensor in side.tensors()]
-        return blocks + self.network.running()
+        averages = self.averages.tensors() if self.averages is not None else []
+        return blocks + self.network.running() + averages
 
     def start_epoch(self) -> list[tuple[float, ...]]:
         """Write the rows and masks of the next epoch; return for each step the learning rate of each slot."""
