@@ -10,7 +10,7 @@ import torch
 
 from hpo.artifacts import FolderFiles
 from hpo.cli.render.text import lanes, pace
-from hpo.config import CNN, MLP, SGD, Adam, OneCycle, Split, TrialConfig
+from hpo.config import CNN, EMA, MLP, SGD, Adam, NoAverage, OneCycle, Split, TrialConfig
 from hpo.errors import UsageError
 from hpo.recipe import Budget, StudyRecipe
 from hpo.runner.checkpoint_retention import CheckpointRetention
@@ -44,8 +44,10 @@ BASE = TrialConfig(
 
 
 def config(number: int, **changes: object) -> TrialConfig:
+    """Every other trial has an average."""
     model = MLP((16 + 4 * (number % 8),) * (1 + number % 3), (0.1,) * (1 + number % 3))
-    return dataclasses.replace(BASE, **({"model": model, "seed": number} | changes))  # type: ignore[arg-type]
+    average = EMA(0.4) if number % 2 else NoAverage()
+    return dataclasses.replace(BASE, **({"model": model, "seed": number, "average": average} | changes))  # type: ignore[arg-type]
 
 
 CONVOLUTIONAL = dataclasses.replace(BASE, model=CNN((4,), (0.0,), residual=True), epochs=2)
@@ -85,6 +87,7 @@ def test_lanes_train_what_the_solo_engine_trains() -> None:
         assert [r.epoch for r in curves[key]] == list(range(1, 7)) and curves[key][-1].last
         for ours, theirs in zip(curves[key], run.history, strict=True):
             assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+            assert ours.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-4)
             assert ours.validation_accuracy == pytest.approx(theirs.validation_accuracy, abs=0.01)
         assert engine.examine(key).train_accuracy == pytest.approx(run.examine().train_accuracy, abs=0.01)
         expected = run.probabilities(run.data.validation_x)
@@ -104,6 +107,23 @@ def test_best_weights_are_those_of_the_best_epoch() -> None:
     resumed = Run(wild, engine.data(wild), CPU, final)
     accuracy = resumed.evaluate(resumed.data.validation_x, resumed.data.validation_y).accuracy
     assert accuracy == max(r.validation_accuracy for r in curve) > curve[-1].validation_accuracy
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_a_trial_ends_with_its_averages_and_is_examined_by_them_before(best: bool) -> None:
+    engine, wanted = PackedEngine(CPU), config(1, best_weights=best)
+    engine.admit(0, config(0))
+    engine.admit(1, wanted)
+    assert {name for name in engine.snapshot(1).tensors if name.startswith("average.")}, "before the first epoch"
+    run = Run(wanted, engine.data(wanted), CPU)
+    for _ in range(wanted.epochs):
+        last = results(engine)[1]
+        run.train_epoch()
+        assert engine.examine(1).train_loss == pytest.approx(run.examine().train_loss, rel=1e-4)
+    ours, theirs = engine.snapshot(1).tensors, run.checkpoint().tensors
+    assert last.last and ours.keys() == theirs.keys()
+    assert not [name for name in ours if name.startswith("average.")]
+    assert all(abs(value - theirs[name]).max() < 1e-3 for name, value in ours.items())
 
 
 def test_places_are_refilled_between_epochs() -> None:
@@ -232,6 +252,7 @@ def test_out_of_memory_halves_the_lane_and_loses_no_trial(monkeypatch: pytest.Mo
     for key, result in expected.items():
         assert found[key].epoch == result.epoch == 2
         assert found[key].train_loss == pytest.approx(result.train_loss, rel=1e-4)
+        assert found[key].validation_loss == pytest.approx(result.validation_loss, rel=1e-4)
     assert max(sizes(engine)) <= 2
     engine.admit(50, config(50))  # what is known of the memory stays known
     assert max(sizes(engine)) <= 2
@@ -245,6 +266,8 @@ def test_a_lane_is_planned_for_the_memory_that_is_free(monkeypatch: pytest.Monke
     padded = sum(width * inputs + width for width, inputs in [(16, 64), (10, 16)])
     epoch = len(data.train_y) * (8 + 8 + 4 * 10)  # rows, labels and logits
     assert 4 * 4 * padded + epoch < one < 2 * (4 * 4 * padded + epoch) + 10 * 4 * 32 * 16
+    averaged = memory.slot_bytes(dataclasses.replace(wanted, average=EMA()), bucket, data, CPU)
+    assert 4 * padded <= averaged - one < 4 * padded + 100
     doubled = dataclasses.replace(wanted, model=MLP((512,), (0.1,)))
     assert memory.slot_bytes(doubled, bucket_of(doubled, data), data, CPU) > 4 * one
     assert memory.free_bytes(CPU) is None

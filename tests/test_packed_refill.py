@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpo.config import MLP, PythonNetwork, TrialConfig
+from hpo.config import EMA, MLP, NoAverage, PythonNetwork, TrialConfig
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.epoch import Run
@@ -191,6 +191,21 @@ def test_a_newcomer_that_fits_nowhere_makes_a_new_program(graphed: None, change:
     assert held(lane) is not program and len(held(lane).members) == 10
     assert_same_curve(curves[50], alone(newcomer, data).history[:2])
     assert_same_curve(curves[5], alone(configs[5], data).history[1:3])
+
+
+def test_a_newcomer_with_an_average_makes_a_new_program_where_none_has_one(graphed: None) -> None:
+    data, configs = some("mlp")
+    plain = [dataclasses.replace(config, average=NoAverage()) for config in configs]
+    lane = lane_of(plain, data)
+    train(lane, 1)
+    program = held(lane)
+    lane.evict(0)
+    newcomer = dataclasses.replace(plain[0], average=EMA(0.3), seed=99)
+    admit(lane, 50, newcomer)
+    curves = train(lane, 2)
+    assert held(lane) is not program and program.averages is None
+    assert_same_curve(curves[50], alone(newcomer, data).history[:2])
+    assert_same_curve(curves[5], alone(plain[5], data).history[1:3])
 
 
 def test_a_program_that_is_mostly_empty_is_made_smaller(graphed: None) -> None:
