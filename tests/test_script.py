@@ -1,11 +1,13 @@
 """The exported script: the same network, learning rates and results, without hpo."""
 
 import ast
+import copy
 import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import torch
 from hpo import data
 from hpo.config import (
     CNN,
+    EMA,
     MLP,
     SGD,
     Augment,
@@ -31,7 +34,10 @@ from hpo.models import build_model, parameter_count
 from hpo.results.script import to_script
 from hpo.space import load_space
 from hpo.suggesters import RandomSuggester
-from tests.helpers.retraining import MLP_CONFIG
+from hpo.training.engine import EpochResult
+from hpo.training.epoch import Run
+from hpo.training.solo import SoloEngine
+from tests.helpers.retraining import CPU, MLP_CONFIG
 
 RESIDUAL_MLP = MLP((32, 32, 16), (0.1, 0.0, 0.0), norm="layer", residual=True, init="orthogonal")
 
@@ -57,7 +63,8 @@ def sample_configs() -> list[TrialConfig]:
     for name in ("ann_fashion", "cnn_fashion"):
         space = load_space(name)
         found += [space.draw(RandomSuggester(i), seed=i) for i in range(12)]
-    return [*found, dataclasses.replace(MLP_CONFIG, model=RESIDUAL_MLP), EVERYTHING]
+    averaged = [dataclasses.replace(config, average=EMA(0.3)) for config in (MLP_CONFIG, EVERYTHING)]
+    return [*found, dataclasses.replace(MLP_CONFIG, model=RESIDUAL_MLP), EVERYTHING, *averaged]
 
 
 def test_a_script_builds_the_same_network() -> None:
@@ -107,6 +114,36 @@ def test_a_script_has_the_same_learning_rates(schedule: Schedule) -> None:
         assert namespace["learning_rate"](step, 100, losses) == pytest.approx(expected, rel=1e-9)  # type: ignore[operator]
 
 
+def test_a_script_averages_the_weights_as_hpo_does() -> None:
+    """Its averages after each step of a training by hpo, batch norm's statistics included."""
+    config = dataclasses.replace(MLP_CONFIG, average=EMA(0.4), precision="fp32")
+    namespace: dict[str, Any] = {"__name__": "script"}
+    exec(compile(to_script(config, {}), "script", "exec"), namespace)
+    run = Run(config, SoloEngine(CPU).data(config), CPU)
+    net = namespace["Net"]()
+    averaged, update, taken = copy.deepcopy(net), run.update, 0
+
+    def update_both() -> None:
+        nonlocal taken
+        update()
+        net.load_state_dict(dict(zip(net.state_dict(), run.model.state_dict().values(), strict=True)))
+        namespace["update_average"](averaged, net, taken, run.steps)
+        taken += 1
+
+    run.update = update_both  # type: ignore[method-assign]
+    run.train_epoch()
+    result = run.train_epoch()
+    assert run.average is not None and taken == 2 * run.steps and isinstance(result, EpochResult)
+    ours = run.model.state_dict() | run.average.tensors
+    for mine, theirs in zip(ours.values(), averaged.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    accuracy, loss = namespace["evaluate"](averaged, run.data.validation_x, run.data.validation_y)
+    assert (accuracy, loss) == pytest.approx((result.validation_accuracy, result.validation_loss), rel=1e-4)
+    calls = [node for node in ast.walk(ast.parse(to_script(config, {}))) if isinstance(node, ast.Call)]
+    evaluated = [ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "evaluate"]
+    assert evaluated == ["averaged", "averaged"], "what is validated, and what is tested"
+
+
 STOPPED = dataclasses.replace(
     MLP_CONFIG, schedule=Cosine(), epochs=15, label_smoothing=0.1, clip_norm=5.0, patience=8, best_weights=True
 )
@@ -118,6 +155,7 @@ STOPPED = dataclasses.replace(
         dataclasses.replace(STOPPED, optimizer=SGD(lr=0.1)),
         dataclasses.replace(STOPPED, optimizer=RMSprop(lr=1e-3, weight_decay=1e-4)),
         EVERYTHING,
+        dataclasses.replace(STOPPED, average=EMA(0.5), schedule=Constant()),
     ],
 )
 @pytest.mark.slow

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from hpo import data
-from hpo.config import CNN, MLP, PythonNetwork, TrialConfig
+from hpo.config import CNN, EMA, MLP, PythonNetwork, TrialConfig
 from hpo.data.registry import DataInfo
 from hpo.errors import UsageError
 from hpo.models import INITS, Residual, build_model
 from hpo.results.script.network import layers
-from hpo.results.script.template import SCRIPT, SKLEARN, TORCHVISION
+from hpo.results.script.template import AVERAGE, SCRIPT, SKLEARN, TORCHVISION
 from hpo.results.script.training import learning_rate, optimizer, schedule_functions
-from hpo.training import augmentation, metrics
+from hpo.training import augmentation, averages, metrics
 
 
 def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
@@ -61,6 +61,7 @@ def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
         prepare=_prepare(config),
         augment=_augment(config),
         rows="epoch_x" if config.augment else "train_x",
+        **_averages(config),
         **_loss(config),
         **_stopping(config),
     )
@@ -94,7 +95,10 @@ def _definitions(config: TrialConfig, network: MLP | CNN) -> str:
         used = {"jitter": "_jittered", "rotate": "_rotated", "shift": "_moved", "flip": "_moved", "erase": "_erased"}
         names = dict.fromkeys(name for kind, name in used.items() if getattr(config.augment, kind))
         parts += [getattr(augmentation, name) for name in names]
-    return text + "".join(f"\n{inspect.getsource(part)}\n" for part in parts)
+    if isinstance(config.average, EMA):
+        parts.append(averages.ema_weight)
+    text += "".join(f"\n{inspect.getsource(part)}\n" for part in parts)
+    return text + AVERAGE.substitute(horizon=repr(config.average.horizon)) if isinstance(config.average, EMA) else text
 
 
 def _init(network: MLP | CNN) -> str:
@@ -147,6 +151,22 @@ def _augment(config: TrialConfig) -> str:
 """
 
 
+def _evaluated(config: TrialConfig) -> str:
+    """Return the name of the network that is validated and kept."""
+    return "averaged" if isinstance(config.average, EMA) else "net"
+
+
+def _averages(config: TrialConfig) -> dict[str, str]:
+    """Return the lines for averaged weights before the loop over epochs and in each step."""
+    if not isinstance(config.average, EMA):
+        return {"averaged": "", "average": "", "evaluated": "net"}
+    return {
+        "averaged": "    averaged = copy.deepcopy(net)\n",
+        "average": "            update_average(averaged, net, epoch * steps + step, steps)\n",
+        "evaluated": _evaluated(config),
+    }
+
+
 def _loss(config: TrialConfig) -> dict[str, str]:
     options = f", label_smoothing={config.label_smoothing!r}" if config.label_smoothing else ""
     if config.class_weight == "none":
@@ -166,7 +186,9 @@ def _metric(config: TrialConfig) -> str:
     if config.patience is None and not config.best_weights:
         return "accuracy"
     of_evaluate = {"accuracy": "accuracy", "neg_log_loss": "-validation_loss"}
-    return of_evaluate.get(config.metric, f"compute_metrics(predict(net, validation_x), validation_y).{config.metric}")
+    return of_evaluate.get(
+        config.metric, f"compute_metrics(predict({_evaluated(config)}, validation_x), validation_y).{config.metric}"
+    )
 
 
 def _stopping(config: TrialConfig) -> dict[str, str]:
@@ -174,12 +196,14 @@ def _stopping(config: TrialConfig) -> dict[str, str]:
     if config.patience is None and not config.best_weights:
         return {"before": "", "each": "", "after": ""}
     keep = (
-        ", best_weights = value, epoch, copy.deepcopy(net.state_dict())" if config.best_weights else " = value, epoch"
+        f", best_weights = value, epoch, copy.deepcopy({_evaluated(config)}.state_dict())"
+        if config.best_weights
+        else " = value, epoch"
     )
     each = f"        value = {_metric(config)}\n        if value > best:\n            best, best_epoch{keep}\n"
     if config.patience is not None:
         each += f"        if epoch - best_epoch >= {config.patience}:\n            break\n"
-    after = "    net.load_state_dict(best_weights)\n" if config.best_weights else ""
+    after = f"    {_evaluated(config)}.load_state_dict(best_weights)\n" if config.best_weights else ""
     return {"before": "    best, best_epoch = -math.inf, 0\n", "each": each, "after": after}
 
 

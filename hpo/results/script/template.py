@@ -82,7 +82,7 @@ $prepare    train_x, train_y = x[training].to(device), y[training].to(device)
     test_x, test_y = test_x.to(device), test_y.to(device)
 
     net = Net().to(device)
-    optimizer = $optimizer
+$averaged    optimizer = $optimizer
     batch_size = min(BATCH_SIZE, len(train_y))
     steps = len(train_y) // batch_size
     losses = []
@@ -98,10 +98,10 @@ $augment        for step in range(steps):
             optimizer.zero_grad()
             loss.backward()
 $clip            optimizer.step()
-        accuracy, validation_loss = evaluate(net, validation_x, validation_y)
+$average        accuracy, validation_loss = evaluate($evaluated, validation_x, validation_y)
         losses.append(validation_loss)
         print(f"epoch {epoch + 1:3d} of {EPOCHS}: loss {loss.item():.4f}, validation accuracy {accuracy:.4f}")
-$each$after    print(f"test accuracy {evaluate(net, test_x, test_y)[0]:.4f}")
+$each$after    print(f"test accuracy {evaluate($evaluated, test_x, test_y)[0]:.4f}")
 
 
 if __name__ == "__main__":
@@ -126,3 +126,17 @@ def load(folder):
     parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
     train_x, test_x = (torch.tensor(part, dtype=torch.float32).reshape(-1, $shape) for part in parts[:2])
     return train_x, torch.tensor(parts[2]), test_x, torch.tensor(parts[3])''')
+
+AVERAGE = Template('''\
+
+HORIZON = $horizon
+
+
+@torch.no_grad()
+def update_average(averaged, net, step, steps):
+    """Add the weights of a network after a step (from 0) to the averages, given the steps of an epoch."""
+    weight = ema_weight(HORIZON, step, steps)
+    for average, value in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
+        average.lerp_(value, weight) if value.is_floating_point() else average.copy_(value)
+
+''')
