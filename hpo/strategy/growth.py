@@ -25,7 +25,7 @@ class Curve:
     """Values of the metric after each epoch of one training. A phase is the share of its epochs, 0 < phase <= 1."""
 
     schedule: str
-    """Name of the learning-rate schedule."""
+    """Name of the learning-rate schedule, and of the average of weights if one is validated."""
     epochs: int
     """Epochs of the whole training."""
     values: NDArray[np.float64]
@@ -54,8 +54,8 @@ def curve_of(trial: FrozenTrial) -> Curve | None:
     if not config or not reports or attributes.diverged:
         return None
     values = np.array([reports[epoch] for epoch in sorted(reports)])
-    schedule = str(config.get("schedule", {}).get("name", "none"))
-    return Curve(schedule, int(config["epochs"]), values, trial.state == TrialState.COMPLETE)
+    schedule, average = (str(config.get(part, {}).get("name", "none")) for part in ("schedule", "average"))
+    return Curve(schedule if average == "none" else f"{schedule} {average}", int(config["epochs"]), values, trial.state == TrialState.COMPLETE)
 
 
 class Growth:
