@@ -42,7 +42,7 @@ from hpo.store import queries, studies
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
 from hpo.strategy import study_search
-from hpo.strategy.sampler_view import ModelView, as_complete
+from hpo.strategy.sampler_view import ModelView, Row
 from hpo.strategy.samplers import derived_seed
 from hpo.training.dataset import standardized
 from hpo.training.devices import use_one_thread
@@ -59,17 +59,16 @@ PROJECTED = HALVING.model_copy(update={"compare": "projection"})
 class OnlyComplete(ModelView):
     """What Optuna's own Gaussian process learns from."""
 
-    def _projected(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        return super()._projected(t for t in trials if t.state == TrialState.COMPLETE)
+    def values_of(self, finished: Iterable[FrozenTrial]) -> list[Row]:
+        return super().values_of(t for t in finished if t.state == TrialState.COMPLETE)
 
 
 class AsTheyStand(ModelView):
     """Pruned trials with their last values."""
 
-    def _projected(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        rows = super()._projected(trials)
-        last = {t.number: t.intermediate_values[max(t.intermediate_values)] for t in rows if t.intermediate_values}
-        return [as_complete(t, last.get(t.number, t.values[0])) for t in rows]
+    def values_of(self, finished: Iterable[FrozenTrial]) -> list[Row]:
+        rows = super().values_of(finished)
+        return [(t, list(t.intermediate_values.values())[-1] if t.intermediate_values else v) for t, v in rows]
 
 
 class Unclipped(ModelView):

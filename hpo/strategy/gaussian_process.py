@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
-from hpo.optuna_compat import forget_fitted_models, limit_acquisition_effort, seed_sampler
+from hpo.optuna_compat import forget_fitted_models, limit_acquisition_effort, propose, seed_sampler
 from hpo.strategy.sampler_view import distributions_of
 
 MODEL_ATTEMPTS = 3
@@ -29,7 +29,7 @@ class GaussianProcess(samplers.GPSampler):
             n_startup_trials=startup_trials, independent_sampler=self._random, warn_independent_sampling=False
         )
         limit_acquisition_effort(self, candidates=1024, searches=5, samples=64)
-        self._attempt = 0
+        self._startup_trials, self._attempt = startup_trials, 0
         self.failure = ""
         """Why the model could not draw the latest trial; empty if it could."""
 
@@ -49,10 +49,13 @@ class GaussianProcess(samplers.GPSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if self._attempt >= MODEL_ATTEMPTS:
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+        complete = [t for t in trials if t.state == TrialState.COMPLETE]
+        if not search_space or len(complete) < self._startup_trials or self._attempt >= MODEL_ATTEMPTS:
             return {}
+        running = [t for t in trials if t.state == TrialState.RUNNING and search_space.keys() <= t.params.keys()]
         try:
-            return super().sample_relative(study, trial, search_space)
+            return propose(self, study, complete, running, search_space)
         except (RuntimeError, ValueError, ArithmeticError, AssertionError) as error:  # a kernel without an inverse, say
             self.failure = f"{type(error).__name__}: {error}".splitlines()[0]
             return {}

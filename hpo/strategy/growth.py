@@ -55,7 +55,12 @@ def curve_of(trial: FrozenTrial) -> Curve | None:
         return None
     values = np.array([reports[epoch] for epoch in sorted(reports)])
     schedule, average = (str(config.get(part, {}).get("name", "none")) for part in ("schedule", "average"))
-    return Curve(schedule if average == "none" else f"{schedule} {average}", int(config["epochs"]), values, trial.state == TrialState.COMPLETE)
+    return Curve(
+        schedule if average == "none" else f"{schedule} {average}",
+        int(config["epochs"]),
+        values,
+        trial.state == TrialState.COMPLETE,
+    )
 
 
 class Growth:

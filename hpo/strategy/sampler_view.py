@@ -21,6 +21,9 @@ from hpo.strategy.cached_storage import CachedStorage
 from hpo.strategy.growth import Growth, curve_of
 from hpo.strategy.study_cache import StudyCache
 
+Row = tuple[FrozenTrial, float]
+"""A finished trial, and the value of the metric that the model is told."""
+
 
 class SamplerView(CachedStorage):
     """Feasible trials and, as complete ones, infeasible draws; with two objectives also pruned trials."""
@@ -75,39 +78,29 @@ class ModelView(SamplerView):
     def shown(self) -> list[FrozenTrial]:
         if self._shown is None:
             trials = self.cache.visible_trials()
-            rows = self._informative(self._clipped(self._projected(trials)))
+            rows = self._informative(self._clipped(self.values_of(t for t in trials if t.state.is_finished())))
             running = [t for t in trials if t.state == TrialState.RUNNING and t.params and id_of(t) != self._drawn]
-            known = sorted(rows + running, key=lambda t: t.number)
+            known = sorted([as_complete(*row) for row in rows] + running, key=lambda t: t.number)
             space = distributions_of(known)
             self._shown = [_with_all_params(trial, space) for trial in known]
         return self._shown
 
-    @override
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if not key.startswith("gp:"):  # the proposal, for other workers: they read the trial's own parameters
-            super().set_trial_system_attr(trial_id, key, value)
+    def values_of(self, finished: Iterable[FrozenTrial]) -> list[Row]:
+        """Return finished trials, each with its value at the end of training."""
+        curves = [(trial, curve_of(trial)) for trial in finished]
+        growth = Growth(curve for _, curve in curves if curve is not None)
+        return [(t, _last_value(t) if curve is None else growth.projected(curve)) for t, curve in curves]
 
-    def _projected(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        """Return the finished trials as complete ones, each with its value at the end of training."""
-        finished = [t for t in trials if t.state.is_finished()]
-        growth, rows = Growth.of(finished), []
-        for trial in finished:
-            curve = curve_of(trial) if trial.state == TrialState.PRUNED else None
-            value = growth.projected(curve) if curve is not None else _last_value(trial)
-            rows.append(as_complete(trial, value))
-        return rows
-
-    def _clipped(self, rows: list[FrozenTrial]) -> list[FrozenTrial]:
+    def _clipped(self, rows: list[Row]) -> list[Row]:
         """Return the rows with values clipped from below, and the infeasible draws with the lowest value."""
-        floor = float(np.quantile([t.values[0] for t in rows], self.CLIPPED)) if rows else 0.0
-        infeasible = [as_complete(t, floor) for t in self.cache.infeasible_trials()]
-        return [as_complete(t, max(t.values[0], floor)) for t in rows] + infeasible
+        floor = float(np.quantile([value for _, value in rows], self.CLIPPED)) if rows else 0.0
+        return [(t, max(value, floor)) for t, value in rows] + [(t, floor) for t in self.cache.infeasible_trials()]
 
-    def _informative(self, rows: list[FrozenTrial]) -> list[FrozenTrial]:
+    def _informative(self, rows: list[Row]) -> list[Row]:
         """Return at most so many rows as are allowed: the better half of them the best, the others spread evenly."""
         if len(rows) <= self._rows:
             return rows
-        ranked = _by_fronts(rows) if self.cache.two_objectives else sorted(rows, key=lambda t: (-t.values[0], t.number))
+        ranked = _by_fronts(rows) if self.cache.two_objectives else sorted(rows, key=lambda r: (-r[1], r[0].number))
         best = self._rows // 2
         others = np.linspace(best, len(ranked) - 1, self._rows - best).round().astype(int)
         return ranked[:best] + [ranked[i] for i in others]
@@ -156,16 +149,18 @@ def _last_value(trial: FrozenTrial) -> float:
     return float(trial.intermediate_values[max(trial.intermediate_values)]) if trial.intermediate_values else 0.0
 
 
-def _by_fronts(rows: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return rows with two values front by front: first those that no other one beats in both."""
-    left, ranked = sorted(rows, key=lambda t: (-t.values[0], t.values[1], t.number)), []
+def _by_fronts(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with a cost front by front: first those that no other one beats in value and cost."""
+    costs = {trial.number: TrialAttributes.of(trial).cost or 0.0 for trial, _ in rows}
+    left, ranked = sorted(rows, key=lambda r: (-r[1], costs[r[0].number], r[0].number)), []
     while left:
         cheapest, behind = math.inf, []
-        for trial in left:
-            if trial.values[1] < cheapest:
-                cheapest = trial.values[1]
-                ranked.append(trial)
+        for row in left:
+            cost = costs[row[0].number]
+            if cost < cheapest:
+                cheapest = cost
+                ranked.append(row)
             else:
-                behind.append(trial)
+                behind.append(row)
         left = behind
     return ranked
