@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,31 @@ from hpo.store import studies
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
 from hpo.store.studies import StudyRecord
+from tests.helpers import fork_server
 from tests.helpers.studies import MakeStudy, new_database, small_space
+
+_SERVER = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server that processes are forked from: once, not in each process of the test run."""
+    if fork_server.SOCKET not in os.environ:
+        config.stash[_SERVER] = fork_server.start_server()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the server."""
+    if (server := config.stash.get(_SERVER, None)) is not None:
+        assert server.stdin is not None
+        server.stdin.close()
+        server.wait()
+        os.environ.pop(fork_server.SOCKET)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers() -> None:
+    """Workers that a test's own process starts, as `hpo.search` does, are forked too."""
+    fork_server.fork_workers()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,68 +1,21 @@
-"""`hpo` in real processes that start at once: forked from a server that has imported torch and what else they need.
+"""`hpo` in real processes that start at once (`tests.helpers.fork_server`)."""
 
-A new interpreter spends most of a short command on imports. The processes here are the system's own in all else: an
-id, an environment, a folder, files for stdout and stderr, signals, an exit code. The workers that `hpo run` starts
-are new interpreters, as they are for a user.
-"""
-
-import multiprocessing
 import os
-import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.helpers.preload"])
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What a process is started with."""
-
-    module: str
-    arguments: Sequence[str]
-    folder: str
-    environment: Mapping[str, str]
-    stdout: str
-    stderr: str
-    terminal: str = ""
-    """The device that becomes stdin, stdout, stderr and the controlling terminal."""
-
-
-def _main(start: _Start) -> None:
-    if start.terminal:
-        os.setsid()
-        os.dup2(os.open(start.terminal, os.O_RDWR), 0)
-        os.dup2(0, 1)
-        os.dup2(0, 2)
-    else:
-        os.dup2(os.open(start.stdout, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-        os.dup2(os.open(start.stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    on_terminal = bool(start.terminal)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=1 if on_terminal else -1)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    os.environ.clear()
-    os.environ.update(start.environment)
-    if "TZ" in start.environment:
-        time.tzset()
-    os.chdir(start.folder)
-    sys.argv = [start.module, *start.arguments]
-    # As `python -m` does: the module by its file, with what has been imported before it.
-    runpy.run_module(start.module, run_name="__main__", alter_sys=True)
+from tests.helpers.fork_server import Forked
 
 
 class Process:
-    """A running `python -m MODULE ARGUMENTS`."""
+    """A running `python -m MODULE ARGUMENTS`, by default `hpo`, forked from the tests' server."""
 
     def __init__(
         self,
@@ -80,20 +33,17 @@ class Process:
             self.stdout_file, self.stderr_file = streams / "stdout", streams / "stderr"
         else:
             self.stdout_file = self.stderr_file = output
-        start = _Start(
-            module,
-            arguments,
-            str(folder),
-            dict(os.environ if environment is None else environment),
-            str(self.stdout_file),
-            str(self.stderr_file),
-            terminal,
-        )
         self.arguments = arguments
-        self._process = _SERVER.Process(target=_main, args=(start,), daemon=False)
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid: int = self._process.pid
+        with self.stdout_file.open("ab") as out, self.stderr_file.open("ab") as err:
+            self._process = Forked(
+                [sys.executable, "-m", module, *arguments],
+                stdout=out,
+                stderr=err,
+                env=os.environ if environment is None else environment,
+                cwd=folder,
+                terminal=terminal,
+            )
+        self.pid = self._process.pid
 
     @property
     def stdout(self) -> str:
@@ -108,32 +58,30 @@ class Process:
     @property
     def returncode(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
-        return self._process.exitcode
+        return self._process.poll()
 
     def poll(self) -> int | None:
         """Return its exit code; None while it runs."""
-        return self._process.exitcode
+        return self._process.poll()
 
     def wait(self, seconds: float = 120) -> int:
         """Wait for its end; return its exit code. Raises: TimeoutExpired."""
-        self._process.join(seconds)
-        code = self._process.exitcode
-        if code is None:
-            raise subprocess.TimeoutExpired(list(self.arguments), seconds, self.stdout, self.stderr)
-        return code
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise subprocess.TimeoutExpired(list(self.arguments), seconds, self.stdout, self.stderr) from None
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill it, as `kill -9` does."""
-        self.send_signal(signal.SIGKILL)
+        self._process.kill()
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self.send_signal(signal.SIGTERM)
+        self._process.terminate()
 
     def first_error_line(self, seconds: float = 60) -> str:
         """Wait for the first line on stderr; return it. Raises: AssertionError if there is none."""
