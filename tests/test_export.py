@@ -1,22 +1,26 @@
 """Exported files: they read back, and damaged ones are refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from hpo.config import EMA, Average, NoAverage
 from hpo.errors import DocumentError, HpoError
 from hpo.results import export, retrain
 from hpo.results.export import Export
 from tests.helpers.retraining import MLP_CONFIG
 
 
+@pytest.mark.parametrize("average", [NoAverage(), EMA(0.7)])
 @pytest.mark.parametrize("suffix", ["toml", "json", "yaml"])
-def test_an_exported_file_reads_back(tmp_path: Path, suffix: str) -> None:
+def test_an_exported_file_reads_back(tmp_path: Path, suffix: str, average: Average) -> None:
     path = tmp_path / f"best.{suffix}"
     provenance = {"study": "s", "trial": 3, "confirmed": False, "data_fingerprint": "f" * 64}
-    path.write_text(export.FORMATS[suffix](Export(MLP_CONFIG, provenance, export.describe(provenance))))
-    assert export.read_config(path) == (MLP_CONFIG, provenance)
+    config = dataclasses.replace(MLP_CONFIG, average=average)
+    path.write_text(export.FORMATS[suffix](Export(config, provenance, export.describe(provenance))))
+    assert export.read_config(path) == (config, provenance)
 
 
 def test_damaged_and_newer_files_are_refused(tmp_path: Path) -> None:

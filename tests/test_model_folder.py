@@ -11,6 +11,7 @@ import hpo
 from hpo import data
 from hpo.config import (
     CNN,
+    EMA,
 )
 from hpo.errors import DocumentError
 from hpo.results import formats, model_folder, predict, retrain
@@ -59,9 +60,14 @@ def test_a_model_folder_is_enough(tmp_path: Path) -> None:
 
 
 def test_a_cnn_comes_back_too(tmp_path: Path) -> None:
-    config = dataclasses.replace(MLP_CONFIG, model=CNN(channels=(8, 16), dropout=(0.0, 0.1), norm="batch"), epochs=4)
+    network = CNN(channels=(8, 16), dropout=(0.0, 0.1), norm="batch")
+    config = dataclasses.replace(MLP_CONFIG, model=network, epochs=4, average=EMA(0.3))
     kept, metrics = trained(config, tmp_path)
     model_folder.write_model_folder(tmp_path, Export(config, {}, "of a test"), kept, metrics)
     rows = data.load_test(data.info("digits"))
     logits = hpo.load(tmp_path)(torch.from_numpy(rows.x))
     assert (logits.argmax(1).numpy() == rows.y).mean() == pytest.approx(metrics["test_accuracy"], abs=0.003)
+    assert (
+        "an exponential moving average over the training steps (horizon 0.3 epochs)"
+        in (tmp_path / "model_card.md").read_text()
+    )

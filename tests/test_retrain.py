@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from hpo.config import EMA, TrialConfig
 from hpo.results import retrain
 from hpo.training.engine import EpochResult
 from tests.helpers.retraining import CPU, MLP_CONFIG, trained
 
+AVERAGED = dataclasses.replace(MLP_CONFIG, average=EMA(0.5))
 
-def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.mark.parametrize("config", [MLP_CONFIG, AVERAGED], ids=["plain", "averaged"])
+def test_a_killed_training_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: TrialConfig
+) -> None:
     monkeypatch.setattr(retrain, "SAVE_SECONDS", 0.0)
-    whole, _ = trained(MLP_CONFIG, tmp_path / "whole")
+    whole, _ = trained(config, tmp_path / "whole")
 
     class Killed(BaseException):
         pass
@@ -23,9 +29,9 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pyt
             raise Killed
 
     with pytest.raises(Killed):
-        retrain.retrain(MLP_CONFIG, whole.parts, CPU, tmp_path / "cut", on_epoch=kill)
+        retrain.retrain(config, whole.parts, CPU, tmp_path / "cut", on_epoch=kill)
     seen: list[int] = []
-    again = retrain.retrain(MLP_CONFIG, whole.parts, CPU, tmp_path / "cut", on_epoch=lambda r: seen.append(r.epoch))
+    again = retrain.retrain(config, whole.parts, CPU, tmp_path / "cut", on_epoch=lambda r: seen.append(r.epoch))
     assert seen == [1, 2, 3, 4, 5, 6]
     for name, value in whole.run.model.state_dict().items():
         assert torch.equal(value, again.run.model.state_dict()[name])

@@ -18,13 +18,12 @@ class NoAverage:
 class EMA:
     """An exponential moving average of the weights after each step is validated and kept.
 
-    The weights after a step count for 1/e as much as those `horizon` epochs later. Batch norm's statistics are averaged
-    alike; the training goes on with the plain weights.
+    Batch norm's statistics are averaged too. The training goes on with the plain weights.
     """
 
     __pydantic_config__ = STRICT
     horizon: Positive = 0.5
-    """Epochs."""
+    """The weights after a step count for 1/e as much as those so many epochs later."""
     name: Literal["ema"] = "ema"
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hpo.config import EMA
 from hpo.data import DataInfo
 from hpo.results.export import Export
 
@@ -19,6 +20,10 @@ def model_card(export: Export, info: DataInfo, metrics: dict[str, Any]) -> str:
         f"**Test accuracy {metrics['test_accuracy']:.4f}** (95 % interval {low_high[0]:.4f} to {low_high[1]:.4f}, "
         f"{metrics['test_rows']:,} rows that neither the search nor the training saw).",
     ]
+    average = export.config.average
+    if isinstance(average, EMA):
+        text = "Its weights are an exponential moving average over the training steps"
+        lines += ["", f"{text} (horizon {average.horizon:g} epochs)."]
     if metrics.get("seeds"):
         lines += ["", _seeds(metrics)]
     if "study" in source:
