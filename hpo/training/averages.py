@@ -35,8 +35,9 @@ class WeightAverage:
         """
         self.horizon, self.steps = horizon, steps
         self._model, self._replaced = model, replaced
-        self._values = _averaged(model)
-        self.tensors = {name: value.detach().clone() for name, value in self._values.items()}
+        values = _averaged(model)
+        self._known = list(values.values())
+        self.tensors = {name: value.detach().clone() for name, value in values.items()}
         """The averages, by the names of the network's state dict."""
 
     def update(self, step: int) -> None:
@@ -73,7 +74,7 @@ class WeightAverage:
 
     def _current(self) -> list[Tensor]:
         """Return the network's tensors, which share its memory."""
-        return list((_averaged(self._model) if self._replaced else self._values).values())
+        return list(_averaged(self._model).values()) if self._replaced else self._known
 
 
 def _averaged(model: nn.Module) -> dict[str, Tensor]:

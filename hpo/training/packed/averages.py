@@ -12,6 +12,9 @@ from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.network import PackedNetwork
 from hpo.training.torch_compat import lerp
 
+SHARE = 0.5
+"""Share of slots with an average from which on those of all slots are computed at once, which takes fewer calls."""
+
 
 class Averages:
     """Exponential moving averages of the parameters and running statistics of the slots that ask for one."""
@@ -25,19 +28,36 @@ class Averages:
         """Averages of the network's running statistics."""
         self.horizons: list[float | None] = [None] * len(configs)
         """Horizon of each slot's average in epochs; None for a slot without one."""
+        self.table = torch.zeros(steps, len(configs), dtype=like.dtype, device=like.device)
+        """How far the average of each slot moves in each step of the epoch, 0 without one: [steps, S]."""
+        self._rows: list[list[float]] = []
         self._has = torch.zeros(len(configs), dtype=torch.bool, device=like.device)
         for slot, config in enumerate(configs):
             self.replace(slot, config)
-        pairs = (
-            (self._pieces(self.params, self.running, s), self._pieces(network.params, network.running(), s))
-            for s in range(len(configs))
-        )
-        self._slots = list(pairs)
+        self._slots = [
+            (self._pieces(self.params, self.running, slot), self._pieces(network.params, network.running(), slot))
+            for slot in range(len(configs))
+        ]
         """Averages and current values of each slot."""
+        self._now = torch.zeros_like(self.table[0])
+        """A row of the table."""
+        self._tensors = [
+            (average, value, self._now[start:stop].view(_shape(value)), self._has[start:stop].view(_shape(value)))
+            for average, value, start, stop in self._pairs()
+        ]
+        """Averages and current values of all slots that have them, [S, ...], and for each slot its entry of the row and
+        whether it has an average, [S, 1, ...]."""
 
     @staticmethod
     def _pieces(params: Blocks, running: Sequence[Tensor], slot: int) -> list[Tensor]:
         return [*params.pieces(slot), *(tensor[slot] for tensor in running if slot < len(tensor))]
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+        """Yield each tensor of averages, that of current values, and its first slot and last slot + 1."""
+        for (value, start, stop), average in zip(self.network.params.blocks(), self.params.tensors(), strict=True):
+            yield average, value, start, stop
+        for value, average in zip(self.network.running(), self.running, strict=True):
+            yield average, value, 0, len(value)
 
     def tensors(self) -> list[Tensor]:
         """Return all averages."""
@@ -66,42 +86,43 @@ class Averages:
         """Return copies of a slot's averages by the names of a checkpoint."""
         return {f"average.{name}": view.clone() for name, view in self.views(slot).items()}
 
-    def weights(self, done: Sequence[int]) -> list[float]:
-        """Return how far each slot's average moves after its next step, if it has `done` so many; 0 without one."""
-        horizons = zip(self.horizons, done, strict=True)
-        return [0.0 if horizon is None else ema_weight(horizon, step, self.steps) for horizon, step in horizons]
+    def start_epoch(self, done: Sequence[int]) -> None:
+        """Compute the table of the next epoch, before which each slot has taken `done` steps."""
+        slots = list(zip(self.horizons, done, strict=True))
+        self._rows = [
+            [0.0 if horizon is None else ema_weight(horizon, count + step, self.steps) for horizon, count in slots]
+            for step in range(self.steps)
+        ]
+        self.table.copy_(torch.tensor(self._rows, dtype=torch.float64))
 
-    def update(self, done: Sequence[int]) -> None:
-        """Add the weights after a step to the averages, slot by slot; before it, the slots had `done` so many."""
-        for (averages, values), weight in zip(self._slots, self.weights(done), strict=True):
-            if weight:
-                lerp(averages, values, weight)
+    def update(self, step: int) -> None:
+        """Add the weights after a step of the epoch to the averages."""
+        averaged = [slot for slot, horizon in enumerate(self.horizons) if horizon is not None]
+        if len(averaged) > SHARE * len(self.horizons):
+            self.apply(self.table[step])
+            return
+        for slot in averaged:
+            lerp(*self._slots[slot], self._rows[step][slot])
 
-    def apply(self, weights: Tensor) -> None:
-        """Add the weights after a step to the averages of all slots at once, by what `weights` returns: [S]."""
-        for average, value, start, stop in self._tensors():
-            average.lerp_(value, _for_each_slot(weights[start:stop], average))
-
-    def _tensors(self) -> Iterator[tuple[Tensor, Tensor, int, int]]:
-        """Yield each tensor of averages, that of current values, and its first slot and last slot + 1."""
-        for (value, start, stop), average in zip(self.network.params.blocks(), self.params.tensors(), strict=True):
-            yield average, value, start, stop
-        for value, average in zip(self.network.running(), self.running, strict=True):
-            yield average, value, 0, len(value)
+    def apply(self, row: Tensor) -> None:
+        """Add the weights after a step to the averages of all slots at once, by its row of the table: [S]."""
+        self._now.copy_(row)
+        for average, value, weight, _ in self._tensors:
+            average.lerp_(value, weight)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Give the network the averages of the slots that have one, and its own weights again at the end."""
-        kept = [(value, value.clone()) for _, value, _, _ in self._tensors()]
+        kept = [value.clone() for _, value, _, _ in self._tensors]
         try:
-            for average, value, start, stop in self._tensors():
-                value.copy_(torch.where(_for_each_slot(self._has[start:stop], value), average, value))
+            for average, value, _, has in self._tensors:
+                value.copy_(torch.where(has, average, value))
             yield
         finally:
-            for value, copy in kept:
+            for (_, value, _, _), copy in zip(self._tensors, kept, strict=True):
                 value.copy_(copy)
 
 
-def _for_each_slot(values: Tensor, like: Tensor) -> Tensor:
-    """Return a value per slot, [S], in a shape that is broadcast over a tensor of all slots, [S, ...]."""
-    return values.view(-1, *[1] * (like.dim() - 1))
+def _shape(of: Tensor) -> tuple[int, ...]:
+    """Return the shape in which a number per slot is broadcast over a tensor of slots, [S, ...]: (S, 1, ...)."""
+    return (len(of), *[1] * (of.dim() - 1))

@@ -46,8 +46,6 @@ class GraphedProgram(Program):
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
         """Number of the step within the epoch."""
         self.table = torch.zeros(self.steps, self.layout.slots, len(COEFFICIENTS), dtype=rows.dtype, device=self.device)
-        self.average_table = self.table[:, :, 0].clone()
-        """How far each slot's average moves in each step of the epoch: [steps, S]."""
         self.capturable = self.device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.stream = torch.cuda.Stream(self.device) if self.capturable else None  # type: ignore[no-untyped-call]
@@ -128,10 +126,6 @@ class GraphedProgram(Program):
     def _train_epoch(self) -> None:
         lrs = self.start_epoch()
         self.table.copy_(self._coefficients(lrs))
-        if self.averages is not None:
-            counts = [[count + step for count in self.moments.steps] for step in range(self.steps)]
-            table = [self.averages.weights(done) for done in counts]
-            self.average_table.copy_(torch.tensor(table, dtype=torch.float64))
         self.counter.zero_()
         done = self._warm_up_and_record() if self.capturable and self.graph is None else 0
         for _ in range(done, self.steps):
@@ -160,7 +154,7 @@ class GraphedProgram(Program):
             self.clip()
         self.vectorized.apply(self._now(self.table))
         if self.averages is not None:
-            self.averages.apply(self._now(self.average_table))
+            self.averages.apply(self._now(self.averages.table))
         self.counter.add_(1)
 
     def _now(self, tensor: Tensor) -> Tensor:

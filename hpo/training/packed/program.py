@@ -162,11 +162,9 @@ class Program:
             self.logits[step].copy_(self.network.compute_gradients(self.rows, self.order[step], self.labels[step]))
             if self.clip is not None:
                 self.clip()
-            if self.averages is not None:
-                done = list(self.moments.steps)
             self.update(lrs[step])
             if self.averages is not None:
-                self.averages.update(done)
+                self.averages.update(step)
 
     def join(self) -> None:
         """Make the current CUDA stream wait for the epoch; until then, other programs compute at the same time."""
@@ -197,7 +195,7 @@ class Program:
         return blocks + self.network.running() + averages
 
     def start_epoch(self) -> list[tuple[float, ...]]:
-        """Write the rows and masks of the next epoch; return for each step the learning rate of each slot."""
+        """Write rows, masks and averaging weights of the next epoch; return the learning rate of each step and slot."""
         batch = self.layout.batch
         rates: list[Sequence[float]] = [(0.0,) * self.steps for _ in self.members]
         for slot, member in self.held():
@@ -207,6 +205,8 @@ class Program:
             for dropout in self.dropouts:
                 dropout.start_epoch(slot, seed, epoch)
             rates[slot] = member.history.lrs(self.steps)
+        if self.averages is not None:
+            self.averages.start_epoch(self.moments.steps)
         torch.index_select(self.data.train_y, 0, self.order.flatten(), out=self.labels.view(-1))
         for dropout in self.dropouts:
             dropout.fill()
