@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.command import hpo
+
 ROOT = Path(__file__).parent.parent
 GUIDES = tuple(
     f"docs/guides/{name}.md"
@@ -184,6 +186,4 @@ def test_the_files_of_the_guide_to_python_code_work(tmp_path: Path) -> None:
     for content, name in blocks:
         (tmp_path / name).write_text(content)
     for space in ("my_network", "related"):
-        command = [sys.executable, "-m", "hpo", "run", "--space", f"{space}.toml", "--trials", "2", "--workers", "1"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        hpo("run", "--space", f"{space}.toml", "--trials", "2", "--workers", "1", folder=tmp_path)

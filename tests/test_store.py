@@ -26,6 +26,7 @@ from hpo.store.leases.claims import NothingToClaim, Presence, Watch
 from hpo.store.leases.outbox import WorkerLost
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
+from tests.helpers.command import Process
 from tests.helpers.studies import MakeStudy, small_space, trials_of
 
 
@@ -117,15 +118,10 @@ def test_a_store_that_optuna_made_takes_our_studies(store_url: str) -> None:
 
 
 @pytest.mark.slow
-def test_sixteen_processes_make_the_tables_at_once(store_url: str) -> None:
-    code = (
-        "import sys; from hpo.store.database.connect import open_store; from hpo.store.database.url import parse;"
-        "open_store(parse(sys.argv[1]), create=True)"
-    )
-    command = [sys.executable, "-c", code, parse(store_url).render_as_string(hide_password=False)]
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(16)]
-    errors = [(process.communicate()[1], process.returncode) for process in running]
-    assert errors == [("", 0)] * 16
+def test_sixteen_processes_make_the_tables_at_once(store_url: str, tmp_path: Path) -> None:
+    url = parse(store_url).render_as_string(hide_password=False)
+    running = [Process(url, module="tests.helpers.make_tables", folder=tmp_path) for _ in range(16)]
+    assert [(process.wait(), process.stderr) for process in running] == [(0, "")] * 16
 
 
 @pytest.mark.parametrize("name", ["a/b", "a.b", "", "-a", "a b", "..", "x" * 101])
