@@ -58,6 +58,9 @@ def test_the_curves_are_those_of_the_trials() -> None:
     assert list(pruned.x) == [1, None] and list(ends.x) == [1] and list(ends.text) == ["trial 2"]
     assert [x for x in complete.x if x is not None] == [1, 2, 3] * 4
     assert best.name == "best: trial 5" and best.y[2] == pytest.approx(0.9)
+    compared = [*TRIALS, trial(9, 0.3, TrialState.PRUNED, user_attrs={"compared": {"1": 0.8}})]
+    [promised] = charts.curves_figure(compared, "accuracy").data[4:]
+    assert (list(promised.x), list(promised.y), list(promised.text)) == ([1], [0.8], ["trial 9"])
 
 
 def test_importances_rank_what_decides() -> None:

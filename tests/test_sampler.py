@@ -231,6 +231,11 @@ def test_one_value_for_all_is_no_reason_to_fail(
     assert all("drawn_at_random" not in t.user_attrs for t in trials_of(store, "s"))
 
 
+def test_a_pruner_that_compares_nothing_has_no_projection() -> None:
+    with pytest.raises(ValueError, match=r'compare: "projection" needs a pruner that compares trials, got "patient"'):
+        Pruner(name="patient", compare="projection")
+
+
 def judged(trials: Trials, compare: Any, end: float, gain: float, schedule: str) -> bool:
     """Say whether a trial is pruned after epoch 3."""
     view = PrunerView(trials.cache, compare)

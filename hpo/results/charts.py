@@ -82,7 +82,10 @@ def _end(trial: FrozenTrial) -> datetime:
 
 
 def curves_figure(trials: Trials, metric: str) -> go.Figure:
-    """Return the metric by epoch for all trials: pruned ones end early, the best one is drawn thicker."""
+    """Return the metric by epoch for all trials: pruned ones end early, the best one is drawn thicker.
+
+    Triangles show what rungs compared, where that was the value promised for the end of training.
+    """
     finished = complete(trials)
     pruned = [t for t in trials if t.state is TrialState.PRUNED]
     figure = go.Figure()
@@ -103,6 +106,16 @@ def curves_figure(trials: Trials, metric: str) -> go.Figure:
         xs, ys = _lines([best])
         line = {"color": BEST, "width": 3}
         figure.add_scatter(x=xs, y=ys, mode="lines+markers", name=f"best: trial {best.number}", line=line)
+    promised = [(t, int(e), v) for t in trials[:MAX_CURVES] for e, v in (TrialAttributes.of(t).compared or {}).items()]
+    if promised:  # what a rung compared, where that was not the value as it stood
+        figure.add_scatter(
+            x=[epoch for _, epoch, _ in promised],
+            y=[value for _, _, value in promised],
+            mode="markers",
+            name="compared at a rung: promised for the end",
+            marker={"color": MARK, "size": 6, "symbol": "triangle-up-open"},
+            text=[f"trial {t.number}" for t, _, _ in promised],
+        )
     figure.update_layout(xaxis_title="epoch", yaxis_title=metric)
     last = sorted(
         t.intermediate_values[max(t.intermediate_values)] for t in (*pruned, *finished) if t.intermediate_values
