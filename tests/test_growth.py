@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.strategy.growth import Curve, Growth, curve_of
@@ -55,12 +56,12 @@ def test_an_early_stopped_training_is_whole() -> None:
 
 
 def frozen(reports: dict[int, float], state: TrialState, **attributes: Any) -> FrozenTrial:
-    config = {"epochs": EPOCHS, "schedule": {"name": "cosine"}}
     return optuna.trial.create_trial(
         state=state,
         value=list(reports.values())[-1] if reports else 0.0,
         intermediate_values=reports,
-        user_attrs={"config": config},
+        params={"schedule.name": "cosine"},
+        distributions={"schedule.name": CategoricalDistribution(["cosine", "none"])},
         system_attrs=attributes,
     )
 
@@ -70,16 +71,17 @@ def frozen(reports: dict[int, float], state: TrialState, **attributes: Any) -> F
     [
         frozen({}, TrialState.PRUNED),
         frozen({1: 0.5, 2: 0.0}, TrialState.PRUNED, diverged=True),
-        optuna.trial.create_trial(state=TrialState.PRUNED, value=0.5, intermediate_values={1: 0.5}),
     ],
 )
 def test_what_has_no_curve(trial: FrozenTrial) -> None:
-    assert curve_of(trial) is None
+    assert curve_of(trial, EPOCHS) is None
 
 
 def test_growth_is_learned_from_finished_trials() -> None:
     def trials(state: TrialState) -> Iterable[FrozenTrial]:
         yield frozen({e: 0.1 * math.sqrt(e) for e in range(1, EPOCHS + 1)}, state)
 
-    assert Growth.of(trials(TrialState.COMPLETE)).gain("cosine", 4 / EPOCHS) == pytest.approx(0.1 * (20**0.5 - 2))
-    assert Growth.of(trials(TrialState.RUNNING)).gain("cosine", 4 / EPOCHS) == 0.0
+    assert Growth.of(trials(TrialState.COMPLETE), EPOCHS).gain("cosine", 4 / EPOCHS) == pytest.approx(
+        0.1 * (20**0.5 - 2)
+    )
+    assert Growth.of(trials(TrialState.RUNNING), EPOCHS).gain("cosine", 4 / EPOCHS) == 0.0

@@ -53,9 +53,10 @@ class Trials:
         self.count += 1
         drawn = PARAMS if params is None else params
         trial.params = {name: value for name, (value, _) in drawn.items()}
+        if schedule != "none":
+            trial.params["schedule.name"] = schedule
         trial.distributions = {name: distribution for name, (_, distribution) in drawn.items()}
         trial.intermediate_values = dict(enumerate(reports, 1))
-        trial.user_attrs = {"config": {"epochs": 10, "schedule": {"name": schedule}}}
         trial.system_attrs = dict(system or {})
         trial.state, trial.values = state, [reports[-1]] if state == COMPLETE else None
         self.cache.lease(trial)
@@ -82,7 +83,7 @@ def test_pruned_trials_are_shown_with_the_value_they_would_have_ended_with(trial
         trials.add(COMPLETE, rising(end))
     for _ in range(20):
         trials.add(PRUNED, rising(0.82, 3))
-    rows = shown(ModelView(trials.cache))
+    rows = shown(ModelView(trials.cache, 10))
     assert {t.state for t in rows} == {COMPLETE}
     assert [t.value for t in rows[:3]] == pytest.approx([0.82, 0.9, 0.85]), "0.8 is clipped"
     assert [t.value for t in rows[3:]] == pytest.approx([0.82] * 20), "0.75 after epoch 3, and 0.07 still to gain"
@@ -94,7 +95,7 @@ def test_low_values_are_clipped(trials: Trials) -> None:
         trials.add(COMPLETE, [value])
     trials.add(PRUNED, [0.5, 0.0], system={"diverged": True})
     trials.add(FAIL, [], system={"constraints:max_parameters": 0.5})
-    rows = shown(ModelView(trials.cache))
+    rows = shown(ModelView(trials.cache, 10))
     floor = float(np.quantile([*values, 0.0], 0.15))
     assert [t.value for t in rows] == pytest.approx([max(v, floor) for v in values] + [floor, floor])
     assert floor > 0.7
@@ -104,10 +105,10 @@ def test_every_row_has_every_parameter(trials: Trials) -> None:
     trials.add(COMPLETE, [0.8])
     trials.add(COMPLETE, [0.9], {"lr": (0.1, LR), "optimizer": ("sgd", OPTIMIZER), "momentum": (0.98, MOMENTUM)})
     trials.add(RUNNING, [], {"lr": (0.1, LR), "optimizer": ("adam", OPTIMIZER)})
-    rows = shown(ModelView(trials.cache))
+    rows = shown(ModelView(trials.cache, 10))
     assert [t.params.get("momentum") for t in rows] == pytest.approx([0.88, 0.98, 0.88])
     assert rows[0].distributions == rows[2].distributions and rows[2].state == RUNNING
-    with_all = GaussianProcess(1).infer_relative_search_space(Study("s", ModelView(trials.cache)), rows[0])
+    with_all = GaussianProcess(1).infer_relative_search_space(Study("s", ModelView(trials.cache, 10)), rows[0])
     assert set(with_all) == {"lr", "optimizer", "momentum"}
 
 
@@ -132,7 +133,7 @@ def test_of_many_trials_the_best_and_an_even_choice_of_the_others_are_shown(two_
     trials.cache.two_objectives = two_objectives
     for i in range(1000):
         trials.add(COMPLETE, [i / 1000], system={"cost": float((i * 7919) % 1000)} if two_objectives else {})
-    rows = shown(ModelView(trials.cache))
+    rows = shown(ModelView(trials.cache, 10))
     assert len(rows) == ModelView.ROWS
     numbers = {t.number for t in rows}
     if not two_objectives:
@@ -145,7 +146,7 @@ def test_of_many_trials_the_best_and_an_even_choice_of_the_others_are_shown(two_
 
 def draw(trials: Trials, seed: int = 0, view: type[ModelView] = ModelView) -> dict[str, Any]:
     """Draw one more trial."""
-    sampler, shown_to_it = GaussianProcess(5), view(trials.cache)
+    sampler, shown_to_it = GaussianProcess(5), view(trials.cache, 10)
     study = Study("s", shown_to_it, sampler=sampler)
     trial = trials.add(RUNNING, [], {})
     sampler.reseed_for(seed, trial.number, 0)
@@ -222,6 +223,18 @@ def test_where_the_model_fails_draws_are_random_and_say_so(
     assert len({str(t.params) for t in drawn}) == 8
 
 
+def test_the_trials_of_other_workers_are_projected_too(store: Store, make: Made, tmp_path: Path) -> None:
+    study = make(20, name="successive_halving", compare="projection")
+    work(store, study, SimulatedEngine(), tmp_path)
+    cache = StudyCache(study.study_id, study.name, lambda changes: None)
+    with store.read() as connection:
+        cache.refresh(connection)
+    pruned = [t for t in cache.visible_trials() if t.state == PRUNED]
+    rows = ModelView(cache, study.space.max_epochs).values_of(cache.visible_trials())
+    told = {trial.number: value for trial, value in rows}
+    assert pruned and all(told[t.number] > t.intermediate_values[t.last_step or 0] for t in pruned)
+
+
 def test_one_value_for_all_is_no_reason_to_fail(
     store: Store, make: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +251,7 @@ def test_a_pruner_that_compares_nothing_has_no_projection() -> None:
 
 def judged(trials: Trials, compare: Any, end: float, gain: float, schedule: str) -> bool:
     """Say whether a trial is pruned after epoch 3."""
-    view = PrunerView(trials.cache, compare)
+    view = PrunerView(trials.cache, 10, compare)
     study = Study("s", view, pruner=make_pruner(Pruner(min_epochs=3, reduction=3), 10))
     trial = trials.add(RUNNING, rising(end, 3, gain), schedule=schedule)
     view.learn()

@@ -47,20 +47,19 @@ class Curve:
         return float(np.interp(phase * self.epochs, np.arange(1, len(self.values) + 1), self.values))
 
 
-def curve_of(trial: FrozenTrial) -> Curve | None:
-    """Return the learning curve of a trial; None if it has no report, no config, or diverged."""
-    attributes = TrialAttributes.of(trial)
-    config, reports = attributes.config, trial.intermediate_values
-    if not config or not reports or attributes.diverged:
+def curve_of(trial: FrozenTrial, epochs: int) -> Curve | None:
+    """Return the learning curve of a trial of a space with so many epochs; None if it has no report or diverged.
+
+    Its schedule and average are read from its parameters, which all workers know; where the space does not search them,
+    all trials have the same.
+    """
+    reports = trial.intermediate_values
+    if not reports or TrialAttributes.of(trial).diverged:
         return None
     values = np.array([reports[epoch] for epoch in sorted(reports)])
-    schedule, average = (str(config.get(part, {}).get("name", "none")) for part in ("schedule", "average"))
-    return Curve(
-        schedule if average == "none" else f"{schedule} {average}",
-        int(config["epochs"]),
-        values,
-        trial.state == TrialState.COMPLETE,
-    )
+    schedule, average = (trial.params.get(f"{part}.name", "none") for part in ("schedule", "average"))
+    kind = schedule if average == "none" else f"{schedule} {average}"
+    return Curve(kind, int(trial.params.get("epochs", epochs)), values, trial.state == TrialState.COMPLETE)
 
 
 class Growth:
@@ -71,9 +70,10 @@ class Growth:
         self._gains: dict[tuple[str, float], float] = {}
 
     @classmethod
-    def of(cls, trials: Iterable[FrozenTrial]) -> "Growth":
-        """Return the growth of the curves of finished trials."""
-        return cls(curve for trial in trials if trial.state.is_finished() and (curve := curve_of(trial)) is not None)
+    def of(cls, trials: Iterable[FrozenTrial], epochs: int) -> "Growth":
+        """Return the growth of the curves of finished trials of a space with so many epochs."""
+        curves = (curve_of(trial, epochs) for trial in trials if trial.state.is_finished())
+        return cls(curve for curve in curves if curve is not None)
 
     @cached_property
     def _stops(self) -> list[float]:

@@ -33,8 +33,10 @@ _RUNG = "completed_rung_"
 class PrunerView(CachedStorage):
     """One objective, only the trials that cost no more than a limit, and values as the recipe compares them."""
 
-    def __init__(self, cache: StudyCache, compare: Compare = "value") -> None:
+    def __init__(self, cache: StudyCache, epochs: int, compare: Compare = "value") -> None:
+        """`epochs` are those of the space."""
         super().__init__(cache)
+        self._epochs = epochs
         self.cost_limit = math.inf
         self._compare = compare
         self._growth, self._learned_from = Growth(()), -1
@@ -70,7 +72,7 @@ class PrunerView(CachedStorage):
             return
         finished = self.cache.visible_trials((TrialState.COMPLETE, TrialState.PRUNED))
         if abs(len(finished) - self._learned_from) > len(finished) // EXACT // 2:
-            self._growth, self._learned_from, self._shown = Growth.of(finished), len(finished), {}
+            self._growth, self._learned_from, self._shown = Growth.of(finished, self._epochs), len(finished), {}
 
     def shown(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial as the pruner sees it."""
@@ -83,7 +85,7 @@ class PrunerView(CachedStorage):
         return shown
 
     def _projected(self, trial: FrozenTrial) -> FrozenTrial:
-        curve = curve_of(trial)
+        curve = curve_of(trial, self._epochs)
         if curve is None:
             return trial
         shown = copy.copy(trial)

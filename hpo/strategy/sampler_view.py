@@ -64,8 +64,10 @@ class ModelView(SamplerView):
     ROWS = 100
     """Most rows: the time of a draw grows with the third power of them."""
 
-    def __init__(self, cache: StudyCache, least_rows: int = 0) -> None:
+    def __init__(self, cache: StudyCache, epochs: int, least_rows: int = 0) -> None:
+        """`epochs` are those of the space."""
         super().__init__(cache)
+        self._epochs = epochs
         self._rows = max(self.ROWS, least_rows)
         self._shown: list[FrozenTrial] | None = None
         self._drawn = -1
@@ -87,7 +89,7 @@ class ModelView(SamplerView):
 
     def values_of(self, finished: Iterable[FrozenTrial]) -> list[Row]:
         """Return finished trials, each with its value at the end of training."""
-        curves = [(trial, curve_of(trial)) for trial in finished]
+        curves = [(trial, curve_of(trial, self._epochs)) for trial in finished]
         growth = Growth(curve for _, curve in curves if curve is not None)
         return [(t, _last_value(t) if curve is None else growth.projected(curve)) for t, curve in curves]
 

@@ -36,11 +36,14 @@ class StudySearch:
         self.cache, self.space, self.recipe = cache, space, recipe
         with quiet():  # some samplers are experimental
             self._sampler = make_sampler(recipe.sampler, recipe.seed, space)
+        epochs = space.max_epochs
         learns_from_pruned = isinstance(self._sampler, GaussianProcess)
-        self._view = ModelView(cache, recipe.sampler.startup_trials) if learns_from_pruned else SamplerView(cache)
+        self._view = (
+            ModelView(cache, epochs, recipe.sampler.startup_trials) if learns_from_pruned else SamplerView(cache)
+        )
         self._study = Study(cache.study_name, self._view, sampler=self._sampler)
-        self._pruner_view = PrunerView(cache, recipe.pruner.compare)
-        self._pruning = Study(cache.study_name, self._pruner_view, pruner=make_pruner(recipe.pruner, space.max_epochs))
+        self._pruner_view = PrunerView(cache, epochs, recipe.pruner.compare)
+        self._pruning = Study(cache.study_name, self._pruner_view, pruner=make_pruner(recipe.pruner, epochs))
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:
         """Draw a trial's configuration. It follows from the study's seed, the trial's number and the known trials."""
