@@ -295,7 +295,7 @@ def test_init_makes_a_store_and_says_so(hpo: Hpo, tmp_path: Path) -> None:
 
 def test_lists_are_readable_by_programs(hpo: Hpo) -> None:
     assert {row["name"] for row in json.loads(hpo("spaces", "list", "--json")[1])} >= {"ann_fashion", "cnn_fashion"}
-    assert {row["name"] for row in json.loads(hpo("recipes", "list", "--json")[1])} == {"default", "smoke"}
+    assert {row["name"] for row in json.loads(hpo("recipes", "list", "--json")[1])} == {"default", "gp", "smoke"}
     assert {row["name"] for row in json.loads(hpo("data", "list", "--json")[1])} >= {"fashion_mnist", "digits"}
     assert "ann_fashion" in hpo("spaces", "list")[1]
 

@@ -15,7 +15,7 @@ import safetensors.torch
 
 from hpo.config import TrialConfig
 from hpo.models import build_model
-from tests.helpers.command import Ended, hpo, start
+from tests.helpers.command import Ended, Process, hpo, start
 
 pytestmark = pytest.mark.slow
 
@@ -87,23 +87,23 @@ def test_run_resume_export_train(store_url: str, environment: Environment, tmp_p
     model.load_state_dict(safetensors.torch.load_file(tmp_path / "model" / "model.safetensors"))
 
 
-def wait_for_trials(environment: Environment, name: str, count: int) -> None:
+def wait_for_trials(process: Process, environment: Environment, name: str, count: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        try:
-            if sum(t.state.is_finished() for t in trials_of(environment, name)) >= count:
-                return
-        except Exception:
-            pass
+        assert process.poll() is None, process.stderr
+        # Not before the tables are there: Optuna would make them too, at the same time.
+        is_made = f'made study "{name}"' in process.stderr
+        if is_made and sum(t.state.is_finished() for t in trials_of(environment, name)) >= count:
+            return
         time.sleep(0.3)
-    raise AssertionError("no trial finished in time")
+    raise AssertionError(f"no trial finished in time: {process.stderr}")
 
 
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path, presses: int) -> None:
     run = ["run", "--space", "ann_digits", "--trials", "1000", "--workers", "2", "--device", "cpu"]
     process = start(*run, folder=tmp_path, environment=environment)
-    wait_for_trials(environment, "ann_digits", 2)
+    wait_for_trials(process, environment, "ann_digits", 2)
     for _ in range(presses):
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)

@@ -382,7 +382,7 @@ def test_a_study_is_given_another_space(folder: Path) -> None:
 
 def test_documents_and_data_are_listed_checked_and_copied(folder: Path) -> None:
     assert "ann_fashion" in service.names.document_names("space")
-    assert {row.name for row in service.spaces.list_documents("recipe")} == {"default", "smoke"}
+    assert {row.name for row in service.spaces.list_documents("recipe")} == {"default", "gp", "smoke"}
     checked = service.spaces.check_space("ann_digits")
     assert checked.example and checked.grid_size is None and checked.no_grid
     assert service.spaces.copy_space("mine", "ann_digits") == Path("search_spaces/mine.toml")
