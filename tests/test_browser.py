@@ -26,7 +26,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A small real study, trained by the command itself."""
     folder = tmp_path_factory.mktemp("seen")
     environment = {**os.environ, "HPO_STORAGE": f"sqlite:///{folder}/studies.db"}
-    run = ["run", "--space", "ann_digits", "--trials", "14", "--workers", "1", "--device", "cpu"]
+    run = ["run", "--space", "ann_digits", "--trials", "10", "--workers", "1", "--device", "cpu"]
     hpo(*run, folder=folder, environment=environment)
     return environment
 
@@ -70,7 +70,7 @@ def test_the_dashboard_shows_a_real_study(server: Server) -> None:
         assert page.locator(".main-svg").count() >= 2, "plots are drawn"
         visit(page, f"{server.address}/dashboard/studies/1/note", "text=trials finished")
         note = page.inner_text("body")
-        assert "14 of 14 trials finished" in note and "Baseline (64-32" in note and "hpo confirm ann_digits" in note
+        assert "10 of 10 trials finished" in note and "Baseline (64-32" in note and "hpo confirm ann_digits" in note
 
 
 def test_a_good_trial_shows_its_pictures(server: Server) -> None:

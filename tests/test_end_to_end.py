@@ -128,13 +128,13 @@ def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path,
 
 
 def test_a_worker_joins_from_another_terminal(environment: Environment, tmp_path: Path) -> None:
-    hpo("init", "--space", "ann_digits", "--trials", "24", folder=tmp_path, environment=environment)
-    run = ["run", "--study", "ann_digits", "--trials", "24", "--workers", "1", "--device", "cpu"]
+    hpo("init", "--space", "ann_digits", "--trials", "12", folder=tmp_path, environment=environment)
+    run = ["run", "--study", "ann_digits", "--trials", "12", "--workers", "1", "--device", "cpu"]
     first = start(*run, folder=tmp_path, environment=environment)
     second = start("worker", "--study", "ann_digits", "--device", "cpu", folder=tmp_path, environment=environment)
     assert first.wait(120) == 0 and second.wait(30) == 0
     finished = [t for t in trials_of(environment, "ann_digits") if t.state.name in ("COMPLETE", "PRUNED")]
-    assert len(finished) == 24
+    assert len(finished) == 12
 
 
 def test_data_that_differs_is_refused(environment: Environment, tmp_path: Path) -> None:

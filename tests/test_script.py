@@ -37,6 +37,7 @@ from hpo.suggesters import RandomSuggester
 from hpo.training.engine import EpochResult
 from hpo.training.epoch import Run
 from hpo.training.solo import SoloEngine
+from tests.helpers.command import Process
 from tests.helpers.retraining import CPU, MLP_CONFIG
 
 RESIDUAL_MLP = MLP((32, 32, 16), (0.1, 0.0, 0.0), norm="layer", residual=True, init="orthogonal")
@@ -152,16 +153,24 @@ STOPPED = dataclasses.replace(
 @pytest.mark.parametrize(
     "config",
     [
-        dataclasses.replace(STOPPED, optimizer=SGD(lr=0.1)),
         dataclasses.replace(STOPPED, optimizer=RMSprop(lr=1e-3, weight_decay=1e-4)),
         EVERYTHING,
         dataclasses.replace(STOPPED, average=EMA(0.5), schedule=Constant()),
     ],
 )
 @pytest.mark.slow
-def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig) -> None:
-    path = tmp_path / "best.py"
+def test_a_script_runs_without_hpo(tmp_path: Path, config: TrialConfig) -> None:
+    path, output = tmp_path / "best.py", tmp_path / "output"
     path.write_text(to_script(config, {}))
+    process = Process(str(path), folder=tmp_path, module="tests.helpers.without_hpo", output=output)
+    assert process.wait(240) == 0, output.read_text()
+    assert tested(output.read_text()) > 0.9
+
+
+@pytest.mark.slow
+def test_a_script_runs_where_hpo_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "best.py"
+    path.write_text(to_script(dataclasses.replace(STOPPED, optimizer=SGD(lr=0.1)), {}))
     # -I: neither the environment's paths nor the working folder; and an `hpo` that cannot be imported.
     hidden = f"import sys; sys.modules['hpo'] = None; sys.argv = ['{path}']; exec(open('{path}').read())"
     done = subprocess.run(
@@ -172,4 +181,9 @@ def test_a_script_runs_where_hpo_is_not(tmp_path: Path, config: TrialConfig) -> 
         env=dict(os.environ),
         check=True,
     )
-    assert float(done.stdout.rpartition("test accuracy ")[2]) > 0.9
+    assert tested(done.stdout) > 0.9
+
+
+def tested(output: str) -> float:
+    """Return the test accuracy that a script prints last."""
+    return float(output.rpartition("test accuracy ")[2])

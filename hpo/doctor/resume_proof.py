@@ -120,7 +120,7 @@ class _Trial:
                 worker.kill()
                 worker.wait()
                 return len(self.state().history)
-            time.sleep(0.002)
+            time.sleep(0.01)
         _, errors = worker.communicate()
         if worker.returncode != 0:
             raise TrainingError(f"the worker ended with exit code {worker.returncode}: {errors.strip()}")

@@ -49,10 +49,11 @@ class Forked:
         command: Sequence[str],
         *,
         stdin: int | None = None,
-        stdout: IO[Any] | int,
-        stderr: IO[Any] | int,
-        env: Mapping[str, str],
+        stdout: IO[Any] | int = 1,
+        stderr: IO[Any] | int = 2,
+        env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        text: bool = False,
         start_new_session: bool = True,
         terminal: str = "",
     ) -> None:
@@ -63,7 +64,7 @@ class Forked:
             "module": command[module + 1],
             "arguments": list(command[module + 2 :]),
             "faulthandler": "faulthandler" in command[:module],
-            "environment": dict(env),
+            "environment": dict(os.environ if env is None else env),
             "folder": str(cwd or Path.cwd()),
             "terminal": terminal,
         }
@@ -75,7 +76,7 @@ class Forked:
         socket.send_fds(self._connection, [struct.pack("!I", len(content))], [read, out, err])
         self._connection.sendall(content)
         os.close(read)
-        self.stdin: IO[bytes] | None = os.fdopen(write, "wb") if write >= 0 else None
+        self.stdin: IO[Any] | None = os.fdopen(write, "w" if text else "wb") if write >= 0 else None
         self.args = list(command)
         self.pid: int = self._received()
         self.returncode: int | None = None
@@ -135,11 +136,12 @@ def _connected() -> socket.socket:
 
 
 def fork_workers() -> None:
-    """Have the supervisor of this process start its workers here."""
-    from hpo.runner import supervisor
+    """Have this process start its workers, and what draws their pictures, here."""
+    from hpo.runner import supervisor, trial_plots
 
     names = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-    vars(supervisor)["subprocess"] = names
+    for module in (supervisor, trial_plots):
+        vars(module)["subprocess"] = names
 
 
 # The server.

@@ -1,6 +1,5 @@
 """Imported once by the server that the processes of `tests.helpers.command` are forked from."""
 
-import matplotlib  # noqa: F401
 import optuna._gp.acqf
 import optuna._gp.gp
 import optuna._gp.optim_mixed
@@ -17,6 +16,7 @@ import sklearn.preprocessing  # noqa: F401
 import torch  # noqa: F401
 
 import hpo.cli
+import hpo.plots
 import hpo.results.export
 import hpo.runner.session
 import hpo.runner.worker
