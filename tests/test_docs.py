@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.command import hpo
+from tests.helpers.command import forked_program, hpo
 
 ROOT = Path(__file__).parent.parent
 GUIDES = tuple(
@@ -69,7 +69,12 @@ def commands(page: str) -> list[str]:
 @pytest.mark.parametrize("pages", [PAGES[:2], GUIDES], ids=["tutorial, README", "guides"])
 def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path) -> None:
     """In the pages' order; on digits in the place of Fashion-MNIST, and fewer trials, for the time it takes."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
+    programs, here = tmp_path / "programs", tmp_path / "here"
+    for folder in (programs, here):
+        folder.mkdir()
+    forked_program(programs)
+    installed = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "COLUMNS": "120"}
     environment.pop("HPO_STORAGE", None)
     ran = 0
     for line in dict.fromkeys(line for page in pages for line in commands(page)):
@@ -84,7 +89,9 @@ def test_every_command_works_as_printed(pages: tuple[str, ...], tmp_path: Path) 
             command += " --workers 1"
         if command.startswith("hpo studies delete"):
             command += " --yes"
-        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        # The first is the program that was installed; the others start at once.
+        environment["PATH"] = f"{programs}:{installed}" if ran else installed
+        done = subprocess.run(command, shell=True, cwd=here, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         ran += 1
     assert ran >= 5

@@ -97,6 +97,22 @@ def start(*arguments: str, folder: Path, environment: Mapping[str, str] | None =
     return Process(*arguments, folder=folder, environment=environment)
 
 
+_PROGRAM = f"""#!{sys.executable}
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.helpers.fork_server import Forked
+sys.exit(Forked([sys.executable, "-m", "hpo", *sys.argv[1:]]).wait())
+"""
+
+
+def forked_program(folder: Path) -> Path:
+    """Write a program `hpo` that a shell finds in a folder; its process is forked from the tests' server."""
+    program = folder / "hpo"
+    program.write_text(_PROGRAM)
+    program.chmod(0o755)
+    return program
+
+
 @dataclass(frozen=True)
 class Ended:
     """A command that has ended."""

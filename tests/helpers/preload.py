@@ -4,7 +4,8 @@ import optuna._gp.acqf
 import optuna._gp.gp
 import optuna._gp.optim_mixed
 import optuna.importance
-import optuna.samplers  # noqa: F401
+import optuna.samplers
+import optuna.storages._rdb.storage  # noqa: F401
 import pandas  # noqa: F401
 import plotly.graph_objects  # noqa: F401
 import psycopg  # noqa: F401

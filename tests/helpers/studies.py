@@ -48,12 +48,12 @@ def small_space(**changes: object) -> SearchSpace:
     return SearchSpace.model_validate_json(json.dumps(SPACE | changes))
 
 
-def new_database(server: str) -> str:
-    """Create an empty database on a Postgres server; return its URL."""
+def new_database(server: str, template: str = "template1") -> str:
+    """Create a database on a Postgres server, empty or a copy of one that nobody uses; return its URL."""
     name = f"t{uuid.uuid4().hex[:12]}"
     engine = sa.create_engine(parse(server), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}"))
     engine.dispose()
     return sa.make_url(server).set(database=name).render_as_string(hide_password=False)
 

@@ -21,7 +21,7 @@ class Terminal:
     def __init__(self, columns: int, lines: int, *arguments: str, folder: Path, environment: dict[str, str]) -> None:
         self.screen = pyte.HistoryScreen(columns, lines, history=5000, ratio=0.5)
         self._stream = pyte.ByteStream(self.screen)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self.raw = bytearray()
         own, other = pty.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -45,6 +45,7 @@ class Terminal:
             with self._lock:
                 self.raw += content
                 self._stream.feed(content)
+                self._lock.notify_all()
 
     def shown(self) -> list[str]:
         """Return the lines of the screen as they are now."""
@@ -69,7 +70,8 @@ class Terminal:
                 lines = self.shown()
                 assert condition(lines), "\n".join(lines)
                 return lines
-            time.sleep(0.05)
+            with self._lock:
+                self._lock.wait(0.5)  # for more to be shown, or for the process's end
         raise AssertionError("\n".join(self.shown()))
 
     def end(self, seconds: float = 120) -> int:
