@@ -164,7 +164,7 @@ def test_a_script_runs_without_hpo(tmp_path: Path, config: TrialConfig) -> None:
     path.write_text(to_script(config, {}))
     process = Process(str(path), folder=tmp_path, module="tests.helpers.without_hpo", output=output)
     assert process.wait(240) == 0, output.read_text()
-    assert tested(output.read_text()) > 0.9
+    assert accuracy_in(output.read_text()) > 0.9
 
 
 @pytest.mark.slow
@@ -181,9 +181,9 @@ def test_a_script_runs_where_hpo_is_not(tmp_path: Path) -> None:
         env=dict(os.environ),
         check=True,
     )
-    assert tested(done.stdout) > 0.9
+    assert accuracy_in(done.stdout) > 0.9
 
 
-def tested(output: str) -> float:
+def accuracy_in(output: str) -> float:
     """Return the test accuracy that a script prints last."""
     return float(output.rpartition("test accuracy ")[2])
