@@ -91,7 +91,8 @@ def propose(
 ) -> dict[str, Any]:
     """Return what a Gaussian process sampler draws, given trials that all have every parameter of `search_space`.
 
-    As its `sample_relative`, without torch's device context, in which every call of torch takes twice as long.
+    As its `sample_relative`, without torch's device context, which slows every call of torch down (a draw took 0.26 s
+    of CPU time in it, 0.20 s without).
     """
     return sampler._sample_relative_impl(study, complete, running, search_space)
 

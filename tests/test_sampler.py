@@ -68,9 +68,9 @@ def trials() -> Trials:
     return Trials()
 
 
-def rising(end: float, last: int = 10, gain: float = 0.1) -> list[float]:
-    """A curve that rises in a line, by `gain` over ten epochs."""
-    return [end - gain * (1 - epoch / 10) for epoch in range(1, last + 1)]
+def rising(end: float, last: int = 10, gain: float = 0.5) -> list[float]:
+    """A curve whose difference to 1 shrinks by the factor exp(-gain) over ten epochs."""
+    return [1 - (1 - end) * math.exp(gain * (1 - epoch / 10)) for epoch in range(1, last + 1)]
 
 
 def shown(view: ModelView) -> list[FrozenTrial]:
@@ -86,7 +86,7 @@ def test_pruned_trials_are_shown_with_the_value_they_would_have_ended_with(trial
     rows = shown(ModelView(trials.cache, 10))
     assert {t.state for t in rows} == {COMPLETE}
     assert [t.value for t in rows[:3]] == pytest.approx([0.82, 0.9, 0.85]), "0.8 is clipped"
-    assert [t.value for t in rows[3:]] == pytest.approx([0.82] * 20), "0.75 after epoch 3, and 0.07 still to gain"
+    assert [t.value for t in rows[3:]] == pytest.approx([0.82] * 20), "about 0.75 after epoch 3, then like the others"
 
 
 def test_low_values_are_clipped(trials: Trials) -> None:
@@ -254,7 +254,7 @@ def judged(trials: Trials, compare: Any, end: float, gain: float, schedule: str)
     view = PrunerView(trials.cache, 10, compare)
     study = Study("s", view, pruner=make_pruner(Pruner(min_epochs=3, reduction=3), 10))
     trial = trials.add(RUNNING, rising(end, 3, gain), schedule=schedule)
-    view.learn()
+    view.begin_decision(trial)
     pruned = study.pruner.prune(study, view.shown(trial))
     after = trials.cache.trial(trial._trial_id)
     assert ("compared" in after.user_attrs) == (compare == "projection")
@@ -265,17 +265,35 @@ def judged(trials: Trials, compare: Any, end: float, gain: float, schedule: str)
 def test_a_schedule_that_rises_late_is_compared_at_its_end(trials: Trials, compare: Any, is_pruned: bool) -> None:
     """At epoch 3 the annealed run is below all others; at the end it is above them."""
     for i in range(6):
-        trials.add(COMPLETE, rising(0.80 + i / 1000, gain=0.02), system={"completed_rung_0": 0.79 + i / 1000})
+        trials.add(COMPLETE, rising(0.80 + i / 1000, gain=0.1), system={"completed_rung_0": 0.79 + i / 1000})
     for i in range(3):
         trials.add(
             COMPLETE,
-            rising(0.85 + i / 1000, gain=0.2),
+            rising(0.85 + i / 1000, gain=1.0),
             schedule="one_cycle",
-            system={"completed_rung_0": 0.71 + i / 1000},
+            system={"completed_rung_0": 0.69 + i / 500},
         )
     for trial in trials.cache.visible_trials():
         if compare == "projection":
             compared = {"3": trial.system_attrs["completed_rung_0"]}
             trials.cache.note(trial._trial_id, TrialAttributes.compared.entry(compared))
-    assert judged(trials, compare, 0.87, 0.2, "one_cycle") == is_pruned
-    assert judged(trials, compare, 0.70, 0.2, "one_cycle"), "it ends below the others"
+    assert judged(trials, compare, 0.87, 1.0, "one_cycle") == is_pruned
+    assert judged(trials, compare, 0.70, 1.0, "one_cycle"), "it ends below the others"
+
+
+def test_the_best_of_an_unknown_schedule_goes_on(trials: Trials) -> None:
+    """Nothing tells how much an annealed run still gains, so it is compared with other annealed ones."""
+    for i in range(9):
+        trials.add(COMPLETE, rising(0.80 + i / 1000, gain=0.1), system={"completed_rung_0": 0.80 + i / 1000})
+    for _ in range(6):
+        trials.add(PRUNED, rising(0.84, 3, gain=1.0), schedule="one_cycle", system={"completed_rung_0": 0.678})
+    assert not judged(trials, "projection", 0.87, 1.0, "one_cycle")
+    assert judged(trials, "projection", 0.82, 1.0, "one_cycle"), "others of its schedule are better"
+
+
+def test_a_draw_without_a_cost_is_no_row_of_two_objectives(trials: Trials) -> None:
+    trials.cache.two_objectives = True
+    trials.add(COMPLETE, [0.8], system={"cost": 3.0})
+    for cost in ({"cost": 2.0}, {}):
+        trials.add(FAIL, [], system={"constraints:max_parameters": 0.5, **cost})
+    assert [t.values for t in shown(ModelView(trials.cache, 10))] == [[0.8, 3.0], [0.8, 2.0]]

@@ -20,6 +20,9 @@ WORST: dict[Metric, float] = {"accuracy": 0.0, "balanced_accuracy": 0.0, "macro_
 """Value of a training that diverged: finite, so that a sampler learns from it. Lower values of the negative log loss
 count as this one."""
 
+BEST: dict[Metric, float] = {"accuracy": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0, "neg_log_loss": 0.0}
+"""Value that no training exceeds."""
+
 
 def metric_label(metric: Metric) -> str:
     """Return the name to display for the values of a study, such as "validation accuracy"."""

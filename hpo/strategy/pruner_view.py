@@ -5,7 +5,8 @@ cost, is known before training. A trial is pruned when the recipe's pruner decid
 cost: it is then likely to be dominated. A small network is never pruned because a larger one is better.
 
 With `compare = "projection"`: trials are compared by the value that their schedule would give them at the end of
-training (`hpo.strategy.growth`), not by the value of the moment.
+training (`hpo.strategy.growth`), not by the value of the moment. As long as few trainings with its schedule are
+complete, nothing tells that value; then a trial is compared only with those of the same schedule.
 """
 
 import copy
@@ -21,11 +22,11 @@ from hpo.optuna_compat import trial_id as id_of
 from hpo.recipe import Compare
 from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
-from hpo.strategy.growth import Growth, curve_of
+from hpo.strategy.growth import Growth, curve_of, schedule_of
 from hpo.strategy.study_cache import StudyCache
 
-EXACT = 100
-"""Up to so many finished trials the growth is learned anew with every one that ends, then with every hundredth part."""
+RELEARNED = 200
+"""The growth is learned anew once one in so many of the finished trials is new."""
 _RUNG = "completed_rung_"
 """Begin of the attributes in which Optuna's successive halving keeps a trial's value at each of its rungs."""
 
@@ -33,12 +34,12 @@ _RUNG = "completed_rung_"
 class PrunerView(CachedStorage):
     """One objective, only the trials that cost no more than a limit, and values as the recipe compares them."""
 
-    def __init__(self, cache: StudyCache, epochs: int, compare: Compare = "value") -> None:
-        """`epochs` are those of the space."""
+    def __init__(self, cache: StudyCache, epochs: int, compare: Compare = "value", best: float = 1.0) -> None:
+        """`epochs` are those of the space, `best` is the metric's best possible value."""
         super().__init__(cache)
-        self._epochs = epochs
-        self.cost_limit = math.inf
-        self._compare = compare
+        self._epochs, self._best, self._compare = epochs, best, compare
+        self._cost_limit = math.inf
+        self._only_schedule: str | None = None
         self._growth, self._learned_from = Growth(()), -1
         self._shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         """By id: a finished trial of the cache, and what is shown of it."""
@@ -51,11 +52,7 @@ class PrunerView(CachedStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        key = TrialAttributes.cost.key
-        affordable = [
-            t for t in self.cache.visible_trials(states) if t.system_attrs.get(key, math.inf) <= self.cost_limit
-        ]
-        trials = [self.shown(trial) for trial in affordable]
+        trials = [self.shown(trial) for trial in self.cache.visible_trials(states) if self._is_rival(trial)]
         return copy.deepcopy(trials) if deepcopy else trials
 
     @override
@@ -66,13 +63,23 @@ class PrunerView(CachedStorage):
             compared = (TrialAttributes.of(trial).compared or {}) | {str(trial.last_step): value}
             self.cache.note(trial_id, TrialAttributes.compared.entry(compared))
 
-    def learn(self) -> None:
-        """Learn the growth of the curves anew, if trials have ended since the last time."""
+    def begin_decision(self, trial: FrozenTrial) -> None:
+        """Take note of the trial that is to be judged, and learn the growth of curves from those that have ended."""
+        cost = TrialAttributes.of(trial).cost
+        self._cost_limit = math.inf if cost is None else cost
         if self._compare == "value":
             return
         finished = self.cache.visible_trials((TrialState.COMPLETE, TrialState.PRUNED))
-        if abs(len(finished) - self._learned_from) > len(finished) // EXACT // 2:
-            self._growth, self._learned_from, self._shown = Growth.of(finished, self._epochs), len(finished), {}
+        if abs(len(finished) - self._learned_from) > len(finished) // RELEARNED:
+            self._growth = Growth.of(finished, self._epochs, self._best)
+            self._learned_from, self._shown = len(finished), {}
+        schedule = schedule_of(trial)
+        self._only_schedule = None if self._growth.is_known(schedule) else schedule
+
+    def _is_rival(self, trial: FrozenTrial) -> bool:
+        """Say whether the trial that is to be judged is compared with this one."""
+        cost = trial.system_attrs.get(TrialAttributes.cost.key, math.inf)
+        return cost <= self._cost_limit and self._only_schedule in (None, schedule_of(trial))
 
     def shown(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial as the pruner sees it."""
@@ -91,7 +98,7 @@ class PrunerView(CachedStorage):
         shown = copy.copy(trial)
         reports = trial.intermediate_values
         shown.intermediate_values = {
-            epoch: value + self._growth.gain(curve.schedule, curve.phase(epoch)) for epoch, value in reports.items()
+            epoch: self._growth.projected(curve, i) for i, epoch in enumerate(sorted(reports), start=1)
         }
         # What was compared at a rung is compared with what is known of the growth by now.
         rungs = (int(epoch) for epoch in TrialAttributes.of(trial).compared or {})

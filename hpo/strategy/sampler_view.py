@@ -64,10 +64,10 @@ class ModelView(SamplerView):
     ROWS = 100
     """Most rows: the time of a draw grows with the third power of them."""
 
-    def __init__(self, cache: StudyCache, epochs: int, least_rows: int = 0) -> None:
-        """`epochs` are those of the space."""
+    def __init__(self, cache: StudyCache, epochs: int, best: float = 1.0, least_rows: int = 0) -> None:
+        """`epochs` are those of the space, `best` is the metric's best possible value."""
         super().__init__(cache)
-        self._epochs = epochs
+        self._epochs, self._best = epochs, best
         self._rows = max(self.ROWS, least_rows)
         self._shown: list[FrozenTrial] | None = None
         self._drawn = -1
@@ -90,13 +90,19 @@ class ModelView(SamplerView):
     def values_of(self, finished: Iterable[FrozenTrial]) -> list[Row]:
         """Return finished trials, each with its value at the end of training."""
         curves = [(trial, curve_of(trial, self._epochs)) for trial in finished]
-        growth = Growth(curve for _, curve in curves if curve is not None)
+        growth = Growth((curve for _, curve in curves if curve is not None), self._best)
         return [(t, _last_value(t) if curve is None else growth.projected(curve)) for t, curve in curves]
 
     def _clipped(self, rows: list[Row]) -> list[Row]:
         """Return the rows with values clipped from below, and the infeasible draws with the lowest value."""
         floor = float(np.quantile([value for _, value in rows], self.CLIPPED)) if rows else 0.0
-        return [(t, max(value, floor)) for t, value in rows] + [(t, floor) for t in self.cache.infeasible_trials()]
+        # With two objectives every row needs both; a draw that broke a limit before its cost was measured has one.
+        infeasible = [
+            t
+            for t in self.cache.infeasible_trials()
+            if not self.cache.two_objectives or TrialAttributes.of(t).cost is not None
+        ]
+        return [(t, max(value, floor)) for t, value in rows] + [(t, floor) for t in infeasible]
 
     def _informative(self, rows: list[Row]) -> list[Row]:
         """Return at most so many rows as are allowed: the better half of them the best, the others spread evenly."""

@@ -1,7 +1,6 @@
 """The search of one study: which configuration a trial gets, and whether it is pruned."""
 
 import copy
-import math
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -9,6 +8,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from hpo.config import TrialConfig
+from hpo.config.metrics import BEST
 from hpo.optuna_compat import forget_cached_trials, quiet
 from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.recipe import StudyRecipe
@@ -36,13 +36,13 @@ class StudySearch:
         self.cache, self.space, self.recipe = cache, space, recipe
         with quiet():  # some samplers are experimental
             self._sampler = make_sampler(recipe.sampler, recipe.seed, space)
-        epochs = space.max_epochs
+        epochs, best = space.max_epochs, BEST[space.metric]
         learns_from_pruned = isinstance(self._sampler, GaussianProcess)
         self._view = (
-            ModelView(cache, epochs, recipe.sampler.startup_trials) if learns_from_pruned else SamplerView(cache)
+            ModelView(cache, epochs, best, recipe.sampler.startup_trials) if learns_from_pruned else SamplerView(cache)
         )
         self._study = Study(cache.study_name, self._view, sampler=self._sampler)
-        self._pruner_view = PrunerView(cache, epochs, recipe.pruner.compare)
+        self._pruner_view = PrunerView(cache, epochs, recipe.pruner.compare, best)
         self._pruning = Study(cache.study_name, self._pruner_view, pruner=make_pruner(recipe.pruner, epochs))
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:
@@ -90,11 +90,9 @@ class StudySearch:
         return any(t.params == params for t in known if id_of_trial(t) != trial_id)
 
     def should_prune(self, trial_id: int) -> bool:
-        """Say whether the pruner ends a trial after its latest report, among those that cost no more."""
+        """Say whether the pruner ends a trial after its latest report."""
         trial = self.cache.trial(trial_id)
-        cost = TrialAttributes.of(trial).cost
-        self._pruner_view.cost_limit = math.inf if cost is None else cost
-        self._pruner_view.learn()
+        self._pruner_view.begin_decision(trial)
         return bool(self._pruning.pruner.prune(self._pruning, self._pruner_view.shown(trial)))
 
     def importances(self) -> dict[str, float]:

@@ -30,8 +30,6 @@ from typing import IO, Any
 
 SOCKET = "HPO_TESTS_FORK_SERVER"
 """Names the server's socket in the environment of all processes of a test run."""
-FRESH = "HPO_TESTS_FRESH_WORKERS"
-"""Set in the environment of a command whose workers shall be new interpreters, as they are for a user."""
 
 
 def start_server() -> subprocess.Popen[bytes]:
@@ -231,8 +229,7 @@ def _run(request: Mapping[str, Any], fds: Sequence[int]) -> int:
         time.tzset()
     os.chdir(request["folder"])
     sys.argv = [request["module"], *request["arguments"]]
-    if FRESH not in os.environ:
-        fork_workers()
+    fork_workers()
     try:
         # As `python -m` does: the module by its file, with what has been imported before it.
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

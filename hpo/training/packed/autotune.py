@@ -32,7 +32,7 @@ LONG_ROUND = 0.02
 are measured."""
 MARGIN = 2 / 3
 """A lane must take less than this share of the solo engine's time per trial. Trials that run at once are drawn without
-each other's results: on ann_fashion, eight at a time that were a tenth faster found worse networks in the same time."""
+each other's results, so a small gain in speed finds nothing sooner. The value is a judgment, not measured."""
 TOLERANCE = 0.01
 """Largest mean difference of probabilities after a round; a lane that computes something else is not used."""
 COMPARED_ROWS = 256
