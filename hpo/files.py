@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and known by the SHA-256 of their content."""
+"""Files: written whole or not at all, kept below their root, and known by the SHA-256 of their content."""
 
 import contextlib
 import hashlib
@@ -35,6 +35,23 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def under(root: Path, name: str) -> Path:
+    """Return the path of a file or folder below `root`, by its relative name; it need not exist.
+
+    `root` itself may be a link, nothing below it. This does not hold against a program that changes the folder at
+    the same time. Raises: OSError for a name that leads out of `root`, and for a link on the way.
+    """
+    parts = name.split("/")
+    if "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise OSError(f'{root}: names in it must be relative, without ".." and empty parts, got {name!r}')
+    path = root
+    for part in parts:
+        path /= part
+        if path.is_symlink():
+            raise OSError(f"{path}: must not be a link: those are not followed below {root}. Remove it")
+    return path
 
 
 def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:

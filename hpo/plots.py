@@ -89,9 +89,9 @@ def main() -> None:
         job = json.loads(line)
         path = Path(job["to"])
         try:
-            files.write(path, DRAWINGS[job["draw"]](**job["arguments"]))
+            files.write(files.under(path.parent, path.name), DRAWINGS[job["draw"]](**job["arguments"]))
         except OSError as error:
-            print(f"{path}: cannot be written: {error.strerror}", file=sys.stderr)
+            print(f"{path}: cannot be written: {error.strerror or error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hpo.api import display
 from hpo.api.confirmation import Confirmation
 from hpo.api.trial import Trial, table_of
-from hpo.artifacts import local_root
+from hpo.artifacts import study_folder
 from hpo.errors import StudyError
 from hpo.service import stores
 from hpo.service.create import open_existing
@@ -105,7 +105,7 @@ class StudyReader:
     @property
     def _folder(self) -> Path:
         """Folder of the study's files on this machine."""
-        return local_root(self._store.url) / self._record.uid
+        return study_folder(self._store.url, self._record.uid)
 
     def to_optuna(self) -> "optuna.Study":
         """Return the study as Optuna reads it from the same store."""

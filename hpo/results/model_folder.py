@@ -110,7 +110,7 @@ def write_model_folder(folder: Path, export: Export, trained: Trained, metrics: 
         for left in folder.glob(".unfinished-*.safetensors"):
             left.unlink(missing_ok=True)
     except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written: {error.strerror}. Choose another -o.") from error
+        raise TrainingError(f"{folder}: cannot be written: {error.strerror or error}. Choose another -o.") from error
 
 
 def classifier_of(trained: Trained) -> Classifier:

@@ -92,7 +92,7 @@ def retrain(
                 files.write(name, _saved(run))
                 saved = time.monotonic()
     except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written: {error.strerror}. Choose another -o.") from error
+        raise TrainingError(f"{folder}: cannot be written: {error.strerror or error}. Choose another -o.") from error
     return Trained(run, parts, with_validation)
 
 

@@ -1,13 +1,12 @@
 """Studies and trials changed: deleted, renamed, copied with their files; retried, voided, given another space."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hpo import data
-from hpo.artifacts import configured_root, dashboard_folder
-from hpo.errors import HpoError, UsageError
+from hpo.artifacts import configured_root, copy_study_files, remove_study_files
+from hpo.errors import HpoError, StoreError, UsageError
 from hpo.space import load_space
 from hpo.store import admin, queries, studies
 from hpo.store.change_space import SpaceSet, change_space
@@ -74,23 +73,15 @@ def count_trials(store: Store, name: str) -> int:
 def delete_study(store: Store, name: str) -> DeletedStudy:
     """Delete a study, its trials and its files.
 
-    Raises: StudyError if there is none of this name, or if workers are at it.
+    Raises: StudyError if there is none of this name, or if workers are at it; StoreError if the store's uid is none.
     """
     trials = count_trials(store, name)
     uid = admin.delete(store, name)
     if uid is None:
         return DeletedStudy(name, trials)
     root = configured_root(store.url)
-    _delete_pictures(store, uid)
-    if "://" in root:
-        return DeletedStudy(name, trials, f"{root.rstrip('/')}/{uid}/")
-    shutil.rmtree(Path(root) / uid, ignore_errors=True)
-    return DeletedStudy(name, trials)
-
-
-def _delete_pictures(store: Store, uid: str) -> None:
-    for picture in dashboard_folder(store.url).glob(f"{uid}-*"):
-        picture.unlink(missing_ok=True)
+    remove_study_files(store.url, uid)
+    return DeletedStudy(name, trials, f"{root.rstrip('/')}/{uid}/" if "://" in root else None)
 
 
 def rename_study(store: Store, name: str, new_name: str) -> None:
@@ -114,29 +105,13 @@ def copy_study(source: Store, name: str, *, target: Store | None = None, new_nam
     if old_uid is None:
         return CopiedStudy(name, new_name, shown(target.url))
     try:
-        copied = _copy_files(source, old_uid, target, uid)
-    except OSError as error:
+        copied = copy_study_files(source.url, old_uid, target.url, uid)
+    except (OSError, StoreError) as error:
         delete_study(target, new_name)
         raise HpoError(
             f"{configured_root(target.url)}: the study's files cannot be copied: {error}. Nothing was copied."
         ) from error
     return CopiedStudy(name, new_name, shown(target.url), None if copied else configured_root(source.url))
-
-
-def _copy_files(source: Store, old_uid: str, target: Store, uid: str) -> bool:
-    """Copy the files of a study; return False if they are in S3, or are to go there. Raises: OSError."""
-    pictures = [dashboard_folder(store.url) for store in (source, target)]
-    if pictures[0] != pictures[1] and pictures[0].is_dir():
-        pictures[1].mkdir(parents=True, exist_ok=True)
-        for picture in pictures[0].glob(f"{old_uid}-*"):
-            shutil.copy2(picture, pictures[1] / picture.name)
-    roots = [configured_root(store.url) for store in (source, target)]
-    if any("://" in root for root in roots):
-        return False
-    folder = Path(roots[0]) / old_uid
-    if folder.is_dir():
-        shutil.copytree(folder, Path(roots[1]) / uid)
-    return True
 
 
 def retry_trials(store: Store, name: str, *, kind: FailureKind | None = None) -> tuple[RetriedTrial, ...]:

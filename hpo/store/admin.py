@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from hpo.artifacts import check_uid
 from hpo.errors import StoreError, StudyError
 from hpo.optuna_compat import trial_id as id_of_trial
 from hpo.store import queries
@@ -70,7 +71,7 @@ def reap_all(store: Store, connection: Connection, name: str, study_id: int, sti
 def delete(store: Store, name: str) -> str | None:
     """Delete a study with all its trials; return its uid, by which its files are named.
 
-    Raises: StudyError if there is none of this name, or if workers run.
+    Raises: StudyError if there is none of this name, or if workers run; StoreError if the uid is none.
     """
     with store.read() as connection:
         study_id = id_of(connection, store, name)
@@ -79,6 +80,8 @@ def delete(store: Store, name: str) -> str | None:
         uid = connection.execute(
             sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == study_id)
         ).scalar()
+        if uid is not None:
+            check_uid(uid)
         if store.is_sqlite:
             _reserve_ids(connection)
         ids = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
@@ -131,7 +134,7 @@ def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | 
         main = _rows(connection, schema.trials, schema.trials.c.study_id == study_id)
         children = {t.name: _rows(connection, t, t.c.trial_id.in_(_trial_ids(study_id))) for t in TRIAL_TABLES}
         budget_rows = _rows(connection, schema.hpo_studies, schema.hpo_studies.c.study_id == study_id)
-    old_uid, uid = (budget_rows[0]["uid"] if budget_rows else None), uuid.uuid4().hex
+    old_uid, uid = (check_uid(budget_rows[0]["uid"]) if budget_rows else None), uuid.uuid4().hex
     try:
         with target.write() as connection:
             new_study_id = insert_study(target, connection, new_name)

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from hpo import documents
+from hpo.artifacts import check_uid
 from hpo.config import Metric, TrialConfig, metric_label
 from hpo.constraints import COST_NAMES
 from hpo.errors import StudyError, UsageError, suggestion
@@ -171,7 +172,7 @@ def id_of(connection: Connection, store: Store, name: str) -> int:
 
 
 def load_study(store: Store, name: str) -> StudyRecord:
-    """Return a study. Raises: StudyError if there is none of this name, or if it was not made by hpo."""
+    """Return a study. Raises: StudyError if there is none of this name, or if it was not made by hpo; StoreError."""
     with store.read() as connection:
         study_id = id_of(connection, store, name)
         attributes = load_attributes(connection, study_id)
@@ -182,7 +183,7 @@ def load_study(store: Store, name: str) -> StudyRecord:
     where = f'study "{name}"'
     return StudyRecord(
         study_id=study_id,
-        uid=row.uid,
+        uid=check_uid(row.uid),
         name=name,
         space_name=attributes.space_name or name,
         space=documents.check(SearchSpace, space, f"{where}: space"),

@@ -1,0 +1,129 @@
+"""A store that someone else has written: what it holds leads to no file outside its folder, and to no code."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpo.artifacts import FolderFiles, study_folder
+from hpo.errors import StoreError
+from hpo.recipe import StudyRecipe
+from hpo.service import admin
+from hpo.store import studies
+from hpo.store.database.connect import Store, open_store
+from hpo.store.database.url import parse
+from tests.helpers import command
+from tests.helpers.fork_server import Forked
+from tests.helpers.studies import small_space
+
+
+@pytest.fixture
+def folder(tmp_path: Path, sqlite_tables: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a store of one study, made by hpo; beside it lies a file that is none of hpo's business."""
+    monkeypatch.delenv("HPO_ARTIFACTS", raising=False)
+    here = tmp_path / "here"
+    (here / "artifacts").mkdir(parents=True)
+    shutil.copy(sqlite_tables, here / "studies.db")
+    store = store_of(here)
+    assert studies.create(store, "one", "small", small_space(), StudyRecipe(), "f" * 64)
+    store.dispose()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("three years of work")
+    return here
+
+
+def store_of(folder: Path) -> Store:
+    return open_store(parse(f"sqlite:///{folder}/studies.db"))
+
+
+def change(folder: Path, statement: str, *values: object) -> None:
+    """Write to the store as anyone with sqlite3 can."""
+    with sqlite3.connect(folder / "studies.db") as connection:
+        connection.execute(statement, values)
+    connection.close()
+
+
+def hpo(*arguments: str, folder: Path, code: int) -> command.Ended:
+    environment = os.environ | {"HPO_STORAGE": f"sqlite:///{folder}/studies.db"}
+    return command.hpo(*arguments, folder=folder, environment=environment, code=code)
+
+
+# Paths
+
+
+@pytest.mark.parametrize("uid", ["{mine}", "../../mine", ".", "", "0" * 31 + "\n", "A" * 32, 7, b"0" * 32])
+def test_a_uid_that_is_a_path_deletes_and_copies_nothing(folder: Path, uid: object) -> None:
+    mine = folder.parent / "mine"
+    change(folder, "UPDATE hpo_studies SET uid = ?", str(mine) if uid == "{mine}" else uid)
+    (folder / "artifacts" / "other").mkdir()
+    before = sorted(folder.parent.rglob("*"))
+    store = store_of(folder)
+    refused = "hpo_studies: uid: must be 32 hexadecimal digits"
+    with pytest.raises(StoreError, match=refused):
+        admin.delete_study(store, "one")
+    with pytest.raises(StoreError, match=refused):
+        admin.copy_study(store, "one", new_name="two")
+    with pytest.raises(StoreError, match=refused):
+        studies.load_study(store, "one")
+    with pytest.raises(StoreError, match=refused):
+        study_folder(store.url, uid)  # type: ignore[arg-type]
+    with store.read() as connection:
+        assert studies.names(connection) == ["one"], "nothing was deleted before the uid was looked at"
+    store.dispose()
+    assert sorted(folder.parent.rglob("*")) == before
+    assert (mine / "thesis.txt").read_text() == "three years of work"
+
+
+def test_commands_name_a_uid_that_is_a_path(folder: Path) -> None:
+    mine = folder.parent / "mine"
+    change(folder, "UPDATE hpo_studies SET uid = ?", str(mine))
+    for arguments in (["studies", "delete", "one", "--yes"], ["run", "--study", "one", "--workers", "1"]):
+        said = hpo(*arguments, folder=folder, code=1).stderr
+        assert said.startswith("hpo: hpo_studies: uid: must be 32 hexadecimal digits, got '/") and said.count("\n") == 1
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+
+
+def test_links_in_the_artifact_folder_are_neither_read_nor_written_nor_deleted_through(folder: Path) -> None:
+    mine, store = folder.parent / "mine", store_of(folder)
+    study = studies.load_study(store, "one")
+    own = study_folder(store.url, study.uid)
+    (own / "logs").mkdir(parents=True)
+    (own / "checkpoints").symlink_to(mine)
+    (own / "logs" / "0.log").symlink_to(mine / "thesis.txt")
+    kept = FolderFiles(own)
+    for name in ("checkpoints/thesis.txt", "logs/0.log", "../../../mine/thesis.txt", str(mine / "thesis.txt"), "a/./b"):
+        for use in (kept.read, kept.remove, lambda name: kept.write(name, b"x")):
+            with pytest.raises(OSError, match="must"):
+                use(name)
+    copied = admin.copy_study(store, "one", new_name="two")
+    assert copied.files_left is None
+    copy = study_folder(store.url, studies.load_study(store, "two").uid)
+    assert [path.name for path in copy.rglob("*")] == ["logs"], "what a link names is not copied"
+    admin.delete_study(store, "one")
+    assert not own.exists() and (mine / "thesis.txt").read_text() == "three years of work"
+    copy.rename(folder / "elsewhere")
+    copy.symlink_to(mine)
+    with pytest.raises(StoreError, match="must not be a link"):
+        study_folder(store.url, copy.name)
+    admin.delete_study(store, "two")
+    assert not copy.is_symlink() and (mine / "thesis.txt").exists()
+    store.dispose()
+
+
+def test_a_picture_is_not_drawn_through_a_link(folder: Path) -> None:
+    thesis, link = folder.parent / "mine" / "thesis.txt", folder / "artifacts" / "picture"
+    link.symlink_to(thesis)
+    errors = folder / "errors"
+    with errors.open("w") as stderr:
+        drawing = Forked(["-m", "hpo.plots"], stdin=subprocess.PIPE, stderr=stderr, text=True)
+        assert drawing.stdin is not None
+        with drawing.stdin as jobs:
+            for path in (link, folder / "artifacts" / "real"):
+                jobs.write(json.dumps({"draw": "learning_curve", "to": str(path), "arguments": {"curves": {}}}) + "\n")
+        assert drawing.wait(60) == 0
+    assert thesis.read_text() == "three years of work" and "must not be a link" in errors.read_text()
+    assert (folder / "artifacts" / "real").read_bytes().startswith(b"\x89PNG")
