@@ -36,6 +36,10 @@ class StoreError(HpoError):
     """A store that cannot be reached, read or written."""
 
 
+class StoreUnavailableError(StoreError):
+    """A store that does not answer now; asking again later may help."""
+
+
 class StudyError(HpoError):
     """A study that is missing, or that the request contradicts."""
 

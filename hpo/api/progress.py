@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from hpo.errors import StoreError
+from hpo.errors import StoreUnavailableError
 from hpo.service.progress import StudyProgressView, read_progress
 from hpo.service.search import Observer, SilentObserver
 from hpo.service.train import EpochUpdate
@@ -48,7 +48,7 @@ class _Polling:
         self._read_at = time.monotonic()
         try:
             self.draw(read_progress(self.store, self.study, ended=0))
-        except StoreError as error:
+        except StoreUnavailableError as error:
             self.warn(str(error))
 
     def draw(self, progress: StudyProgressView) -> None:

@@ -33,9 +33,21 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception:
+    except Exception as error:
+        explained = _explained(error)
+        if explained is not None:
+            _fail(str(explained), explained.exit_code)
         traceback.print_exc()
         _fail("this is a fault of hpo's, not of yours. Please report the lines above.", CRASH)
+
+
+def _explained(error: Exception) -> HpoError | None:
+    """Return what is the matter with a store that the command has used, if the error comes from that."""
+    if "hpo.store.database.connect" not in sys.modules:
+        return None
+    from hpo import service
+
+    return service.stores.explain(error)
 
 
 def _fail_usage(error: CommandLineError) -> NoReturn:

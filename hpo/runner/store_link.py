@@ -112,12 +112,10 @@ class StoreLink:
     def stop_study(self, reason: str) -> None:
         """Have all workers of the study stop, with this reason."""
         self.flush()
-        studies.stop(self.store, self.study, reason)
+        self.retry(lambda: studies.stop(self.store, self.study, reason))
 
     def stop_study_without_results(self, reason: str) -> None:
         """Have all workers of the study stop, with this reason, if none of its trials has finished."""
         self.flush()
-        with self.store.read() as connection:
-            finished = stopping.count_finished(connection, self.study.study_id)
-        if finished == 0:
-            studies.stop(self.store, self.study, reason)
+        if self.read(lambda connection: stopping.count_finished(connection, self.study.study_id)) == 0:
+            self.retry(lambda: studies.stop(self.store, self.study, reason))

@@ -1,7 +1,9 @@
 """The supervisor: runs worker processes for a study, replaces those that die, and stops them."""
 
+import contextlib
 import os
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -12,8 +14,7 @@ from typing import IO
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo import files
-from hpo.interpreter import python
+from hpo.errors import StoreError
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
 from hpo.store.database.url import complete
@@ -55,7 +56,7 @@ class Supervisor:
         """`command` starts a worker, to which study, device and, if it is not the recipe's, engine are added."""
         self.store, self.study = store, study
         self.name = uuid.uuid4().hex
-        self.command = list(command) or python("-X", "faulthandler", "-m", "hpo", "worker", "--supervised")
+        self.command = list(command) or [sys.executable, "-X", "faulthandler", "-m", "hpo", "worker", "--supervised"]
         self._added = ["--engine", engine] if engine else []
         self.slots = [_Slot(d, logs / f"worker-{i}.log") for i, d in enumerate(devices)]
         self.failure = ""
@@ -82,7 +83,7 @@ class Supervisor:
             "MKL_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        slot.output = files.under(slot.log.parent, slot.log.name).open("ab")
+        slot.output = slot.log.open("ab")
         slot.process = subprocess.Popen(
             [*self.command, "--study", self.study.name, "--device", slot.device, *self._added],
             stdin=subprocess.PIPE,
@@ -116,6 +117,8 @@ class Supervisor:
             claims.reap_dead(self.store, self.study.study_id, self._watch)
         except SQLAlchemyError:
             self._watch.reset()  # the store is away; the workers report that
+        except StoreError as error:
+            self._stop_with(str(error))
 
     def _ended(self, slot: _Slot, code: int) -> None:
         last_line = self._close(slot)
@@ -153,7 +156,7 @@ class Supervisor:
         try:
             with self.store.read() as connection:
                 return stopping.count_finished(connection, self.study.study_id)
-        except SQLAlchemyError:
+        except (SQLAlchemyError, StoreError):
             return self._finished
 
     def _stop_with(self, reason: str) -> None:
@@ -181,6 +184,7 @@ class Supervisor:
         supervised = sa.select(workers.worker_id).where(
             workers.study_id == self.study.study_id, workers.state_json.like(f'%"{self.name}"%')
         )
-        with self.store.write() as connection:
+        # Where the store cannot be written, the trials are taken over once their workers' beats stand still.
+        with contextlib.suppress(SQLAlchemyError, StoreError), self.store.write() as connection:
             for worker_id in list(connection.execute(supervised).scalars()):
                 claims.release(self.store, connection, self.study.study_id, worker_id)

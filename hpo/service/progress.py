@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.errors import StoreError
+from hpo.errors import StoreUnavailableError
 from hpo.store import queries
 from hpo.store.database.connect import Store
-from hpo.store.database.retry import reason
+from hpo.store.database.outages import reason
 from hpo.store.database.url import shown
 from hpo.store.studies import StudyRecord
 from hpo.store.views import StudyView, TrialView
@@ -35,7 +35,7 @@ class StudyProgressView:
 def read_progress(store: Store, study: StudyRecord, *, ended: int = 5) -> StudyProgressView:
     """Read how far a study has come; at most `ended` of the trials that have ended are in it.
 
-    Raises: StoreError if the store does not answer now; asking again later may help.
+    Raises: StoreUnavailableError if the store does not answer now, StoreError if it is damaged.
     """
     study_id = study.study_id
     try:
@@ -50,4 +50,4 @@ def read_progress(store: Store, study: StudyRecord, *, ended: int = 5) -> StudyP
                 ended=tuple(queries.last_ended(connection, study_id, ended)),
             )
     except SQLAlchemyError as error:
-        raise StoreError(f"{shown(store.url)}: does not answer: {reason(error)}. Try again.") from error
+        raise StoreUnavailableError(f"{shown(store.url)}: does not answer: {reason(error)}. Try again.") from error

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from hpo.store.database import connect
-from hpo.store.database.connect import Store, exists
+from hpo.store.database.connect import Store, exists, explain
 from hpo.store.database.url import configured, shown
 
-__all__ = ["CreatedStore", "Store", "create_store", "open_store", "store_name"]
+__all__ = ["CreatedStore", "Store", "create_store", "explain", "open_store", "store_name"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hpo import service
 from hpo.cli.render.text import counts_of, duration, ended_line, lanes, pace, sparkline, value_text
-from hpo.errors import StoreError
+from hpo.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from hpo.service.progress import StudyProgressView, StudyView, TrialView
@@ -81,7 +81,7 @@ class LiveView:
         try:
             self.progress = service.progress.read_progress(self.store, self.study, ended=ended)
             self.problem = ""
-        except StoreError:
+        except StoreUnavailableError:
             self.problem = "the store does not answer; the workers continue and store their results later"
             return
         if self._finished_before is None:

@@ -10,12 +10,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.errors import StoreError
-from hpo.store.database import creation, schema
+from hpo.errors import StoreError, StoreUnavailableError
+from hpo.store.database import creation, damage, schema
 from hpo.store.database.engine import WRITES, make_engine
-from hpo.store.database.retry import reason
+from hpo.store.database.outages import is_transient, reason
 from hpo.store.database.sqlite_file import check_file
 from hpo.store.database.url import shown
+
+_opened: set[URL] = set()
+"""The stores that this process has opened."""
 
 
 class Store:
@@ -25,18 +28,39 @@ class Store:
         self.url = url
         self.engine = make_engine(url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
+        _opened.add(url)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that only reads."""
-        with self.engine.connect() as connection, connection.begin():
+        """Open a transaction that only reads.
+
+        Raises: StoreError where something fails because the store is damaged, or will not pass by waiting.
+        """
+        with self._explaining(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction that writes; on SQLite it holds the write lock from its beginning."""
-        with self.engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+        """Open a transaction that writes; on SQLite it holds the write lock from its beginning.
+
+        Raises: StoreError, as `read` does.
+        """
+        with (
+            self._explaining(),
+            self.engine.connect().execution_options(**{WRITES: True}) as connection,
+            connection.begin(),
+        ):
             yield connection
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            explained = damage.explain(self.engine, error)
+            if explained is None:
+                raise
+            raise explained from error
 
     def insert(self, table: sa.Table) -> Any:
         """Return an INSERT of this database's dialect, which knows ON CONFLICT."""
@@ -94,5 +118,16 @@ def check_store(url: URL) -> None:
     open_store(url).dispose()
 
 
+def explain(error: Exception) -> StoreError | None:
+    """Return what is the matter with a store that this process has opened, if an error comes from that."""
+    if isinstance(error, SQLAlchemyError) and is_transient(error):
+        where = ", ".join(sorted(map(shown, _opened)))
+        return StoreUnavailableError(f"{where}: does not answer: {reason(error)}. Try again.")
+    return next(filter(None, (damage.explain(make_engine(url), error) for url in _opened)), None)
+
+
 def _cannot_open(url: URL, error: SQLAlchemyError) -> StoreError:
-    return StoreError(f"{shown(url)}: cannot be opened: {reason(error)}. Is the address right?")
+    if is_transient(error) and url.get_backend_name() == "sqlite":
+        return StoreUnavailableError(f"{shown(url)}: does not answer: {reason(error)}. Try again.")
+    damaged = damage.of_file(url, error)
+    return damaged or StoreError(f"{shown(url)}: cannot be opened: {reason(error)}. Is the address right?")

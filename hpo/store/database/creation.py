@@ -7,9 +7,9 @@ import filelock
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
-from hpo.errors import StoreError
+from hpo.errors import StoreError, StoreUnavailableError
 from hpo.store.database import schema
-from hpo.store.database.engine import WRITES
+from hpo.store.database.engine import LOCK_SECONDS, WRITES
 from hpo.store.database.url import shown
 
 _POSTGRES_LOCK = 0x68706F  # "hpo", for pg_advisory_lock
@@ -51,6 +51,8 @@ def create_tables(engine: Engine) -> None:
     from optuna.storages import RDBStorage
 
     with _lock(engine):
+        if None not in read_revisions(engine):  # others wait for this lock: of many that start at once, one makes them
+            return
         storage = RDBStorage(engine.url.render_as_string(hide_password=False))
         storage.remove_session()
         storage.engine.dispose()
@@ -65,7 +67,12 @@ def create_tables(engine: Engine) -> None:
 def _lock(engine: Engine) -> Iterator[None]:
     """Let one process at a time create tables: without this, most of several that start together fail."""
     if engine.url.get_backend_name() == "sqlite":
-        with filelock.FileLock(f"{engine.url.database}.init.lock"):
+        try:
+            held = filelock.FileLock(f"{engine.url.database}.init.lock").acquire(timeout=LOCK_SECONDS)
+        except filelock.Timeout:
+            where = shown(engine.url)
+            raise StoreUnavailableError(f"{where}: another process is making its tables. Try again.") from None
+        with held:
             yield
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -2,7 +2,7 @@
 
 SQLite: write-ahead log, so that readers and the one writer do not wait for each other; `synchronous=NORMAL`,
 which survives the death of any process (a power cut may cost the last transactions, never the file); a busy
-timeout of a minute; and `BEGIN IMMEDIATE` for every transaction that writes, because SQLite has no
+timeout; and `BEGIN IMMEDIATE` for every transaction that writes, because SQLite has no
 `SELECT ... FOR UPDATE`. Postgres: connections checked before use, UTC, keepalives, a pool for two threads.
 """
 
@@ -14,7 +14,8 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 WRITES = "hpo_writes"
 """Execution option of a connection whose transaction writes."""
-_SQLITE_TIMEOUT = 60.0
+LOCK_SECONDS = 8.0
+"""Longest wait for a lock that another process holds; workers try again, a command says that the store is busy."""
 
 
 class SharedConnection(sqlite3.Connection):
@@ -39,7 +40,7 @@ def engine_arguments(url: URL, *, read_only: bool = False) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {
             "connect_args": {
-                "timeout": _SQLITE_TIMEOUT,
+                "timeout": LOCK_SECONDS,
                 "factory": ReadingConnection if read_only else SharedConnection,
             }
         }
@@ -49,8 +50,9 @@ def engine_arguments(url: URL, *, read_only: bool = False) -> dict[str, Any]:
         "pool_pre_ping": True,
         "pool_recycle": 1800,
         "connect_args": {
-            "connect_timeout": 10,
-            "options": "-c timezone=UTC" + (" -c default_transaction_read_only=on" if read_only else ""),
+            "connect_timeout": 5,
+            "options": f"-c timezone=UTC -c lock_timeout={LOCK_SECONDS:.0f}s"
+            + (" -c default_transaction_read_only=on" if read_only else ""),
             "application_name": "hpo",
             "keepalives_idle": 30,
             "keepalives_interval": 10,

@@ -19,7 +19,8 @@ from hpo.errors import StoreError
 from hpo.store import studies
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.connect import Store
-from hpo.store.database.retry import OUTAGE_PATIENCE, is_transient, reason
+from hpo.store.database.outages import is_transient, reason
+from hpo.store.database.retry import OUTAGE_PATIENCE
 from hpo.store.database.trial_rows import Changes
 from hpo.store.database.url import shown
 from hpo.store.studies import StudyRecord
@@ -111,7 +112,7 @@ class Outbox:
         while not self._closing.wait(BEAT_SECONDS):
             try:
                 self.flush()
-            except WorkerLost as error:
+            except (WorkerLost, StoreError) as error:
                 self.failure = error
                 return
             except SQLAlchemyError as error:
