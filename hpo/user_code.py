@@ -1,20 +1,24 @@
 """Python code of the user: networks and spaces as functions in a file.
 
 A study or model folder only says which code it needs: the file's name, the function's name, and the SHA-256 of the
-source. The code runs only if the user named that very source in this session: by a space document given on the command
-line or to the Python interface, by `--python`, or in the environment variable HPO_PYTHON. So nobody's store or folder
-can make code run. Reading a document grants nothing by itself: the caller says so (`trust`).
+source. The code runs only if the user named that very source in this session: by the path of a space document on the
+command line or in the Python interface, by `--python`, or in the environment variable HPO_PYTHON. So nobody's store or
+folder can make code run. Reading a document grants nothing by itself: the caller says so (`trust`).
+
+What is hashed and what runs are the same bytes, read once; compiled files (.pyc) are not looked at. What the code
+imports from its own folder is trusted with it.
 """
 
-import importlib.util
+import contextlib
+import hashlib
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from hpo import files
 from hpo.errors import DocumentError, ModelError, UsageError
 
 NAMED = "HPO_PYTHON"
@@ -42,9 +46,17 @@ class TrustedCode:
 
     def path_of(self, reference: str, digest: str) -> Path:
         """Return the named file that has this source. Raises: UsageError if there is none."""
+        return self.source_of(reference, digest)[0]
+
+    def source_of(self, reference: str, digest: str) -> tuple[Path, bytes]:
+        """Return the named file that has this source, and the source: read once, it is what was hashed.
+
+        Raises: UsageError if there is none.
+        """
         for path in self.paths:
-            if path.is_file() and digest_of(path) == digest:
-                return path
+            source = _read(path) if path.is_file() else b""
+            if source and _sha256(source) == digest:
+                return path, source
         file = reference.rpartition(":")[0]
         raise UsageError(
             f"{reference}: is Python code (SHA-256 {digest[:16]}...) and runs only if you name it. "
@@ -61,6 +73,11 @@ def trust(path: Path) -> str:
     return SESSION.trust(path)
 
 
+def source_of(reference: str, digest: str) -> tuple[Path, bytes]:
+    """Return the file with this source that was named in this session, and the source. Raises: UsageError."""
+    return SESSION.source_of(reference, digest)
+
+
 def path_of(reference: str, digest: str) -> Path:
     """Return the file with this source that was named in this session. Raises: UsageError if there is none."""
     return SESSION.path_of(reference, digest)
@@ -68,8 +85,16 @@ def path_of(reference: str, digest: str) -> Path:
 
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file. Raises: UsageError if it cannot be read."""
+    return _sha256(_read(path))
+
+
+def _sha256(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()
+
+
+def _read(path: Path) -> bytes:
     try:
-        return files.sha256(path)
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}. Name a Python file.") from error
 
@@ -91,28 +116,38 @@ def resolve(reference: str, folder: Path, where: str) -> tuple[dict[str, str], P
 @cache
 def load_function(reference: str, digest: str) -> Callable[..., Any]:
     """Return the function that a study needs. Raises: UsageError if it was not named, ModelError if it fails."""
-    path = path_of(reference, digest)
-    name, function = f"hpo_user_code_{digest[:16]}", reference.rpartition(":")[2]
+    path, source = source_of(reference, digest)
+    name, function = f"hpo_user_code_{digest}", reference.rpartition(":")[2]
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        module = ModuleType(name)
+        module.__file__ = str(path)
         sys.modules[name] = module
-        sys.path.insert(0, str(path.parent))  # for what it imports from its own folder
         try:
-            spec.loader.exec_module(module)
+            with _importing_from(path.parent):
+                exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
         except BaseException as error:
             del sys.modules[name]
             if not isinstance(error, Exception):
                 raise
             raise ModelError(f"{path}: cannot be imported: {one_line(error)}. Fix it.") from error
-        finally:
-            sys.path.remove(str(path.parent))
     loaded = getattr(sys.modules[name], function, None)
     if not callable(loaded):
         raise ModelError(f"{path}: must have a function {function}, got none. Correct the name in the space.")
     result: Callable[..., Any] = loaded
     return result
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Let code import from its own folder: sources alone, for compiled files there may hold other code."""
+    before = sys.pycache_prefix, sys.dont_write_bytecode
+    sys.path.insert(0, str(folder))
+    sys.pycache_prefix, sys.dont_write_bytecode = f"{os.devnull}/none", True
+    try:
+        yield
+    finally:
+        sys.pycache_prefix, sys.dont_write_bytecode = before
+        sys.path.remove(str(folder))
 
 
 def one_line(error: Exception) -> str:

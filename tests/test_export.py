@@ -10,6 +10,7 @@ from hpo.config import EMA, Average, NoAverage
 from hpo.errors import DocumentError, HpoError
 from hpo.results import export, retrain
 from hpo.results.export import Export
+from hpo.results.provenance import describe
 from tests.helpers.retraining import MLP_CONFIG
 
 
@@ -19,7 +20,7 @@ def test_an_exported_file_reads_back(tmp_path: Path, suffix: str, average: Avera
     path = tmp_path / f"best.{suffix}"
     provenance = {"study": "s", "trial": 3, "confirmed": False, "data_fingerprint": "f" * 64}
     config = dataclasses.replace(MLP_CONFIG, average=average)
-    path.write_text(export.FORMATS[suffix](Export(config, provenance, export.describe(provenance))))
+    path.write_text(export.FORMATS[suffix](Export(config, provenance, describe(provenance))))
     assert export.read_config(path) == (config, provenance)
 
 

@@ -1,36 +1,49 @@
 """A store that someone else has written: what it holds leads to no file outside its folder, and to no code."""
 
+import ast
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from hpo.artifacts import FolderFiles, study_folder
 from hpo.errors import StoreError
-from hpo.recipe import StudyRecipe
-from hpo.service import admin
+from hpo.recipe import Budget, Pruner, StudyRecipe
+from hpo.service import admin, export
 from hpo.store import studies
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
+from hpo.training.simulated import SimulatedEngine
 from tests.helpers import command
 from tests.helpers.fork_server import Forked
-from tests.helpers.studies import small_space
+from tests.helpers.studies import small_space, work
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, sqlite_tables: Path) -> Path:
+    """A store with one study, whose three trials are finished."""
+    here = tmp_path_factory.mktemp("template")
+    shutil.copy(sqlite_tables, here / "studies.db")
+    store = store_of(here)
+    recipe = StudyRecipe(budget=Budget(trials=3), pruner=Pruner(name="none"))
+    assert studies.create(store, "one", "small", small_space(), recipe, "f" * 64)
+    work(store, studies.load_study(store, "one"), SimulatedEngine(), here / "work")
+    store.dispose()
+    return here / "studies.db"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, sqlite_tables: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a store of one study, made by hpo; beside it lies a file that is none of hpo's business."""
     monkeypatch.delenv("HPO_ARTIFACTS", raising=False)
     here = tmp_path / "here"
     (here / "artifacts").mkdir(parents=True)
-    shutil.copy(sqlite_tables, here / "studies.db")
-    store = store_of(here)
-    assert studies.create(store, "one", "small", small_space(), StudyRecipe(), "f" * 64)
-    store.dispose()
+    shutil.copy(template, here / "studies.db")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("three years of work")
     return here
@@ -127,3 +140,37 @@ def test_a_picture_is_not_drawn_through_a_link(folder: Path) -> None:
         assert drawing.wait(60) == 0
     assert thesis.read_text() == "three years of work" and "must not be a link" in errors.read_text()
     assert (folder / "artifacts" / "real").read_bytes().startswith(b"\x89PNG")
+
+
+# Code
+
+
+INJECTED = '"""\nimport pathlib; pathlib.Path("ran").touch()\n"""'
+
+
+@pytest.mark.parametrize("kind", ["config", "script"])
+@pytest.mark.parametrize("name", [INJECTED, "a\\", "a\n[config]\nseed = 7", "\x1b]0;title\x07", "; rm -rf ~"])
+def test_a_studys_name_stays_a_text_in_what_is_exported(folder: Path, name: str, kind: str) -> None:
+    store = store_of(folder)
+    harmless = export.choose_winner(store, studies.load_study(store, "one"))
+    change(folder, "UPDATE studies SET study_name = ?", name)
+    hostile = export.choose_winner(store, studies.load_study(store, name))
+    assert hostile.provenance["study"] == name and hostile.config == harmless.config
+    before, after = (export.export_text(each, kind=kind) for each in (harmless, hostile))
+    assert "\x1b" not in after
+    if kind == "config":
+        content = tomllib.loads(after)
+        assert content["provenance"].pop("study") == name
+        assert content["config"] == tomllib.loads(before)["config"]
+    else:
+        body = [ast.dump(statement) for statement in ast.parse(after).body]
+        assert body[1:] == [ast.dump(statement) for statement in ast.parse(before).body][1:]
+        assert "study" in str(ast.get_docstring(ast.parse(after)))
+    store.dispose()
+
+
+def test_a_trials_number_that_is_code_is_not_exported(folder: Path) -> None:
+    change(folder, "UPDATE trials SET number = ?", "0" + INJECTED)
+    for arguments in (["--as", "script"], []):
+        ended = hpo("export", "one", *arguments, folder=folder, code=None)
+        assert ended.returncode != 0 and ended.stdout == ""

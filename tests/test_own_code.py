@@ -1,7 +1,11 @@
 """Networks and spaces in Python of the user's own: searched like any other, and run only where the user names them."""
 
+import importlib.util
 import json
 import os
+import py_compile
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +14,13 @@ import torch
 from hpo import user_code
 from hpo.config import MLP, PythonNetwork
 from hpo.errors import DocumentError, HpoError, ModelError, UsageError
+from hpo.interpreter import python
 from hpo.models import build_model, parameter_count
 from hpo.space import load_space
 from hpo.suggesters import FixedSuggester, RandomSuggester
 from hpo.transfer import draws_for
 from tests.helpers import command
+from tests.helpers.documents import ROOT
 
 NETWORK = """
 from torch import nn
@@ -211,3 +217,72 @@ def test_a_space_of_ones_own_is_run(folder: Path) -> None:
     hpo("run", "--space", "related.toml", "--trials", "2", "--workers", "1", "--device", "cpu", folder=folder)
     shown = json.loads(hpo("trials", "show", "related", "0", "--json", folder=folder).stdout)
     assert {"first", "second", "lr"} == set(shown["params"])
+
+
+# Code that is not what was named
+
+
+def test_compiled_code_beside_the_source_does_not_run(folder: Path) -> None:
+    """A .pyc that says of itself that it needs no check holds other code, of the file and of what it imports."""
+    ran = folder / "ran"
+    (folder / "my_helper.py").write_text("VALUE = 1\n")
+    (folder / "my_models.py").write_text("import my_helper\n" + NETWORK)
+    for name in ("my_models", "my_helper"):
+        other = folder / "other.py"
+        other.write_text(f"open({str(ran)!r}, 'w')\nVALUE = 2\n" + NETWORK)
+        compiled = importlib.util.cache_from_source(str(folder / f"{name}.py"))
+        py_compile.compile(str(other), compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    network = load_space(str(folder / "mine.toml"), trust_code=True).draw(RandomSuggester(0), 0).model
+    build_model(network, (1, 8, 8), 10)
+    assert not ran.exists() and sys.modules.pop("my_helper").VALUE == 1
+    assert sys.pycache_prefix is None and str(folder) not in sys.path
+    importlib.invalidate_caches()
+
+
+def test_a_file_that_is_exchanged_after_its_check_does_not_run(folder: Path) -> None:
+    """The file is read once: whoever exchanges it when it is opened again comes too late."""
+    path, ran, opened = folder / "my_models.py", folder / "ran", []
+    network = load_space(str(folder / "mine.toml"), trust_code=True).draw(RandomSuggester(0), 0).model
+    watching = True
+
+    def exchange(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "open" and str(arguments[0]) == str(path):
+            opened.append(arguments[1])
+            if len(opened) == 2:
+                other = folder / "other.py"
+                other.write_text(f"open({str(ran)!r}, 'w')\n" + NETWORK)
+                other.replace(path)
+
+    sys.addaudithook(exchange)
+    build_model(network, (1, 8, 8), 10)
+    watching = False
+    assert len(opened) == 1 and not ran.exists()
+
+
+def test_a_space_that_was_found_by_its_name_lets_no_code_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document in ./search_spaces hides the package's of the same name, in a folder that may be anyone's."""
+    monkeypatch.chdir(folder)
+    hidden = folder / "search_spaces"
+    hidden.mkdir()
+    (folder / "mine.toml").rename(hidden / "ann_digits.toml")
+    (folder / "my_models.py").rename(hidden / "my_models.py")
+    network = load_space("ann_digits", trust_code=True).draw(RandomSuggester(0), 0).model
+    with pytest.raises(UsageError, match="runs only if you name it"):
+        build_model(network, (1, 8, 8), 10)
+    load_space("search_spaces/ann_digits.toml", trust_code=True)
+    build_model(network, (1, 8, 8), 10)
+
+
+def test_child_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    """A file there named as a module of Python's or torch does not run."""
+    for name in ("torch", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("print('ran')")
+    for arguments in (["-c", "import json; print(json.dumps(1))"], ["-m", "json.tool", "--help"]):
+        done = subprocess.run(python(*arguments), cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert "ran" not in done.stdout
+    started = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "hpo").rglob("*.py")
+        if "sys.executable" in path.read_text(encoding="utf-8")
+    ]
+    assert started == ["hpo/interpreter.py"], "all child processes are started by the same command"

@@ -30,6 +30,7 @@ from hpo.config import (
     TrialConfig,
     WarmupCosine,
 )
+from hpo.errors import DocumentError
 from hpo.models import build_model, parameter_count
 from hpo.results.script import to_script
 from hpo.space import load_space
@@ -88,6 +89,21 @@ def test_a_script_builds_the_same_network() -> None:
         net.load_state_dict(weights)
         x = torch.randn(3, *shape)
         torch.testing.assert_close(net.eval()(x), ours.eval()(x))
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {"study": "s", "trial": '0"""\nraise SystemExit\n"""'},
+        {"study": "s", "trial": -1},
+        {"study": 3, "trial": 1},
+        {"study": "s", "trial": 1, "promised_test_accuracy": ["0.1", 0.2]},
+        {"study": "s", "trial": 1, "promised_test_accuracy": [0.1]},
+    ],
+)
+def test_a_provenance_of_another_kind_is_refused(provenance: dict[str, Any]) -> None:
+    with pytest.raises(DocumentError, match=r"^provenance: \w+"):
+        to_script(MLP_CONFIG, provenance)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ connection or the next byte.
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hpo.data.registry import DataInfo
+from hpo.interpreter import python
 
 TIMEOUT = 10.0
 """Seconds without a new byte after which a source is stopped."""
@@ -46,7 +46,7 @@ def _system(data: DataInfo) -> Path:
 
 
 def _torchvision(data: DataInfo, folder: Path, progress: ReportBytes) -> Path:
-    command = [sys.executable, "-m", "hpo.data.download", data.torchvision, str(folder)]
+    command = python("-m", "hpo.data.download", data.torchvision, str(folder))
     run_child(command, folder, progress, ready="ready")
     return folder
 

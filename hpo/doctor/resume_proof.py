@@ -6,7 +6,6 @@ compared: the weights, the state of the optimizer and of the batch statistics, a
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from hpo import data
 from hpo.artifacts import FolderFiles
 from hpo.errors import HpoError, TrainingError
+from hpo.interpreter import python
 from hpo.recipe import Budget, Checkpoints, Pruner, Sampler, StudyRecipe
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.space import SearchSpace
@@ -101,7 +101,7 @@ class _Trial:
         store.dispose()
 
     def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "hpo", "worker", "--study", NAME, "--device", self._device]
+        command = python("-m", "hpo", "worker", "--study", NAME, "--device", self._device)
         return subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> None:

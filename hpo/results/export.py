@@ -19,6 +19,7 @@ from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.results import confirmation
 from hpo.results.confirmation import Candidate, Confirmation
 from hpo.results.intervals import LEVEL
+from hpo.results.provenance import check_provenance, describe
 from hpo.store import queries
 from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
@@ -98,20 +99,6 @@ def _given(store: Store, study: StudyRecord, number: int) -> TrialView:
             f"`hpo studies show {study.name}` lists the best."
         )
     return trial
-
-
-def describe(provenance: dict[str, Any]) -> str:
-    """Return in words how a config was chosen."""
-    if provenance.get("confirmed"):
-        kind = (
-            "the confirmed winner" if provenance["better_than_baseline"] else "the first of those tried on fresh seeds"
-        )
-        return f"{kind}: {provenance['verdict']}"
-    if provenance.get("chosen_by_hand"):
-        return f"trial {provenance['trial']}, chosen by hand: its score may be luck"
-    if "study" in provenance:
-        return f"the best trial, not confirmed: its score may be luck. To know: hpo confirm {provenance['study']}"
-    return "a configuration without provenance"
 
 
 def _confirmation_fields(result: Confirmation | None) -> dict[str, Any]:
@@ -199,8 +186,12 @@ def read_config(path: Path) -> tuple[TrialConfig, dict[str, Any]]:
     content = whole.get("config") if isinstance(whole, dict) else None
     if not isinstance(content, dict):
         raise DocumentError(f"{path}: a table [config] is required. `hpo export STUDY -o FILE` writes such files.")
-    provenance = whole.get("provenance", {})
-    return TrialConfig.from_dict(content, f"{path}: config"), provenance if isinstance(provenance, dict) else {}
+    provenance = whole.get("provenance") or {}
+    if not isinstance(provenance, dict):
+        raise DocumentError(f"{path}: provenance: must be a table, got {type(provenance).__name__}. Remove it.")
+    provenance = {key: value for key, value in provenance.items() if value is not None}
+    check_provenance(provenance, f"{path}: provenance")
+    return TrialConfig.from_dict(content, f"{path}: config"), provenance
 
 
 def _read(path: Path) -> Any:

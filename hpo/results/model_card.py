@@ -5,6 +5,7 @@ from typing import Any
 from hpo.config import EMA
 from hpo.data import DataInfo
 from hpo.results.export import Export
+from hpo.text import one_line
 
 
 def model_card(export: Export, info: DataInfo, metrics: dict[str, Any]) -> str:
@@ -27,10 +28,10 @@ def model_card(export: Export, info: DataInfo, metrics: dict[str, Any]) -> str:
     if metrics.get("seeds"):
         lines += ["", _seeds(metrics)]
     if "study" in source:
-        lines += ["", f"It is {export.chosen}. Trial {source['trial']} of the study `{source['study']}`."]
+        lines += ["", one_line(f"It is {export.chosen}. Trial {source.get('trial')} of the study `{source['study']}`.")]
     lines += ["", "| class | precision | recall | f1 | rows |", "|---|---|---|---|---|"]
     lines += [
-        f"| {c['name']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} | {c['rows']} |"
+        f"| {_cell(c['name'])} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} | {c['rows']} |"
         for c in metrics["classes"]
     ]
     lines += [
@@ -57,3 +58,7 @@ def _seeds(metrics: dict[str, Any]) -> str:
         f"Over {count} seeds: mean {seeds['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}); "
         "this is the network with the highest validation accuracy."
     )
+
+
+def _cell(name: str) -> str:
+    return one_line(name).replace("|", "\\|")

@@ -101,8 +101,8 @@ def write_model_folder(folder: Path, export: Export, trained: Trained, metrics: 
         files.write(CONFIG, (to_toml(export) + _inputs(parts)).encode())
         network = export.config.model
         if isinstance(network, PythonNetwork):  # beside the weights, which are useless without it
-            source = user_code.path_of(network.python, network.digest)
-            files.write(source.name, source.read_bytes())
+            path, source = user_code.source_of(network.python, network.digest)
+            files.write(path.name, source)
         files.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
         files.write("learning_curve.png", plots.learning_curve(metrics["curves"]))
         files.write("confusion_matrix.png", plots.confusion(metrics["confusion"], parts.info.classes))

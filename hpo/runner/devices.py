@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+from hpo.interpreter import python
 
 
 def devices_for(device: str, workers: int | None) -> list[str]:
@@ -32,5 +33,5 @@ def gpu_count() -> int:
     if not (any(path.exists() for path in hints) or shutil.which("nvidia-smi")):
         return 0
     code = "import torch; print(torch.cuda.device_count())"
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    asked = subprocess.run(python("-c", code), capture_output=True, text=True, check=False)
     return int(asked.stdout) if asked.stdout.strip().isdecimal() else 0

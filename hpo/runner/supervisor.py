@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -14,7 +13,9 @@ from typing import IO
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo import files
 from hpo.errors import StoreError
+from hpo.interpreter import python
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
 from hpo.store.database.url import complete
@@ -56,7 +57,7 @@ class Supervisor:
         """`command` starts a worker, to which study, device and, if it is not the recipe's, engine are added."""
         self.store, self.study = store, study
         self.name = uuid.uuid4().hex
-        self.command = list(command) or [sys.executable, "-X", "faulthandler", "-m", "hpo", "worker", "--supervised"]
+        self.command = list(command) or python("-X", "faulthandler", "-m", "hpo", "worker", "--supervised")
         self._added = ["--engine", engine] if engine else []
         self.slots = [_Slot(d, logs / f"worker-{i}.log") for i, d in enumerate(devices)]
         self.failure = ""
@@ -83,7 +84,7 @@ class Supervisor:
             "MKL_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        slot.output = slot.log.open("ab")
+        slot.output = files.under(slot.log.parent, slot.log.name).open("ab")
         slot.process = subprocess.Popen(
             [*self.command, "--study", self.study.name, "--device", slot.device, *self._added],
             stdin=subprocess.PIPE,

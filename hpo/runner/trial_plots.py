@@ -6,7 +6,6 @@ The worker only hands over numbers; what it notes on the trial is where the pict
 import json
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.interpreter import python
 from hpo.store.attributes import Entry
 from hpo.store.record import TrialAttributes
 
@@ -96,7 +96,7 @@ class TrialPlotter:
 
     def _feed(self) -> None:
         """Start the drawing process and send it one job after another; its input ends when the worker dies."""
-        command = [sys.executable, "-m", "hpo.plots"]
+        command = python("-m", "hpo.plots")
         process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stdin is not None
         try:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Protocol, Self, get_args
 
 from hpo.artifacts import log_folder
 from hpo.errors import StudyError, UsageError
+from hpo.interpreter import python
 from hpo.recipe import EngineName
 from hpo.runner.devices import devices_for
 from hpo.runner.supervisor import Supervisor
@@ -234,7 +234,7 @@ def run_in_process(
 @contextlib.contextmanager
 def dashboard_beside(store: Store) -> Iterator[None]:
     """Keep a dashboard of a store running at localhost:8080, in a process of its own, as long as the context lasts."""
-    command = [sys.executable, "-m", "hpo", "dashboard"]
+    command = python("-m", "hpo", "dashboard")
     # Its own process group: Ctrl-C is for the search, which ends the dashboard afterwards.
     process = subprocess.Popen(command, env=os.environ | {"HPO_STORAGE": complete(store.url)}, start_new_session=True)
     try:

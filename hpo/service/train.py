@@ -11,8 +11,9 @@ import torch
 from hpo.config import TrialConfig, metric_label
 from hpo.errors import UsageError
 from hpo.results import model_folder, retrain, test_evaluation
-from hpo.results.export import Export, describe, read_config
+from hpo.results.export import Export, read_config
 from hpo.results.model_folder import Classifier
+from hpo.results.provenance import describe
 from hpo.results.retrain import Trained
 from hpo.service.data import OnDownload, fetch_data, ignore_download
 from hpo.training.devices import choose_device, use_one_thread

@@ -249,10 +249,12 @@ class SearchSpace(Section):
 def load_space(name: str, *, trust_code: bool = False) -> SearchSpace:
     """Return the space of this name or path.
 
-    With `trust_code`, the Python files that the document names may run in this session and in its workers: for
-    documents that the user has named. Raises: UsageError, DocumentError.
+    With `trust_code`, the Python files that the document names may run in this session and in its workers, if `name`
+    is a path: a mere name may have led to a document that lies in the working folder unseen.
+    Raises: UsageError, DocumentError.
     """
     document = documents.find("space", name)
+    trust_code = trust_code and name.endswith(".toml")
     return read_space(document.content, Path(document.where).parent, document.where, trust_code=trust_code)
 
 

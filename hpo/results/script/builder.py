@@ -11,16 +11,19 @@ from hpo.config import CNN, EMA, MLP, PythonNetwork, TrialConfig
 from hpo.data.registry import DataInfo
 from hpo.errors import UsageError
 from hpo.models import INITS, Residual, build_model
+from hpo.results.provenance import check_provenance
 from hpo.results.script.network import layers
 from hpo.results.script.template import AVERAGE, SCRIPT, SKLEARN, TORCHVISION
 from hpo.results.script.training import learning_rate, optimizer, schedule_functions
+from hpo.text import in_docstring
 from hpo.training import augmentation, averages, metrics
 
 
 def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
     """Return a script that builds, trains and tests the network of a config as hpo does, without hpo.
 
-    Raises: UsageError for data or a network of the user's.
+    No text of a store is placed in the code, but for the docstring, where it cannot end it; numbers are checked.
+    Raises: UsageError for data or a network of the user's, DocumentError for a provenance that is none.
     """
     info = data.info(config.data)
     if info.user_data is not None:
@@ -34,8 +37,8 @@ def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
     loading, imports, needs = _loading(info)
     definitions = _definitions(config, config.model)
     return SCRIPT.substitute(
-        title=f"Trains and tests a network on {info.title}.",
-        summary=config.summary(),
+        title=in_docstring(f"Trains and tests a network on {info.title}."),
+        summary=in_docstring(config.summary()),
         origin=_origin(provenance),
         needs=needs,
         imports=imports,
@@ -68,13 +71,16 @@ def to_script(config: TrialConfig, provenance: dict[str, Any]) -> str:
 
 
 def _origin(provenance: dict[str, Any]) -> str:
-    if "study" not in provenance:
+    """Return the line of the docstring that says where the config is from. Raises: DocumentError."""
+    known = check_provenance(provenance, "provenance")
+    if known.study is None:
         return ""
-    text = f"Trial {provenance.get('trial')} of the hpo study {provenance['study']}"
-    promise = provenance.get("promised_test_accuracy")
-    if promise:
-        text += f"; its test accuracy should lie in {promise[0]:.4f} to {promise[1]:.4f}"
-    return text + ".\n"
+    trial = "" if known.trial is None else f"Trial {known.trial:d} of the"
+    text = f"{trial or 'The'} hpo study {known.study}"
+    if known.promised_test_accuracy is not None:
+        low, high = known.promised_test_accuracy
+        text += f"; its test accuracy should lie in {low:.4f} to {high:.4f}"
+    return in_docstring(text + ".") + "\n"
 
 
 _CLIP = Template("            torch.nn.utils.clip_grad_norm_(net.parameters(), $norm)\n")
