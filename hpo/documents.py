@@ -15,10 +15,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from hpo import plain_yaml
 from hpo.errors import DocumentError, UsageError, suggestion
+from hpo.text import one_line
 
 T = TypeVar("T")
 Kind = Literal["space", "recipe"]
+MAX_BYTES = 10_000_000
+"""Most bytes of a document."""
 FOLDERS: dict[Kind, str] = {"space": "search_spaces", "recipe": "studies"}
 COMMANDS: dict[Kind, str] = {"space": "hpo spaces", "recipe": "hpo recipes"}
 
@@ -69,16 +73,37 @@ def find(kind: Kind, name: str) -> Document:
 
 def read(path: Path) -> Document:
     """Read one TOML file. Raises: DocumentError where it cannot be read or is not TOML."""
-    where = str(path)
+    return Document(path.stem, str(path), _parsed(path, "TOML", tomllib.loads))
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file. Raises: DocumentError where it cannot be read or is not JSON."""
+    return _parsed(path, "JSON", json.loads)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML file of plain types; aliases are refused. Raises: DocumentError where it is no such file."""
+    return _parsed(path, "YAML", plain_yaml.load)
+
+
+def _parsed(path: Path, language: str, parse: Callable[[str], Any]) -> Any:
+    """Return the content of a document. Raises: DocumentError."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise DocumentError(f"{path}: must have at most {MAX_BYTES / 1e6:.0f} MB, got more.")
+        parsed = parse(content.decode("utf-8"))
+        json.dumps(parsed, default=str, ensure_ascii=False).encode("utf-8")  # no half characters, which JSON can name
     except OSError as error:
-        raise DocumentError(f"{where}: cannot be read: {error.strerror}.") from error
+        raise DocumentError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise DocumentError(f"{where}: must be UTF-8 text, got byte {error.object[error.start]:#x}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise DocumentError(f"{where}: is not valid TOML: {error}.") from error
-    return Document(path.stem, where, content)
+        raise DocumentError(f"{path}: must be UTF-8 text, got byte {error.object[error.start]:#x}.") from error
+    except RecursionError as error:
+        raise DocumentError(f"{path}: must be nested less deeply.") from error
+    except (TypeError, ValueError) as error:
+        raise DocumentError(f"{path}: is not valid {language}: {one_line(str(error))[:200]}.") from error
+    return parsed
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -91,11 +116,18 @@ def check(kind: type[T], content: Mapping[str, Any], where: str) -> T:
     """
     try:
         # Strict mode takes lists for tuples only from JSON, which TOML's types map to one to one.
-        built: T = _adapter(kind).validate_json(json.dumps(content, default=str), strict=True)
+        built: T = _adapter(kind).validate_json(_as_json(content, where), strict=True)
     except ValidationError as error:
         lines = dict.fromkeys(f"{where}: {_explain(e, content)}" for e in error.errors())
         raise DocumentError("\n".join(lines)) from None
     return built
+
+
+def _as_json(content: Any, where: str) -> str:
+    try:
+        return json.dumps(content, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DocumentError(f"{where}: must be tables, lists, texts and numbers, got {type(error).__name__}.") from None
 
 
 def dump(value: Any) -> dict[str, Any]:
@@ -122,7 +154,7 @@ class Section(BaseModel):
     def _known_keys(cls, content: Any) -> Any:
         if isinstance(content, dict):
             for key in content.keys() - cls.model_fields.keys():
-                raise ValueError(f'unknown key "{key}". {suggestion(key, cls.model_fields)}')
+                raise ValueError(f'unknown key "{one_line(key)}". {suggestion(key, cls.model_fields)}')
         return content
 
 
@@ -153,12 +185,17 @@ def _path(error: ErrorDetails, content: Any) -> str:
             parts.append(str(part))
     if error["type"] == "missing":
         parts.append(str(error["loc"][-1]))
-    return ".".join(parts)
+    return one_line(".".join(parts))
+
+
+def _shown(value: Any) -> str:
+    text = one_line(json.dumps(value, default=str))
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _explain(error: ErrorDetails, content: Any) -> str:
     field = _path(error, content)
-    got = f"got {json.dumps(error['input'], default=str)}"
+    got = f"got {_shown(error['input'])}"
     kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
         rule = "is required. Add it."
@@ -168,7 +205,7 @@ def _explain(error: ErrorDetails, content: Any) -> str:
         rule = f"must be one of {context['expected']}, {got}."
     elif kind == "union_tag_invalid":
         field = ".".join(filter(None, [field, str(context["discriminator"]).strip("'")]))
-        rule = f'must be one of {context["expected_tags"]}, got "{context["tag"]}".'
+        rule = f"must be one of {context['expected_tags']}, got {_shown(context['tag'])}."
     elif kind in _TYPES:
         rule = f"must be {_TYPES[kind]}, {got}."
     elif kind in _BOUNDS:

@@ -3,11 +3,17 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from hpo.text import printable
+
 
 class HpoError(Exception):
     """An error that a user can fix; the command line prints its text as it is and exits with `exit_code`."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the text, printable: what it quotes of files and stores cannot act on a terminal."""
+        return printable(super().__str__())
 
 
 class UsageError(HpoError):

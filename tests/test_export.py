@@ -27,7 +27,7 @@ def test_an_exported_file_reads_back(tmp_path: Path, suffix: str, average: Avera
 def test_damaged_and_newer_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.json"
     path.write_text("{")
-    with pytest.raises(DocumentError, match=r"best\.json: must be JSON"):
+    with pytest.raises(DocumentError, match=r"best\.json: is not valid JSON"):
         export.read_config(path)
     path.write_text(json.dumps({"config": MLP_CONFIG.to_dict() | {"format": 99}}))
     with pytest.raises(DocumentError, match="made by a newer hpo"):

@@ -60,7 +60,7 @@ def change(folder: Path, statement: str, *values: object) -> None:
     connection.close()
 
 
-def hpo(*arguments: str, folder: Path, code: int) -> command.Ended:
+def hpo(*arguments: str, folder: Path, code: int | None) -> command.Ended:
     environment = os.environ | {"HPO_STORAGE": f"sqlite:///{folder}/studies.db"}
     return command.hpo(*arguments, folder=folder, environment=environment, code=code)
 

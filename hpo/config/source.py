@@ -15,9 +15,9 @@ class Split:
     """How validation is cut from the training split: stratified by class, by this seed."""
 
     __pydantic_config__ = STRICT
-    validation: Annotated[int | float, Field(gt=0)] = 0.2
+    validation: Annotated[int | float, Field(gt=0, allow_inf_nan=False)] = 0.2
     """Number of rows if >= 1, else the fraction of the training split."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def __post_init__(self) -> None:
         if self.validation >= 1 and self.validation != int(self.validation):
@@ -63,6 +63,9 @@ class OwnData:
         given = [name for name in ("csv", "npz", "image_folder") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of csv, npz and image_folder is required, got {', '.join(given) or 'none'}.")
+        for path in (self.path, self.test or ""):
+            if "://" in path or "\0" in path:
+                raise ValueError(f"must be the path of a local file or folder, got {path!r}.")
         if self.csv is not None and self.target is None:
             raise ValueError("target is required with csv: the column that holds the class. Add it.")
 

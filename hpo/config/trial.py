@@ -73,6 +73,8 @@ class TrialConfig:
     @staticmethod
     def from_dict(content: dict[str, Any], where: str) -> "TrialConfig":
         """Return the config that `to_dict` returned. Raises: DocumentError, which names `where`."""
+        if not isinstance(content, dict):
+            raise DocumentError(f"{where}: must be a table, got {type(content).__name__}.")
         version = content.get("format", FORMAT)
         if isinstance(version, int) and version > FORMAT:
             raise DocumentError(

@@ -1,6 +1,11 @@
-"""From files to rows, by one set of rules for training and prediction: images, arrays (npz), tables (CSV, Parquet)."""
+"""From files to rows, by one set of rules for training and prediction: images, arrays (npz), tables (CSV, Parquet).
 
-import zipfile
+Whatever is wrong with a file, it is a DataError here: nothing else in hpo opens images and arrays of others.
+"""
+
+import os
+import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.errors import DataError
+from hpo.text import one_line
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""PIL's names of the formats that these suffixes stand for."""
 ARRAY_SUFFIXES = (".npz",)
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (".csv", *PARQUET_SUFFIXES)
@@ -20,15 +28,19 @@ Shape = tuple[int, ...]
 def open_image(path: Path, *, grey: bool) -> Any:
     """Return an image file as a PIL image of mode L or RGB, upright by its EXIF orientation.
 
-    Raises: DataError if it cannot be decoded.
+    Only the formats of `IMAGE_SUFFIXES` are tried, whatever the file is called: PIL knows others, which start programs.
+    Raises: DataError if it cannot be decoded, or has more pixels than PIL takes for safe.
     """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded as an image ({' '.join(str(error).split())}).") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=IMAGE_FORMATS) as opened:
+                return ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
+    except Exception as error:  # of any kind, by what a damaged file brings the decoders to
+        raise DataError(f"{path}: cannot be decoded as an image ({_reason(error)}).") from error
 
 
 def crop_and_scale(image: Any, size: tuple[int, int]) -> Any:
@@ -44,17 +56,41 @@ def pixels(image: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz file by name; nothing is unpickled. Raises: DataError."""
+def read_arrays(path: Path, *, limit: int | None = None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz file by name; nothing is unpickled.
+
+    `limit` is the most bytes that they may have together, by default half of the machine's memory.
+    Raises: DataError for another file, a damaged one, and one that is larger.
+    """
+    limit = memory() // 2 if limit is None else limit
     try:
         content = np.load(path, allow_pickle=False)
         if not isinstance(content, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array without a name, as in .npy files")
         with content:
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as npz without pickle: {reason}.") from error
+            assert content.zip is not None
+            size = sum(int(member.file_size) for member in content.zip.infolist())
+            if size > limit:
+                raise ValueError(f"its arrays have {size / 1e9:,.3g} GB, more than half of the memory")
+            arrays = {name: content[name] for name in content.files}
+    except Exception as error:  # of any kind, by what a damaged file brings zipfile and NumPy to
+        raise DataError(f"{path}: cannot be read as npz without pickle: {_reason(error)}.") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f'{path}: must hold arrays alone, got the file "{one_line(name)}".')
+    return arrays
+
+
+def memory() -> int:
+    """Return the bytes of this machine's memory; those of a small machine where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 8 * 2**30
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error))[:200] or type(error).__name__
 
 
 def array_rows(x: NDArray[Any], where: str, shape: Shape | None = None) -> NDArray[Any]:
@@ -67,9 +103,12 @@ def array_rows(x: NDArray[Any], where: str, shape: Shape | None = None) -> NDArr
     if x.dtype != np.uint8:
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_) or np.iscomplexobj(x):
             raise DataError(f"{where}: must hold numbers, got {x.dtype}.")
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
         if not np.isfinite(x).all():
-            raise DataError(f"{where}: must hold finite numbers, got a missing or infinite one.")
+            raise DataError(f"{where}: must hold finite numbers, got a missing, infinite or too large one.")
+    if 0 in x.shape[1:]:
+        raise DataError(f"{where}: must hold numbers in each row, got the shape {list(x.shape)}.")
     if shape is not None:
         if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(shape)):
             raise DataError(f"{where}: shape: rows must fit {list(shape)}, got {list(x.shape[1:])}.")
@@ -93,17 +132,27 @@ def read_table(path: Path, texts: frozenset[str] = frozenset()) -> Any:
     import pandas as pd
 
     try:
-        if path.suffix.lower() in PARQUET_SUFFIXES:
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, low_memory=False)  # types by whole columns, not by chunks of rows
-            numbers = [c for c in frame.columns if str(c) in texts and pd.api.types.is_numeric_dtype(frame[c])]
-            numbers = [c for c in numbers if not pd.api.types.is_bool_dtype(frame[c])]
-            if numbers:
-                frame[numbers] = pd.read_csv(path, dtype=str, usecols=numbers)[numbers]
+        with path.open("rb") as content:  # not the path: pandas takes some for addresses
+            frame = pd.read_parquet(content) if path.suffix.lower() in PARQUET_SUFFIXES else _read_csv(content, texts)
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: must be a table with a header line, got an empty file.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}.") from error
-    frame.columns = [str(column) for column in frame.columns]
+    except Exception as error:  # of any kind, by what a damaged file brings pandas and Arrow to
+        raise DataError(f"{path}: cannot be read as a table: {_reason(error)}.") from error
+    names = [str(column) for column in frame.columns]
+    frame.columns = pd.Index(names)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(f'{path}: must have one column "{one_line(name)}", got {count}.')
+    return frame
+
+
+def _read_csv(content: Any, texts: frozenset[str]) -> Any:
+    import pandas as pd
+
+    frame = pd.read_csv(content, low_memory=False)  # types by whole columns, not by chunks of rows
+    numbers = [c for c in frame.columns if str(c) in texts and pd.api.types.is_numeric_dtype(frame[c])]
+    numbers = [c for c in numbers if not pd.api.types.is_bool_dtype(frame[c])]
+    if numbers:
+        content.seek(0)
+        frame[numbers] = pd.read_csv(content, dtype=str, usecols=numbers)[numbers]
     return frame

@@ -116,7 +116,14 @@ class Encoding:
                 raise DataError(f'{where}: column "{column.name}" must be numbers, got {error}.') from error
         if len(frame) == 0:
             raise DataError(f"{where}: must have rows, got none.")
-        rows: NDArray[np.float32] = self._transformer.transform(pd.DataFrame(content)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            rows: NDArray[np.float32] = self._transformer.transform(pd.DataFrame(content)).astype(np.float32)
+        if not np.isfinite(rows).all():
+            row, feature = np.argwhere(~np.isfinite(rows))[0]
+            name = [c.name for c in self.columns for _ in range(len(c.categories) if c.is_text else 1)][feature]
+            raise DataError(
+                f'{where}: column "{name}" must be numbers below 3e38, got {frame[name].iloc[row]} in row {row + 1}.'
+            )
         return rows
 
     def to_list(self) -> list[dict[str, Any]]:

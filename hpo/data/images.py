@@ -1,6 +1,8 @@
 """A folder of images, one folder per class, as one array; made once and kept in the cache."""
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +25,16 @@ def read_folder(root: Path, size: int, *, grey: bool, skip_broken: bool) -> tupl
         (path, folder.name)
         for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in decoding.IMAGE_SUFFIXES
+        if path.suffix.lower() in decoding.IMAGE_SUFFIXES and path.is_file()
     ]
     if not images:
         raise DataError(f"{root}: must hold one folder of images per class, got no image in any folder.")
     digest = _digest(root, images, size, grey=grey)
     cached = cache_folder() / "own" / f"{digest}.npz"
     if cached.exists():
-        with np.load(cached, allow_pickle=False) as content:
-            return content["x"], content["names"].tolist(), digest
+        with contextlib.suppress(DataError, KeyError):  # a damaged one is made again
+            arrays = decoding.read_arrays(cached)
+            return arrays["x"], arrays["names"].tolist(), digest
     rows, names = [], []
     for path, name in images:
         try:
@@ -59,6 +62,9 @@ def _digest(root: Path, images: list[tuple[Path, str]], size: int, *, grey: bool
     """Return what changes whenever an image does; the same on every machine that has the same files."""
     digest = hashlib.sha256(f"{size} {grey}".encode())
     for path, name in images:
-        digest.update(f"{path.relative_to(root)} {name} ".encode())
-        digest.update(bytes.fromhex(files.sha256(path)))
+        digest.update(os.fsencode(f"{path.relative_to(root)} {name} "))
+        try:
+            digest.update(bytes.fromhex(files.sha256(path)))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}. Remove it.") from error
     return digest.hexdigest()

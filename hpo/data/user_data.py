@@ -64,8 +64,9 @@ def describe(source: OwnData) -> DataInfo:
 def read(source: OwnData) -> Content:
     """Return a source's content; what has not changed is read once per process. Raises: UsageError, DataError."""
     path = Path(source.path)
-    if not path.exists():
-        raise UsageError(f"{path}: no such file or folder. Give the path of your data: --data PATH.")
+    for each in (source.path, source.test):
+        if each is not None and not Path(each).exists():
+            raise UsageError(f"{each}: no such file or folder. Give the path of your data: --data PATH.")
     state = path.stat()
     return _read(source, state.st_mtime_ns, state.st_size)
 
@@ -136,6 +137,8 @@ def _arrays(source: OwnData) -> Content:
     first = 1 if source.test is None else 0  # in a separate file, test rows may be named x too
     test_names = (("x", "x_test", "test_x")[first:], ("y", "y_test", "test_y")[first:])
     scale = 255.0 if x.dtype == np.uint8 else 1.0
+    if y.max() >= len(y):  # before a name is made for each number
+        raise DataError(f"{path}: labels must be 0..K-1 for K classes, got {y.max()} in {len(y)} rows. Renumber them.")
     classes = _names(path, arrays, "classes") or tuple(str(i) for i in range(int(y.max()) + 1))
     if len(classes) <= y.max():
         raise DataError(f"{path}: classes: must name every label, got {len(classes)} names and label {y.max()}.")
@@ -177,13 +180,15 @@ def _pair(
     if x is None or y is None:
         raise DataError(f'{path}: must hold arrays "{xs[0]}" and "{ys[0]}", got {", ".join(arrays) or "none"}.')
     x = decoding.array_rows(x, path, source.shape)
-    if len(x) != len(y) or y.ndim != 1:
+    if y.ndim != 1 or len(x) != len(y):
         raise DataError(f"{path}: must have one label per row, got {len(x)} rows and labels of shape {y.shape}.")
     if len(y) == 0:
         raise DataError(f"{path}: must have rows, got none.")
-    if not np.issubdtype(y.dtype, np.integer):
+    if y.dtype.kind not in "iu":
         raise DataError(f"{path}: labels must be whole numbers, got {y.dtype}. Number the classes from 0.")
     labels = np.unique(y)
+    if labels[-1] >= 2**31:
+        raise DataError(f"{path}: labels must be the numbers of classes, got {labels[-1]}. Number them from 0.")
     if labels[0] < 0:
         raise DataError(f"{path}: labels must not be negative, got {labels[0]}. Number the classes from 0.")
     if xs[0] == "x" and labels.tolist() != list(range(len(labels))) and source.test is None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-import yaml
 from tomlkit.items import Table
 
-from hpo import documents
+from hpo import documents, plain_yaml
 from hpo.config import TrialConfig
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.results import confirmation
@@ -162,7 +161,7 @@ def to_yaml(export: Export) -> str:
     """Return a config file as YAML; floats always with a point, which YAML 1.1 readers need."""
     content = json.loads(to_json(export))
     header = "".join(f"# {line}\n" for line in (*HEADER.splitlines(), f"This is {export.chosen}."))
-    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return header + plain_yaml.dump(content)
 
 
 FORMATS: dict[str, Callable[[Export], str]] = {"toml": to_toml, "json": to_json, "yaml": to_yaml}
@@ -195,11 +194,6 @@ def read_config(path: Path) -> tuple[TrialConfig, dict[str, Any]]:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix not in (".json", ".yaml", ".yml"):
-        return documents.read(path).content
-    try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DocumentError(f"{path}: must be {path.suffix[1:].upper()}, got {reason}. Export it again.") from error
+    if path.suffix == ".json":
+        return documents.read_json(path)
+    return documents.read_yaml(path) if path.suffix in (".yaml", ".yml") else documents.read(path).content

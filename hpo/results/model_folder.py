@@ -17,11 +17,13 @@ from hpo import documents, plots, user_code
 from hpo.artifacts import FolderFiles
 from hpo.config import PythonNetwork, TrialConfig
 from hpo.data import InputFormat, Parts, decode_rows
-from hpo.errors import DocumentError, TrainingError, UsageError
+from hpo.errors import DataError, DocumentError, TrainingError, UsageError
 from hpo.models import build_model
 from hpo.results.export import Export, to_toml
+from hpo.results.inputs_table import check_inputs
 from hpo.results.model_card import model_card
 from hpo.results.retrain import Trained
+from hpo.text import one_line
 from hpo.training.dataset import resized
 
 BATCH_ROWS = 1000
@@ -79,7 +81,10 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return probabilities, float64 [N, classes], of decoded rows: float32 [N, *input_shape]."""
+        """Return probabilities, float64 [N, classes], of decoded rows: float32 [N, *input_shape].
+
+        Raises: DataError where the network's outputs are not finite.
+        """
         was_training = self.training
         self.eval()
         try:
@@ -88,6 +93,12 @@ class Classifier(nn.Module):
         finally:
             self.train(was_training)
         result: NDArray[np.float64] = logits.double().softmax(1).cpu().numpy()
+        wrong = np.flatnonzero(~np.isfinite(result).all(1))
+        if len(wrong):
+            raise DataError(
+                f"row {wrong[0] + 1}: must be in the range of the training's rows, got outputs of the "
+                f"network that are no numbers ({len(wrong)} of {len(rows)} rows). Correct the row."
+            )
         return result
 
 
@@ -169,35 +180,49 @@ def load_model_folder(folder: str | Path) -> Classifier:
     content = documents.read(path / CONFIG).content
     where = f"{path / CONFIG}"
     config = TrialConfig.from_dict(content.get("config", {}), f"{where}: config")
+    table = check_inputs(content.get("inputs"), f"{where}: inputs")
     try:
-        inputs = InputFormat.from_dict(content["inputs"], config.data)
+        inputs = InputFormat.from_dict(table, config.data)
         shape = config.input_shape(inputs.shape)
-        network = build_model(config.model, shape, len(content["inputs"]["classes"]), seed=0)
-        classifier = Classifier(network, content["inputs"], inputs, config.image_size)
+        weights = _read_weights(path / WEIGHTS, config, shape, len(table["classes"]))
+        network = build_model(config.model, shape, len(table["classes"]), seed=0)
+        network.load_state_dict(weights)
+        classifier = Classifier(network, table, inputs, config.image_size)
     except (KeyError, TypeError, ValueError) as error:
         raise DocumentError(
-            f"{where}: inputs: must be what `hpo train` wrote, got {error!r}. Train it again."
+            f"{where}: inputs: must be what `hpo train` wrote, got {one_line(repr(error))}. Train it again."
         ) from error
-    try:
-        network.load_state_dict(safetensors.torch.load((path / WEIGHTS).read_bytes()))
     except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DocumentError(
             f"{path / WEIGHTS}: must be the weights of {config.summary()}, got others or a damaged file "
-            f"({reason}). Train it again."
+            f"({one_line(str(error))[:200]}). Train it again."
         ) from error
     classifier.metrics = _read_metrics(path / METRICS)
     return classifier.eval()
 
 
+def _read_weights(path: Path, config: TrialConfig, shape: tuple[int, ...], classes: int) -> dict[str, Tensor]:
+    """Return the weights of a network, all finite, before memory is taken for the network itself.
+
+    Raises: DocumentError, RuntimeError, OSError, SafetensorError.
+    """
+    if not isinstance(config.model, PythonNetwork):
+        with torch.device("meta"):
+            needed = sum(value.nbytes for value in build_model(config.model, shape, classes).state_dict().values())
+        if needed > path.stat().st_size:
+            raise RuntimeError(f"{needed:,} bytes are needed, it has {path.stat().st_size:,}")
+    weights = safetensors.torch.load(path.read_bytes())
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise DocumentError(f"{path}: {one_line(name)}: must be finite numbers, got others. Train it again.")
+    return weights
+
+
 def _read_metrics(path: Path) -> dict[str, Any]:
     """Return the scores of a model folder; empty for one without. Raises: DocumentError if the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         return {}
-    except (OSError, ValueError) as error:
-        raise DocumentError(f"{path}: must be JSON, got a damaged file ({error}). Train it again.") from error
+    content = documents.read_json(path)
     if not isinstance(content, dict):
         raise DocumentError(f"{path}: must be a JSON object, got {type(content).__name__}. Train it again.")
     return content

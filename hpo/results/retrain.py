@@ -1,6 +1,7 @@
 """Train a config again, from the config alone."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from hpo import data
 from hpo.artifacts import FolderFiles
-from hpo.config import TrialConfig
+from hpo.config import PythonNetwork, TrialConfig
 from hpo.data import Inputs, Parts
+from hpo.data.decoding import memory
 from hpo.errors import DataError, TrainingError
 from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData, resident, scaled, standardized
 from hpo.training.engine import Checkpoint, EpochResult, Fault
 from hpo.training.epoch import Run
+from hpo.training.model_cost import memory_mb
 from hpo.training.torch_compat import set_up_torch
 
 OnEpoch = Callable[[EpochResult], None]
@@ -54,6 +57,25 @@ def load_data(config: TrialConfig, fingerprint: str | None) -> Parts:
     return parts
 
 
+def check_size(config: TrialConfig, parts: Parts, device: torch.device) -> None:
+    """Refuse a config whose training this machine cannot hold, before it tries. Raises: TrainingError."""
+    shape, rows = config.input_shape(parts.info.input_shape), len(parts.train.y) + len(parts.validation.y)
+    needed = 4.0 * rows * math.prod(shape)
+    if not isinstance(config.model, PythonNetwork):
+        try:
+            batch = dataclasses.replace(config, batch_size=min(config.batch_size, rows))
+            needed += 1e6 * memory_mb(batch, shape, len(parts.info.classes))
+        except (RuntimeError, OverflowError):  # more numbers than torch can count
+            needed = math.inf
+    # The memory of other devices is not known here; they refuse what they cannot hold.
+    available = memory() if device.type == "cpu" else 16 * memory()
+    if needed > available:
+        raise TrainingError(
+            f"config: must fit into the memory of {memory() / 1e9:.0f} GB, got {needed / 1e9:.3g} GB for its weights, "
+            "batches and rows. Lower its widths, batch_size or image_size."
+        )
+
+
 def retrain(
     config: TrialConfig,
     parts: Parts,
@@ -67,9 +89,10 @@ def retrain(
 
     `with_validation` trains on the validation rows too: then all epochs are trained, and the last weights are kept.
 
-    Raises: TrainingError if the training diverges or the folder cannot be written.
+    Raises: TrainingError if the training diverges or needs too much memory, or the folder cannot be written.
     """
     set_up_torch()
+    check_size(config, parts, device)
     if with_validation:
         config = dataclasses.replace(config, patience=None, best_weights=False)
     files, name = FolderFiles(folder), unfinished_name(config, with_validation=with_validation)
