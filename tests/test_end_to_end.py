@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 import safetensors.torch
+import sqlalchemy as sa
 
 from hpo.config import TrialConfig
 from hpo.models import build_model
@@ -125,6 +126,36 @@ def test_ctrl_c_leaves_nothing_running(environment: Environment, tmp_path: Path,
     )
     finished = [t for t in trials_of(environment, "ann_digits") if t.state.name in ("COMPLETE", "PRUNED")]
     assert len(finished) == done + 2
+
+
+def test_workers_that_are_ended_from_outside_are_replaced(environment: Environment, tmp_path: Path) -> None:
+    run = ["run", "--space", "ann_digits", "--trials", "1000", "--workers", "2", "--device", "cpu", "--engine", "solo"]
+    process = start(*run, folder=tmp_path, environment=environment)
+    wait_for_trials(process, environment, "ann_digits", 1)
+    ended = wait_for_workers(environment, set())
+    for pid in ended:
+        os.kill(pid, signal.SIGTERM)
+    assert len(wait_for_workers(environment, ended)) == 2
+    assert process.stderr.count("a worker died (signal 15); another takes its place in") == 2
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    states = [t.state.name for t in trials_of(environment, "ann_digits")]
+    assert "RUNNING" not in states and "FAIL" not in states
+    done = sum(state in ("COMPLETE", "PRUNED") for state in states)
+    assert f"study ann_digits is stopped: {done} of 1000 trials done, {1000 - done} left" in process.stderr
+
+
+def wait_for_workers(environment: Environment, others: set[int]) -> set[int]:
+    """Wait until two workers are at the study, none of them of `others`; return their process ids."""
+    deadline, pids = time.monotonic() + 60, set[int]()
+    engine = sa.create_engine(environment["HPO_STORAGE"])
+    while time.monotonic() < deadline and (len(pids) < 2 or pids & others):
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text("SELECT state_json FROM hpo_workers")).scalars()
+            pids = {json.loads(row)["process"] for row in rows}
+        time.sleep(0.2)
+    engine.dispose()
+    return pids
 
 
 def test_a_worker_joins_from_another_terminal(environment: Environment, tmp_path: Path) -> None:

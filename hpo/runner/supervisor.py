@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -128,7 +129,7 @@ class Supervisor:
         if code in (1, 2):  # the worker reported an error, which another worker would meet too
             self._stop_with(last_line.removeprefix("hpo: "))
             return
-        death = f"signal {-code}" if code < 0 else f"exit code {code}: {last_line}"
+        death = _signal(code) or f"exit code {code}: {last_line}"
         finished = self._count_finished()
         if finished != self._finished or (self._deaths and self._deaths[-1] != death):
             self._deaths.clear()
@@ -189,3 +190,9 @@ class Supervisor:
         with contextlib.suppress(SQLAlchemyError, StoreError), self.store.write() as connection:
             for worker_id in list(connection.execute(supervised).scalars()):
                 claims.release(self.store, connection, self.study.study_id, worker_id)
+
+
+def _signal(code: int) -> str:
+    """Return which signal an exit code stands for; empty for none. A worker that ends in order on one adds 128."""
+    number = -code if code < 0 else code - 128
+    return f"signal {number}" if code < 0 or number in (signal.SIGINT, signal.SIGTERM) else ""

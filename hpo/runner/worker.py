@@ -96,8 +96,10 @@ def train_study(
     supervisor: str,
     engine_name: EngineName | None = None,
     plots: bool = True,
-) -> None:
+) -> StopReason | None:
     """Check that the data is the study's, then work on it; with the recipe's engine if none is named.
+
+    Returns why the study is over, or None if told to stop.
 
     `plots` has a process of the lowest priority draw pictures of the trials. Raises: HpoError.
     """
@@ -115,6 +117,7 @@ def train_study(
             plotter = stack.enter_context(TrialPlotter(folder, study.uid, lambda: _validation(study)))
         over = work(store, study, engine, keeper, description, stopping=stop, plotter=plotter)
     _log.info("done: %s", over.reason if over else "told to stop")
+    return over
 
 
 def _validation(study: StudyRecord) -> Validation:
@@ -123,13 +126,21 @@ def _validation(study: StudyRecord) -> Validation:
     return Validation(rows.x, rows.y, info.classes)
 
 
-def stop_on_signals(second: Callable[[], None]) -> threading.Event:
+class StopEvent(threading.Event):
+    """Tells a worker to stop."""
+
+    signal = 0
+    """The signal that set it; 0 if none did."""
+
+
+def stop_on_signals(second: Callable[[], None]) -> StopEvent:
     """Return an event that the first Ctrl-C or SIGTERM sets; the next one calls `second`."""
-    stop = threading.Event()
+    stop = StopEvent()
 
     def handle(number: int, frame: object) -> None:
         if stop.is_set():
             second()
+        stop.signal = number
         stop.set()
 
     signal.signal(signal.SIGINT, handle)

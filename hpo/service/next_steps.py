@@ -33,7 +33,8 @@ def next_steps(store: Store, study: StudyView) -> NextSteps:
         state = f"is over: {study.over.reason}"
         more = f"{more} {study.over.extension}".rstrip()
     else:
-        state = f"is stopped: {study.finished} trials done"
+        total = study.budget.trials if study.budget is not None else study.finished
+        state = f"is stopped: {study.finished} of {total} trials done, {total - study.finished} left"
     return NextSteps(
         state=state,
         more=f"{more}{storage}{python}",

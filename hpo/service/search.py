@@ -91,17 +91,20 @@ class StopRequest:
     def __init__(self) -> None:
         self.count = 0
         """Requests so far."""
+        self.signal: int = signal.SIGINT
+        """The signal that the last request came by."""
 
-    def request(self) -> None:
+    def request(self, number: int = signal.SIGINT) -> None:
         """Have the run stop after the current epoch; at once if this was asked before."""
         self.count += 1
+        self.signal = number
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn Ctrl-C and SIGTERM into requests to stop, as long as the context lasts. For the main thread only."""
     stop = StopRequest()
-    before = {number: signal.signal(number, lambda *_: stop.request()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, lambda number, _: stop.request(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

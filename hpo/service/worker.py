@@ -15,10 +15,11 @@ def join_study(
     device: str = "auto",
     engine: EngineName | None = None,
     supervised: bool = False,
-) -> None:
+) -> int:
     """Work on a study in this process, until it is over or a signal asks to stop; the second signal ends the process.
 
-    A supervised worker also stops when its standard input closes. Raises: HpoError.
+    A supervised worker also stops when its standard input closes. Returns the signal that ended the work before the
+    study was over, else 0. Raises: HpoError.
     """
     stop = stop_on_signals(lambda: os._exit(130))
     if supervised:
@@ -26,4 +27,6 @@ def join_study(
     store = open_store(storage)
     study = studies.load_study(store, name)
     study.space.check_code()
-    train_study(store, study, device, stop, supervisor=os.environ.get("HPO_SUPERVISOR", ""), engine_name=engine)
+    supervisor = os.environ.get("HPO_SUPERVISOR", "")
+    over = train_study(store, study, device, stop, supervisor=supervisor, engine_name=engine)
+    return stop.signal if over is None else 0

@@ -59,6 +59,6 @@ def confirm(
         out().print(f"\n[bold]verdict:[/bold] trial {result.winner.number} is {result.verdict}.")
     confirmed.raise_for_failure()
     if confirmed.outcome.stopped:
-        raise typer.Exit(130)
+        raise typer.Exit(128 + stop.signal)
     option = service.next_steps.storage_option(opened.store)
     err().print(f"\nTo keep it:\n  hpo export {study} -o best.toml{option}\n  hpo train best.toml -o best")

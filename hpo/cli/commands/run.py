@@ -185,8 +185,8 @@ def _search(opened: "OpenedStudy", devices: list[str], engine: str | None) -> No
     outcome.raise_for_failure()
     view = service.progress.read_progress(store, study).study
     err().print(f"\n{service.next_steps.next_commands(store, view)}")
-    if outcome.stopped and view.over is None:
-        raise typer.Exit(130)
+    if view.over is None:
+        raise typer.Exit(128 + stop.signal if outcome.stopped else 1)
 
 
 def init(

@@ -23,4 +23,6 @@ def worker(
     with as_option():
         checked = service.search.check_engine(engine)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    service.worker.join_study(study, storage=storage, device=device, engine=checked, supervised=supervised)
+    number = service.worker.join_study(study, storage=storage, device=device, engine=checked, supervised=supervised)
+    if number:
+        raise typer.Exit(128 + number)
