@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -145,11 +146,32 @@ def test_workers_that_are_ended_from_outside_are_replaced(environment: Environme
     assert f"study ann_digits is stopped: {done} of 1000 trials done, {1000 - done} left" in process.stderr
 
 
-def wait_for_workers(environment: Environment, others: set[int]) -> set[int]:
-    """Wait until two workers are at the study, none of them of `others`; return their process ids."""
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are set on Linux only")
+def test_a_full_disk_is_told_and_waited_out(environment: Environment, tmp_path: Path) -> None:
+    """The disk is full for the processes of the run: files beyond 16 KB cannot grow, as with a quota."""
+    run = ["run", "--space", "ann_digits", "--trials", "12", "--workers", "1", "--device", "cpu", "--engine", "solo"]
+    process = start(*run, folder=tmp_path, environment=environment)
+    wait_for_trials(process, environment, "ann_digits", 1)
+    everyone = [process.pid, *wait_for_workers(environment, set(), count=1)]
+    _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    for said, limit in (("the store takes no changes: ", 16384), ("the store answers again", most)):
+        for pid in everyone:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, most))
+        deadline = time.monotonic() + 30
+        while said not in process.stderr and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr
+            time.sleep(0.1)
+        assert said in process.stderr
+    assert process.wait(120) == 0, process.stderr
+    assert sum(t.state.name in ("COMPLETE", "PRUNED") for t in trials_of(environment, "ann_digits")) == 12
+    assert [line for line in process.stderr.splitlines() if "worker died" in line] == []
+
+
+def wait_for_workers(environment: Environment, others: set[int], count: int = 2) -> set[int]:
+    """Wait until so many workers are at the study, none of them of `others`; return their process ids."""
     deadline, pids = time.monotonic() + 60, set[int]()
     engine = sa.create_engine(environment["HPO_STORAGE"])
-    while time.monotonic() < deadline and (len(pids) < 2 or pids & others):
+    while time.monotonic() < deadline and (len(pids) < count or pids & others):
         with engine.connect() as connection:
             rows = connection.execute(sa.text("SELECT state_json FROM hpo_workers")).scalars()
             pids = {json.loads(row)["process"] for row in rows}

@@ -17,8 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo import files
 from hpo.errors import StoreError
 from hpo.interpreter import python
+from hpo.runner.store_outage import StoreOutage
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
+from hpo.store.database.outages import reason
 from hpo.store.database.url import complete
 from hpo.store.leases import claims, stopping
 from hpo.store.studies import StudyRecord
@@ -69,6 +71,7 @@ class Supervisor:
         self._finished = -1
         self._watch = claims.Watch()
         self._last_reap = 0.0
+        self._outage = StoreOutage(store, study)
 
     def start(self) -> None:
         """Start all workers. Raises: OSError if the logs cannot be written."""
@@ -108,19 +111,32 @@ class Supervisor:
             if slot.process is not None and slot.process.poll() is not None:
                 self._ended(slot, slot.process.returncode)
             elif slot.process is None and 0 < slot.start_at <= time.monotonic() and not self._stopping:
-                slot.start_at = 0.0
-                self._start(slot)
+                self._replace(slot)
         if time.monotonic() - self._last_reap >= REAP_SECONDS:
             self._reap()
+
+    def _replace(self, slot: _Slot) -> None:
+        slot.start_at = 0.0
+        try:
+            self._start(slot)
+        except OSError as error:  # its log cannot be written, or there is no memory for a process
+            slot.start_at = time.monotonic() + LONGEST_PAUSE
+            self.warnings.append(f"no worker can be started ({error}); tried again in {LONGEST_PAUSE:.0f} s")
 
     def _reap(self) -> None:
         self._last_reap = time.monotonic()
         try:
             claims.reap_dead(self.store, self.study.study_id, self._watch)
-        except SQLAlchemyError:
-            self._watch.reset()  # the store is away; the workers report that
+            self._outage.probe()
+            message = self._outage.note("")
+        except (SQLAlchemyError, OSError) as error:
+            self._watch.reset()
+            message = self._outage.note(reason(error))
         except StoreError as error:
             self._stop_with(str(error))
+            return
+        if message:
+            self.warnings.append(message)
 
     def _ended(self, slot: _Slot, code: int) -> None:
         last_line = self._close(slot)

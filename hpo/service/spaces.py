@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo import data, documents
+from hpo import data, documents, files
 from hpo.documents import Kind
 from hpo.errors import HpoError, UsageError
 from hpo.grid import grid
@@ -79,7 +79,7 @@ def copy_space(name: str, source: str) -> Path:
         raise UsageError(f"{path}: exists already. Choose another name.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        files.write(path, text)
     except OSError as error:
         raise HpoError(f"{path}: cannot be written: {error.strerror}. Change to a folder of your own.") from error
     return path

@@ -83,7 +83,9 @@ def is_full(error: BaseException) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Return the message of a database's error, in one line and without the statement."""
+    """Return the message of a database's or the system's error, in one line and without the statement."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     original = getattr(error, "orig", None) or error
     lines = [line.strip() for line in str(original).splitlines() if line.strip()]
     text = lines[0] if lines else type(original).__name__
