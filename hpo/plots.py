@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     figure = Figure(figsize=(side, side * 0.92), layout="constrained")
     axes: Any = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for (i, j), count in np.ndenumerate(counts):
@@ -61,7 +62,7 @@ def wrong_images(images: Any, titles: Sequence[str]) -> bytes:
     for axes, image, title in zip(np.ravel(figure.subplots(rows, columns)), pixels, titles, strict=False):
         low, high = float(image.min()), float(image.max())
         axes.imshow((image - low) / ((high - low) or 1.0), cmap="gray_r" if image.ndim == 2 else None)
-        axes.set_title(title, fontsize=7)
+        axes.set_title(title, fontsize=7, parse_math=False)
     for axes in figure.axes:
         axes.axis("off")
     return _png(figure)
@@ -70,7 +71,9 @@ def wrong_images(images: Any, titles: Sequence[str]) -> bytes:
 def _png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that the font has not
+        figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()
 
 

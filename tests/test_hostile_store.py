@@ -1,6 +1,7 @@
 """A store that someone else has written: what it holds leads to no file outside its folder, and to no code."""
 
 import ast
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from rich.console import Group
+from rich.live import Live
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
 
 from hpo.artifacts import FolderFiles, study_folder
 from hpo.errors import StoreError
@@ -18,10 +24,12 @@ from hpo.service import admin, export
 from hpo.store import studies
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
+from hpo.terminal import TextConsole, text_column
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers import command
 from tests.helpers.fork_server import Forked
 from tests.helpers.studies import small_space, work
+from tests.helpers.terminal import Terminal
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +182,79 @@ def test_a_trials_number_that_is_code_is_not_exported(folder: Path) -> None:
     for arguments in (["--as", "script"], []):
         ended = hpo("export", "one", *arguments, folder=folder, code=None)
         assert ended.returncode != 0 and ended.stdout == ""
+
+
+# Terminals
+
+MARKUP, ESCAPE = "[/red]x [bold] :smile:", "\x1b]0;owned\x07\x9b31m"
+TEXT = f"{MARKUP}{ESCAPE}"
+SHOWN = f"{MARKUP}\\x1b]0;owned\\x07\\x9b31m"
+
+
+def annotated(folder: Path) -> None:
+    """Put markup and escapes for terminals into every text of the study that is shown, but for its name."""
+    with sqlite3.connect(folder / "studies.db") as connection:
+        [(stored,)] = connection.execute("SELECT value_json FROM study_user_attributes WHERE key='space'")
+        space = json.loads(stored)
+        changes = {"space": space | {"title": TEXT}, "space_name": TEXT}
+        for key, value in changes.items():
+            connection.execute("UPDATE study_user_attributes SET value_json=? WHERE key=?", (json.dumps(value), key))
+        ids = [row[0] for row in connection.execute("SELECT trial_id FROM trials ORDER BY number")]
+        texts = {"baseline": TEXT, "failure": {"kind": TEXT, "message": TEXT}, TEXT: TEXT, "device": TEXT}
+        for key, value in texts.items():
+            connection.execute("DELETE FROM trial_user_attributes WHERE trial_id=? AND key=?", (ids[0], key))
+            row = (ids[0], key, json.dumps(value))
+            connection.execute("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)", row)
+        connection.execute("UPDATE trials SET state='FAIL' WHERE trial_id=?", (ids[1],))
+        row = (ids[1], "failure", json.dumps({"kind": TEXT, "message": TEXT}))
+        connection.execute("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)", row)
+    connection.close()
+
+
+def is_plain(text: str) -> bool:
+    return all(character.isprintable() or character in "\n\t" for character in text)
+
+
+@pytest.mark.parametrize("arguments", [["studies", "list"], ["studies", "show", "one"], ["trials", "show", "one", "0"]])
+def test_texts_of_a_store_are_shown_as_texts(folder: Path, arguments: list[str]) -> None:
+    annotated(folder)
+    ended = hpo(*arguments, folder=folder, code=0)
+    assert is_plain(ended.stdout) and is_plain(ended.stderr)
+    assert SHOWN in ended.stdout
+
+
+def test_a_studys_name_in_an_error_is_a_text(folder: Path) -> None:
+    change(folder, "UPDATE studies SET study_name = ?", TEXT)
+    said = hpo("studies", "show", "two", folder=folder, code=1).stderr
+    assert SHOWN in said and is_plain(said)
+    assert is_plain(hpo("studies", "show", TEXT, folder=folder, code=0).stdout)
+
+
+@pytest.mark.parametrize("arguments", [["studies", "show", "one"], ["export", "one"]])
+def test_texts_of_a_store_send_nothing_to_a_terminal(folder: Path, arguments: list[str]) -> None:
+    annotated(folder)
+    environment = dict(os.environ) | {"HPO_STORAGE": f"sqlite:///{folder}/studies.db"}
+    terminal = Terminal(200, 40, *arguments, folder=folder, environment=environment)
+    assert terminal.end() == 0
+    assert MARKUP in terminal.scrollback()
+    assert b"\x1b]0;" not in terminal.raw and "\x9b".encode() not in terminal.raw
+
+
+def test_every_kind_of_what_is_printed_is_text() -> None:
+    """Tables, captions, styled text, pictures that change, progress bars: in a terminal, with its control sequences."""
+    output = io.StringIO()
+    console = TextConsole(file=output, force_terminal=True, width=200)
+    table = Table(TEXT, title=TEXT, caption=TEXT)
+    table.add_row(TEXT)
+    table.add_row(Text(TEXT, style="bold"))
+    console.print(TEXT, table, Text.assemble((TEXT, "red")), style="dim")
+    console.log(TEXT)
+    console.rule(TEXT)
+    with Live(Group(TEXT, Text(TEXT)), console=console, auto_refresh=False) as live:
+        live.refresh()
+    with Progress(text_column("{task.description} {task.fields[best]}"), console=console) as bars:
+        bars.add_task(TEXT, best=TEXT)
+        bars.console.print(TEXT)
+    written = output.getvalue()
+    assert "\x1b]0;" not in written and "\x9b" not in written and "\x1b[" in written
+    assert written.count(MARKUP) >= 10

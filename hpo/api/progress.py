@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from hpo.errors import StoreUnavailableError
 from hpo.service.progress import StudyProgressView, read_progress
@@ -16,6 +16,7 @@ from hpo.service.search import Observer, SilentObserver
 from hpo.service.train import EpochUpdate
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
+from hpo.terminal import TextConsole, text_column
 
 READ_SECONDS = 1.0
 """How often progress is read from the store, at most."""
@@ -25,7 +26,7 @@ def observer_for(store: Store, study: StudyRecord, *, show: bool) -> Observer:
     """Return an observer that shows progress where Python runs: a terminal or a notebook; a silent one otherwise."""
     if not show:
         return SilentObserver()
-    console = Console(stderr=True)
+    console = TextConsole(stderr=True)
     if console.is_jupyter:
         return NotebookProgress(store, study)
     return TerminalProgress(store, study, console)
@@ -66,10 +67,10 @@ class TerminalProgress(_Polling):
     def __init__(self, store: Store, study: StudyRecord, console: Console) -> None:
         super().__init__(store, study)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            text_column("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("trials, {task.fields[best]}"),
+            text_column("trials, {task.fields[best]}"),
             TimeRemainingColumn(),
             console=console,
         )
@@ -98,7 +99,7 @@ class TerminalProgress(_Polling):
 
     def warn(self, text: str) -> None:
         """Show a warning that stays."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(text)
 
 
 class NotebookProgress(_Polling):
@@ -156,11 +157,11 @@ def _best(progress: StudyProgressView) -> str:
 @contextlib.contextmanager
 def epochs_shown(*, show: bool) -> Iterator[Callable[[EpochUpdate], None]]:
     """Yield a function that shows each epoch of a training as a bar, in a terminal; it shows nothing elsewhere."""
-    console = Console(stderr=True)
+    console = TextConsole(stderr=True)
     if not show or console.is_jupyter:
         yield lambda update: None
         return
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
+    with Progress(text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
         task = bars.add_task("training", total=None)
 
         def on_epoch(update: EpochUpdate) -> None:

@@ -14,6 +14,7 @@ import typer
 from hpo.cli.app import app
 from hpo.cli.compat import CommandLineError
 from hpo.errors import HpoError
+from hpo.text import printable
 
 CRASH = 70
 """The exit code of a fault of ours, as in sysexits.h; a supervisor then tries another worker."""
@@ -60,5 +61,5 @@ def _fail_usage(error: CommandLineError) -> NoReturn:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    print(f"hpo: {text}", file=sys.stderr)
+    print(printable(f"hpo: {text}"), file=sys.stderr)
     sys.exit(code)

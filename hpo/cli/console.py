@@ -2,9 +2,13 @@
 
 import json
 import os
+import sys
 from typing import Any
 
 from rich.console import Console
+
+from hpo.terminal import TextConsole
+from hpo.text import printable
 
 PIPED_WIDTH = 240
 """Columns where there is no terminal to fit: enough to put a trial on one line."""
@@ -21,10 +25,15 @@ def err() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=stderr)
+    console = TextConsole(stderr=stderr, soft_wrap=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console
+
+
+def print_text(text: str) -> None:
+    """Print a file's text on stdout: as it is, but in a terminal, where control characters are shown as escapes."""
+    print(printable(text.replace("\r\n", "\n")) if sys.stdout.isatty() else text, end="")
 
 
 def print_json(value: Any) -> None:

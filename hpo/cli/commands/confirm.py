@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from hpo import service
 from hpo.cli.console import err, out, print_json
@@ -56,7 +57,7 @@ def confirm(
         print_json(confirmation_json(result))
     elif result is not None:
         out().print(confirmation_table(result))
-        out().print(f"\n[bold]verdict:[/bold] trial {result.winner.number} is {result.verdict}.")
+        out().print(Text.assemble(("\nverdict:", "bold"), f" trial {result.winner.number} is {result.verdict}."))
     confirmed.raise_for_failure()
     if confirmed.outcome.stopped:
         raise typer.Exit(128 + stop.signal)

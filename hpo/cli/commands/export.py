@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hpo import service
-from hpo.cli.console import err
+from hpo.cli.console import err, print_text
 from hpo.cli.options import Storage, StudyName, as_option
 
 
@@ -34,7 +34,7 @@ def export(
     opened = service.create.open_existing(study, storage)
     chosen = service.export.choose_winner(opened.store, opened.study, trial=trial)
     if output is None:
-        print(service.export.export_text(chosen, kind=as_, format=format_), end="")
+        print_text(service.export.export_text(chosen, kind=as_, format=format_))
         return
     service.export.write_export(chosen, output, kind=as_, format=format_)
     err().print(f"{output}: {chosen.config.summary()}\n{chosen.chosen}")

@@ -1,14 +1,14 @@
 """`hpo predict` and `hpo export-model`: use the winner."""
 
 import csv
-import sys
+import io
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hpo import service
-from hpo.cli.console import err, out, print_json
+from hpo.cli.console import err, out, print_json, print_text
 from hpo.cli.options import AsJson, OwnCode, as_option
 from hpo.cli.render.model import prediction_rows, prediction_table
 from hpo.errors import UsageError
@@ -30,7 +30,9 @@ def predict(
     if as_json:
         print_json([vars(prediction) for prediction in predictions])
     elif as_csv:
-        csv.writer(sys.stdout).writerows(prediction_rows(predictions))
+        table = io.StringIO()
+        csv.writer(table).writerows(prediction_rows(predictions))
+        print_text(table.getvalue())
     else:
         out().print(prediction_table(predictions))
 

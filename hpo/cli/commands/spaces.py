@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo import service
-from hpo.cli.console import err, out, print_json
+from hpo.cli.console import err, out, print_json, print_text
 from hpo.cli.options import AsJson, complete_space
 from hpo.cli.render.lists import document_table
 
@@ -29,8 +29,8 @@ def _list(kind: "Kind", *, as_json: bool) -> None:
 
 def _show(kind: "Kind", name: str) -> None:
     document = service.spaces.show_document(kind, name)
-    err().print(f"[dim]# {document.path}[/dim]")
-    print(document.text, end="")
+    err().print(f"# {document.path}", style="dim")
+    print_text(document.text)
 
 
 @app.command("list")
@@ -64,7 +64,7 @@ def diff_spaces(
     """Show in which fields two spaces differ."""
     lines = service.spaces.compare_spaces(one, other)
     for line in lines:
-        print(line)
+        print_text(f"{line}\n")
     if not lines:
         err().print("they are the same search")
 

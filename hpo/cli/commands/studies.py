@@ -139,5 +139,5 @@ def set_space(
         print_json({"study": study, "space": space, **space_json(result)})
         return
     for line in space_lines(result):
-        out().print(line, markup=False)
+        out().print(line)
     err().print(f"To continue: hpo run --study {study}")

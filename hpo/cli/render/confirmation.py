@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from hpo import service
 
@@ -17,7 +18,8 @@ def confirmation_table(result: "Confirmation") -> Table:
         left = column == "configuration"
         table.add_column(column, justify="left" if left else "right", no_wrap=not left)
     for candidate in result.candidates:
-        name = f"[bold]baseline:[/bold] {candidate.baseline}" if candidate.baseline else candidate.config.summary()
+        baseline = candidate.baseline
+        name = Text.assemble(("baseline:", "bold"), f" {baseline}") if baseline else candidate.config.summary()
         gap = candidate.gap
         table.add_row(
             str(candidate.number),

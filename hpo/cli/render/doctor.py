@@ -2,17 +2,19 @@
 
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 if TYPE_CHECKING:
     from hpo.service.doctor import Finding, ResumeOnDevice
 
 COLORS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
-def finding_line(finding: "Finding") -> str:
-    """Return a finding in one line, with rich's markup."""
-    remedy = f" [dim]{finding.remedy}[/dim]" if finding.remedy else ""
-    color = COLORS[finding.status]
-    return f"[{color}]{finding.status:8}[/{color}] {finding.check:9} {finding.text}.{remedy}"
+def finding_line(finding: "Finding") -> Text:
+    """Return a finding in one line."""
+    status = (f"{finding.status:8}", COLORS[finding.status])
+    remedy = (f" {finding.remedy}" if finding.remedy else "", "dim")
+    return Text.assemble(status, f" {finding.check:9} {finding.text}.", remedy)
 
 
 def proof_lines(proven: "ResumeOnDevice") -> list[str]:

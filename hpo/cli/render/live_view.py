@@ -62,7 +62,7 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text)
 
     def warn(self, text: str) -> None:
         """Print a warning that stays."""
@@ -148,15 +148,17 @@ class LiveView:
         budget, counts = study.budget, counts_of(study)
         total = budget.trials if budget else max(study.finished, 1)
         grid = Table.grid(padding=(0, 1))
-        failed = f", [red]{counts['FAIL']} failed[/red]" if counts["FAIL"] else ""
-        failed += f", {study.infeasible} infeasible" if study.infeasible else ""
-        pruned = f" ({counts['PRUNED']} pruned{failed})" if counts["PRUNED"] or failed else ""
+        trials = Text(f"{study.finished}/{total} trials")
+        if counts["PRUNED"] or counts["FAIL"] or study.infeasible:
+            failed = (f", {counts['FAIL']} failed" if counts["FAIL"] else "", "red")
+            infeasible = f", {study.infeasible} infeasible" if study.infeasible else ""
+            trials.append(Text.assemble(f" ({counts['PRUNED']} pruned", failed, f"{infeasible})"))
         grid.add_row(
             ProgressBar(
                 total=total, completed=min(study.finished, total), width=max(10, min(30, self.console.width - 50))
             ),
-            f"{study.finished}/{total} trials{pruned}",
-            f"[dim]{', '.join(part for part in (self._time_left(study, total), pace(study)) if part)}[/dim]",
+            trials,
+            Text(", ".join(part for part in (self._time_left(study, total), pace(study)) if part), style="dim"),
         )
         return grid
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from hpo.service.predict import Prediction
@@ -20,9 +21,12 @@ def print_test_scores(console: Console, metrics: dict[str, Any]) -> None:
     low, high = metrics["test_accuracy_interval"]
     console.print(table)
     console.print(
-        f"\ntest accuracy [bold]{metrics['test_accuracy']:.4f}[/bold] "
-        f"(95 % interval {low:.4f} to {high:.4f}) on {metrics['test_rows']:,} rows; "
-        f"balanced accuracy {metrics['test_balanced_accuracy']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}"
+        Text.assemble(
+            "\ntest accuracy ",
+            (f"{metrics['test_accuracy']:.4f}", "bold"),
+            f" (95 % interval {low:.4f} to {high:.4f}) on {metrics['test_rows']:,} rows; "
+            f"balanced accuracy {metrics['test_balanced_accuracy']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}",
+        )
     )
     seeds = metrics.get("seeds")
     if seeds:
@@ -31,8 +35,8 @@ def print_test_scores(console: Console, metrics: dict[str, Any]) -> None:
         console.print(f"mean of {count} seeds {seeds['mean']:.4f} (95 % interval {low:.4f} to {high:.4f})")
     promise = metrics.get("promised_test_accuracy")
     if promise:
-        within = "within" if metrics["as_promised"] else "[bold]OUTSIDE[/bold]"
-        console.print(f"{within} the promised interval {promise[0]:.4f} to {promise[1]:.4f}")
+        within = ("within", "") if metrics["as_promised"] else ("OUTSIDE", "bold")
+        console.print(Text.assemble(within, f" the promised interval {promise[0]:.4f} to {promise[1]:.4f}"))
 
 
 def prediction_table(predictions: "Sequence[Prediction]") -> Table:
@@ -48,10 +52,24 @@ def prediction_table(predictions: "Sequence[Prediction]") -> Table:
 
 
 def prediction_rows(predictions: "Sequence[Prediction]") -> list[list[Any]]:
-    """Return predictions as rows of CSV, the header first."""
-    classes = list(predictions[0].probabilities) if predictions else []
+    """Return predictions as rows of CSV, the header first.
+
+    Names that a spreadsheet would take for a formula get an apostrophe before them, as OWASP recommends.
+    """
+    classes = [_cell(name) for name in predictions[0].probabilities] if predictions else []
     rows: list[list[Any]] = [["file", "row", "label", "probability", *classes]]
     for p in predictions:
         shares = [f"{share:.6f}" for share in p.probabilities.values()]
-        rows.append([p.file, p.row, p.label, f"{p.probability:.6f}", *shares])
+        rows.append([_cell(p.file), p.row, _cell(p.label), f"{p.probability:.6f}", *shares])
     return rows
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell of CSV that is no formula; numbers, as classes may be called, stay what they are."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

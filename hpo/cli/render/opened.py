@@ -27,7 +27,7 @@ def print_opened(console: Console, opened: "OpenedStudy") -> None:
         enough = f"; the budget of {trials} trials ends before: --trials {size} for all" if size > trials else ""
         console.print(f"grid of {size:,} configurations{enough}")
     if opened.class_counts is not None:
-        console.print(_classes(opened.class_counts, study.metric), markup=False)
+        console.print(_classes(opened.class_counts, study.metric))
 
 
 def _classes(classes: "ClassCounts", metric: str) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from hpo.terminal import text_column
 
 if TYPE_CHECKING:
     from hpo.service.data import Download, OnDownload
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def download_bar(console: Console) -> "Iterator[OnDownload]":
     """Give a callback that draws how much of a data set has come, from its first call to the end of the context."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (text_column("{task.description}"), BarColumn(), DownloadColumn())
     progress = Progress(*columns, console=console, transient=True)
 
     def draw(download: "Download") -> None:
@@ -35,7 +37,7 @@ def download_bar(console: Console) -> "Iterator[OnDownload]":
 @contextlib.contextmanager
 def training_bar(console: Console) -> "Iterator[OnEpoch]":
     """Give a callback that draws the epochs of each training, from its first call to the end of the context."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=console, transient=True)
     shown = 0  # the number of the training that is drawn
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hpo import service
 from hpo.cli.render.text import counts_of, lanes, pace, sparkline
@@ -59,7 +60,7 @@ def leaderboard_table(board: "Leaderboard") -> Table:
     return table
 
 
-def _cells(trial: "TrialView", *, timed: bool) -> list[str]:
+def _cells(trial: "TrialView", *, timed: bool) -> list[str | Text]:
     attributes = trial.attributes
     seconds, weights, baseline = attributes.seconds, attributes.parameters, attributes.baseline
     ended = " (pruned)" if trial.state == "PRUNED" else ""
@@ -70,7 +71,9 @@ def _cells(trial: "TrialView", *, timed: bool) -> list[str]:
         str(len(trial.curve) if attributes.epochs is None else attributes.epochs),
         "" if seconds is None else f"{seconds:.1f}",
         "" if weights is None else f"{weights:,}",
-        f"[bold]baseline:[/bold] {baseline}{ended}" if baseline else service.studies.configuration(trial),
+        Text.assemble(("baseline:", "bold"), f" {baseline}{ended}")
+        if baseline
+        else service.studies.configuration(trial),
     ]
 
 
@@ -78,7 +81,8 @@ def print_summary(console: Console, summary: "StudySummary") -> None:
     """Print a study: progress, faults, the best trials."""
     view, counts = summary.view, counts_of(summary.view)
     of = f" of {view.budget.trials}" if view.budget else ""
-    console.print(f"[bold]{view.name}[/bold]: {(view.attributes.space or {}).get('title') or 'a study'}")
+    title = (view.attributes.space or {}).get("title") or "a study"
+    console.print(Text.assemble((view.name, "bold"), f": {title}"))
     console.print(
         f"{view.finished}{of} trials finished, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed, "
         f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
@@ -100,7 +104,7 @@ def print_summary(console: Console, summary: "StudySummary") -> None:
     if history:
         step = max(1, -(-len(history) // HISTORY_COLUMNS))
         drawn = sparkline(history[::step] + history[-1:])
-        console.print(f"best so far: {history[0]:.4f} [cyan]{drawn}[/cyan] {history[-1]:.4f}")
+        console.print(Text.assemble(f"best so far: {history[0]:.4f} ", (drawn, "cyan"), f" {history[-1]:.4f}"))
     console.print(leaderboard_table(summary.leaderboard))
 
 
@@ -112,10 +116,10 @@ def print_trial(console: Console, study: str, details: "TrialDetails") -> None:
     console.print(f"trial {trial.number} of {study}: {state}{value}")
     console.print(service.studies.configuration(trial))
     if trial.outside is not None:
-        console.print(f"outside the study's space, hidden from the sampler: {trial.outside}", markup=False)
+        console.print(f"outside the study's space, hidden from the sampler: {trial.outside}")
     if trial.curve:
         console.print(f"{details.metric} by epoch: {sparkline(list(trial.curve.values()))}")
     for key, entry in trial.attributes.user.items():
         if key not in ("config", "curves", "excused"):
             text = f"{entry['kind']}: {entry['message']}" if key == "failure" else entry
-            console.print(f"  {key}: {text}", markup=False)
+            console.print(f"  {key}: {text}")
