@@ -141,6 +141,8 @@ def read_table(path: Path, texts: frozenset[str] = frozenset()) -> Any:
     names = [str(column) for column in frame.columns]
     frame.columns = pd.Index(names)
     for name, count in Counter(names).items():
+        if "\0" in name:  # NumPy cuts it off
+            raise DataError(f'{path}: names of columns must be texts, got "{one_line(name)}".')
         if count > 1:
             raise DataError(f'{path}: must have one column "{one_line(name)}", got {count}.')
     return frame
