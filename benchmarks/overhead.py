@@ -73,7 +73,7 @@ def main() -> None:
         engine = SimulatedEngine(options.slots, 0.2, is_async=True) if options.slots else make_engine("solo", "cpu")
         with Session(store, study, {"device": "cpu"}) as session:
             rows = data.load_parts(info, found.split).validation
-            pictures = TrialPlotter(Path(folder) / "p", study.uid, lambda: Validation(rows.x, rows.y, info.classes))
+            pictures = TrialPlotter(Path(folder) / "p", study.uid, lambda _: Validation(rows.x, rows.y, info.classes))
             with pictures:
                 keeper = CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints)
                 loop = Loop(session, engine, keeper, plotter=None if options.slots else pictures)

@@ -94,7 +94,7 @@ OPTIONS = {
     ("worker",): "--device --engine --python --storage --study",
     ("init",): "--data --label --recipe --space --storage --study --trials",
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
-    ("confirm",): "--device --engine --json --python --seeds --storage --top --workers",
+    ("confirm",): "--device --engine --json --python --same-cut --seeds --storage --top --workers",
     ("report",): "--output --storage",
     ("export",): "--as --format --output --storage --trial",
     ("train",): "--device --epochs --include-validation --json --output --python --seeds",

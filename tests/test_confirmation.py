@@ -1,6 +1,8 @@
 """Confirmation: the best of a study trained again on other seeds, and what may be said of them."""
 
+import dataclasses
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,11 @@ from hpo.config import (
 )
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Fidelity, Pruner, StudyRecipe
-from hpo.results import confirmation, export
+from hpo.results import candidates, confirmation, export
 from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
-from hpo.training.engine import Fault
+from hpo.training.engine import EpochResult, Fault
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.confirming import BASELINE, NoisyEngine
 from tests.helpers.studies import MakeStudy, small_space, trials_of, work
@@ -22,7 +24,7 @@ from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 def confirmed(
     store: Store, make_study: MakeStudy, folder: Path, engine: NoisyEngine, trials: int = 30, seeds: int = 5
-) -> tuple[StudyRecord, confirmation.Confirmation]:
+) -> tuple[StudyRecord, candidates.Confirmation]:
     study = make_study(trials=trials, space={"epochs": 2, "baselines": [BASELINE]})
     work(store, study, engine, folder)
     confirming = confirmation.prepare(store, study, 5, seeds)
@@ -131,3 +133,57 @@ def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, 
     assert result is not None and result.winner.promise is None, "the promise is one of accuracies"
     assert "promised_test_accuracy" not in exported.provenance
     assert "fidelity" not in export.to_toml(exported)
+
+
+def test_every_time_other_rows_are_validated_on_the_same_for_all(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study, result = confirmed(store, make_study, tmp_path, NoisyEngine(lambda config: 0.8), trials=6, seeds=3)
+    assert result.fresh_cuts and result.test_like_training
+    cuts: dict[int, set[int]] = {}
+    confirming = studies.load_study(store, result.study)
+    for trial in trials_of(store, confirming):
+        config = TrialConfig.from_dict(trial.user_attrs["config"], "trial")
+        assert config.split.validation == study.space.split.validation
+        cuts.setdefault(trial.user_attrs["confirms"]["repeat"], set()).add(config.split.seed)
+    assert [len(seeds) for seeds in cuts.values()] == [1, 1, 1], "comparisons are paired by cut"
+    assert len(set.union(*cuts.values()) | {study.space.split.seed}) == 4
+
+
+def test_a_confirmation_keeps_to_the_rows_that_it_began_with(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    engine = NoisyEngine(lambda config: 0.8)
+    study = make_study(trials=4, space={"epochs": 2, "baselines": [BASELINE]})
+    work(store, study, engine, tmp_path)
+    work(store, confirmation.prepare(store, study, 2, 2, same_cut=True), engine, tmp_path)
+    work(store, confirmation.prepare(store, study, 2, 3), engine, tmp_path)
+    result = confirmation.evaluate(store, study)
+    assert result is not None and not result.fresh_cuts
+    other = make_study(name="other", trials=4, space={"epochs": 2, "baselines": [BASELINE]})
+    work(store, other, engine, tmp_path)
+    confirmation.prepare(store, other, 2, 2)
+    with pytest.raises(StudyError, match="has trainings on other cuts than the study's own"):
+        confirmation.prepare(store, other, 2, 3, same_cut=True)
+
+
+class RowsOfUnequalEase(NoisyEngine):
+    """Some cuts have easy validation rows, for every configuration."""
+
+    def step(self) -> dict[int, EpochResult | Fault]:
+        outcomes = super().step()
+        for key, outcome in outcomes.items():
+            if isinstance(outcome, EpochResult):
+                ease = random.Random(self.trials[key].config.split.seed).gauss(0, 0.02)
+                accuracy = outcome.validation_accuracy + ease
+                outcomes[key] = dataclasses.replace(outcome, validation_accuracy=accuracy)
+        return outcomes
+
+
+def test_a_winner_is_found_though_the_rows_differ_more_than_the_candidates(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    engine = RowsOfUnequalEase(lambda config: 0.85 + 0.03 * (config.optimizer.lr > 0.002), spread=0.003)
+    _, result = confirmed(store, make_study, tmp_path, engine)
+    assert result.certain and result.winner.gap is not None and result.winner.gap.half < 0.01
+    assert result.winner.interval.half > 0.01, "the mean itself is as uncertain as the rows"

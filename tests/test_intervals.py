@@ -6,10 +6,14 @@ import pytest
 from hpo.results.intervals import (
     Interval,
     anova_differs,
+    blocked_differ,
+    blocked_gaps,
+    blocked_noise,
     dunnett_intervals,
     mean_interval,
     prediction_interval,
     proportion_interval,
+    rows_worth,
 )
 
 
@@ -51,3 +55,73 @@ def test_equal_candidates_rarely_differ() -> None:
     assert not anova_differs([[0.9, 0.91, 0.89], [0.9, 0.89, 0.91]]) and anova_differs(
         [[0.9, 0.91, 0.89], [0.8, 0.81, 0.79]]
     )
+
+
+def on_cuts(chance: np.random.Generator, skills: list[float], cuts: int) -> np.ndarray:
+    """Accuracies [configurations, cuts] on random cuts, 100 of 500 rows each; the same rows are hard for all."""
+    right = chance.random((len(skills), 500)) < np.clip(np.array(skills)[:, None] + chance.normal(0, 0.1, 500), 0, 1)
+    scores = []
+    for _ in range(cuts):
+        rows = chance.permutation(500)[:100]
+        retrained = right[:, rows] ^ (chance.random((len(skills), 100)) < 0.02)  # seeds change some predictions
+        scores.append(retrained.mean(1))
+    return np.array(scores).T
+
+
+def test_comparisons_in_pairs_do_not_see_how_easy_a_cut_is() -> None:
+    ease = np.array([0.0, 0.05, -0.05, 0.02, -0.02])
+    control, better = 0.90 + ease, 0.91 + ease + [0.001, -0.001, 0, 0.001, -0.001]
+    [paired] = blocked_gaps([list(better)], list(control), overlap=0.25)
+    assert paired.low > 0.005 and paired.high < 0.015
+    [independent] = dunnett_intervals([list(better)], list(control))
+    assert independent.low < 0
+    noise = blocked_noise([list(control), list(better)])
+    assert noise.freedom == 4 and noise.deviation < 0.001
+    assert blocked_differ([list(control), list(better)], 0.25) and not blocked_differ([list(control)] * 2, 0.25)
+    # Two-sided, for five comparisons and 20 degrees of freedom (C. W. Dunnett, 1964, Biometrics 20): 2.73.
+    chance = np.random.default_rng(0)
+    six = [list(sample) for sample in chance.normal(0.9, 0.01, size=(6, 5))]
+    half = 2.73 * blocked_noise(six).deviation * (2 / 5) ** 0.5
+    assert blocked_gaps(six[:5], six[5], overlap=0.0)[0].half == pytest.approx(half, rel=0.005)
+
+
+def test_equal_candidates_on_the_same_cuts_rarely_differ() -> None:
+    chance = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(60):
+        *candidates, control = on_cuts(chance, [0.9] * 6, 5).tolist()
+        wrong += any(gap.low > 0 for gap in blocked_gaps(candidates, control, overlap=0.25))
+    assert wrong <= 12  # configurations that are equal on average differ on these 500 rows
+
+
+def test_overlap_widens_the_interval_of_a_mean() -> None:
+    values = [0.9, 0.92, 0.91, 0.93, 0.89]
+    ratio = mean_interval(values, overlap=0.25).half / mean_interval(values).half
+    assert ratio == pytest.approx(((1 / 5 + 0.25) * 5) ** 0.5)
+
+
+def test_rows_that_are_seen_twice_tell_less_than_two() -> None:
+    assert rows_worth(1000, 200, 1) == 200
+    assert rows_worth(1000, 200, 5) == 556
+    assert rows_worth(1000, 200, 10_000) == pytest.approx(1000, abs=1)
+
+
+def test_a_promise_after_random_cuts_is_kept() -> None:
+    """Simulated: six configurations on five random cuts promise the first one's accuracy on 300 other rows."""
+    chance = np.random.default_rng(0)
+    kept, halves, old_halves = 0, [], []
+    for _ in range(300):
+        right = chance.random(500) < 0.93  # what the network knows of these rows
+        scores = []
+        for _ in range(5):
+            rows = chance.permutation(500)[:100]
+            scores.append([right[rows].mean() + noise for noise in chance.normal(0, 0.006, size=6)])
+        table = np.array(scores).T.tolist()
+        interval = prediction_interval(table[0], rows_worth(500, 100, 5), 300, blocked_noise(table))
+        true = 0.93 + chance.normal(0, 0.006)
+        kept += chance.binomial(300, min(true, 1.0)) / 300 in interval
+        halves.append(interval.half)
+        same = (right[:100].mean() + chance.normal(0, 0.006, size=5)).tolist()
+        old_halves.append(prediction_interval(same, 100, 300).half)
+    assert kept / 300 >= 0.93
+    assert np.mean(halves) < 0.8 * np.mean(old_halves), "five cuts tell more than one"

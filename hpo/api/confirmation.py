@@ -1,4 +1,4 @@
-"""`hpo.Confirmation`: what training the best configurations again on fresh seeds has shown."""
+"""`hpo.Confirmation`: what training the best configurations again on fresh seeds and rows has shown."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hpo.api import display
 from hpo.config import TrialConfig
-from hpo.results import confirmation
+from hpo.results import candidates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The verdict on a study's winner: the best configurations and the baseline, trained again on fresh seeds.
+    """The verdict on a study's winner: the best configurations and the baseline, trained again on fresh seeds and rows.
 
     Shows itself as a table in a notebook.
     """
 
-    result: confirmation.Confirmation
+    result: candidates.Confirmation
     """The numbers: candidates with their values, intervals and promised test scores."""
 
     @property
@@ -44,7 +44,10 @@ class Confirmation:
 
     @property
     def promise(self) -> tuple[float, float] | None:
-        """Interval (95 %) for the test accuracy of one more training; None for other metrics than accuracy."""
+        """Interval (95 %) for the accuracy of one more training on rows like those of training; None for other metrics.
+
+        It holds for the test split where hpo cut it itself (`result.test_like_training`); others may be harder.
+        """
         promise = self.result.winner.promise
         return None if promise is None else (promise.low, promise.high)
 
@@ -83,6 +86,7 @@ class Confirmation:
     def _repr_html_(self) -> str:
         missing = f"{self.result.missing} trainings are missing." if self.result.missing else ""
         promise = self.promise
-        promised = "" if promise is None else f"Promised test accuracy: {promise[0]:.4f} to {promise[1]:.4f}."
+        rows = "test rows" if self.result.test_like_training else "rows like those of training (test rows may differ)"
+        promised = "" if promise is None else f"Promised accuracy on {rows}: {promise[0]:.4f} to {promise[1]:.4f}."
         lines = [f"Trial {self.winner} is {self.verdict}.", promised, missing]
         return display.page(f"Confirmation {self.result.study}", lines, self.table)

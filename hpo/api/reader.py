@@ -96,7 +96,7 @@ class StudyReader:
 
     @property
     def confirmation(self) -> Confirmation | None:
-        """What `confirm` has shown so far; None if no configuration was trained on two fresh seeds."""
+        """What `confirm` has shown so far; None if no configuration was trained again twice."""
         from hpo.results import confirmation
 
         result = confirmation.evaluate(self._store, self._record)

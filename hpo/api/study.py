@@ -77,19 +77,22 @@ class Study(StudyFigures):
         *,
         top: int = 5,
         seeds: int = 5,
+        same_cut: bool = False,
         workers: int | None = None,
         device: str = "auto",
         engine: "EngineName | None" = None,
         progress: bool = True,
     ) -> Confirmation:
-        """Train the `top` best configurations and the baseline again on `seeds` fresh seeds each, and judge them.
+        """Train the `top` best configurations and the baseline again, `seeds` times each, and judge them.
 
-        Trainings that were done before count. Raises: UsageError for `top` < 1 or `seeds` < 2; StudyError if no trial
-        is complete yet; KeyboardInterrupt after an interrupt: the same call resumes.
+        Each time with another seed, validated on other rows, which are the same for all configurations; with `same_cut`
+        always on the study's own. Trainings that were done before count, and those that are added are cut like them.
+        Raises: UsageError for `top` < 1 or `seeds` < 2; StudyError if no trial is complete yet, or for `same_cut` where
+        trainings on other cuts exist; KeyboardInterrupt after an interrupt: the same call resumes.
         """
         from hpo.service import confirm
 
-        record = confirm.prepare_confirmation(self._store, self._record, top=top, seeds=seeds)
+        record = confirm.prepare_confirmation(self._store, self._record, top=top, seeds=seeds, same_cut=same_cut)
         outcome = self._work(record, workers=workers, device=device, engine=engine, progress=progress)
         run = confirm.ConfirmationRun(record.name, outcome, confirm.read_confirmation(self._store, self._record))
         run.raise_for_failure()

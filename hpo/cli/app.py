@@ -34,8 +34,8 @@ class Commands(LazyGroup):
             (
                 "confirm",
                 "confirm:confirm",
-                "Train the best configurations and the baseline again on fresh seeds, and report whether there "
-                "is a winner.",
+                "Train the best configurations and the baseline again on fresh seeds and rows, and report whether "
+                "there is a winner.",
             ),
             (
                 "export",

@@ -42,6 +42,9 @@ class DataInfo:
     """Source of the data, where it is the user's."""
     columns: tuple[str, ...] = ()
     """Names of the numbers of a row, where an npz file gives them."""
+    test_like_training: bool = False
+    """Whether hpo drew the test rows at random from the same rows as the training rows. Else they may differ from them,
+    in ways that no validation shows."""
 
 
 def _mnist_files(sums: tuple[str, str, str, str] = ("", "", "", "")) -> tuple[DataFile, ...]:
@@ -153,6 +156,7 @@ DATA_SETS = {
             classes=tuple("0123456789"),
             rows=(1437, 360),
             scale=16.0,
+            test_like_training=True,
         ),
         DataInfo(
             name="wine",
@@ -161,6 +165,7 @@ DATA_SETS = {
             input_shape=(13,),
             classes=("class_0", "class_1", "class_2"),
             rows=(142, 36),
+            test_like_training=True,
         ),
         DataInfo(
             name="breast_cancer",
@@ -169,6 +174,7 @@ DATA_SETS = {
             input_shape=(30,),
             classes=("malignant", "benign"),
             rows=(455, 114),
+            test_like_training=True,
         ),
     )
 }

@@ -41,6 +41,8 @@ class Content:
     digest: str
     columns: tuple[str, ...] = ()
     """Names of the numbers of a row, where an npz file gives them."""
+    cut: bool = False
+    """Whether the test rows were drawn from the rows of the source."""
 
 
 def describe(source: OwnData) -> DataInfo:
@@ -58,6 +60,7 @@ def describe(source: OwnData) -> DataInfo:
         scale=content.scale,
         user_data=source,
         columns=content.columns,
+        test_like_training=content.cut,
     )
 
 
@@ -87,7 +90,8 @@ def _table(source: OwnData) -> Content:
     digest = files.sha256(Path(path))
     if source.test is None:
         train, test = _split(y, source)
-        return Content(Rows(frame.iloc[train], y[train]), Rows(frame.iloc[test], y[test]), classes, 1.0, digest)
+        trained, tested = (Rows(frame.iloc[rows], y[rows]) for rows in (train, test))
+        return Content(trained, tested, classes, 1.0, digest, cut=True)
     test_frame, test_names = _frame(source, source.test)
     missing = [column for column in frame.columns if column not in test_frame.columns]
     if missing:
@@ -146,7 +150,8 @@ def _arrays(source: OwnData) -> Content:
     columns = _names(path, arrays, "columns")
     if columns and (x.ndim != 2 or len(columns) != x.shape[1]):
         raise DataError(f"{path}: columns: must name the numbers of a row, got {len(columns)} for {list(x.shape[1:])}.")
-    if source.test is not None or any(name in arrays for name in test_names[0]):
+    cut = source.test is None and not any(name in arrays for name in test_names[0])
+    if not cut:
         test_x, test_y = _pair(test_path, test_arrays, *test_names, source)
         if test_x.shape[1:] != x.shape[1:] or test_y.max() >= len(classes):
             raise DataError(f"{test_path}: test rows must be shaped and labelled as the training rows.")
@@ -155,7 +160,7 @@ def _arrays(source: OwnData) -> Content:
         train_rows, test_rows = _split(y, source)
         train, test = Rows(x[train_rows], y[train_rows]), Rows(x[test_rows], y[test_rows])
     digest = files.sha256(Path(path)) + ("" if source.test is None else files.sha256(Path(source.test)))
-    return Content(train, test, classes, scale, digest, columns)
+    return Content(train, test, classes, scale, digest, columns, cut)
 
 
 def _names(path: str, arrays: dict[str, NDArray[Any]], name: str) -> tuple[str, ...]:
@@ -208,7 +213,7 @@ def _images(source: OwnData) -> Content:
     y = np.array([classes.index(name) for name in names], dtype=np.int64)
     if test_root is None:
         train, test = _split(y, source)
-        return Content(Rows(x[train], y[train]), Rows(x[test], y[test]), classes, 255.0, digest)
+        return Content(Rows(x[train], y[train]), Rows(x[test], y[test]), classes, 255.0, digest, cut=True)
     test_x, test_names, test_digest = _folder(test_root, source)
     unknown = sorted(set(test_names) - set(classes))
     if unknown:

@@ -1,22 +1,23 @@
-"""Confirmation: the best configurations and the baseline are trained again on fresh seeds, and compared.
+"""Confirmation: the best configurations and the baseline are trained again on fresh seeds and fresh rows.
 
-A search returns the luckiest of many noisy scores. Here its best configurations are trained again, each on seeds
-that played no part in choosing it, as trials of a linked study `NAME-confirm`, by the same workers and with the same
-tolerance of faults. The winner is the one with the highest lower confidence bound of its mean.
+A search returns the luckiest of many noisy scores. Here its best configurations are trained again, each on seeds and
+on random cuts into training and validation rows that played no part in choosing it, all configurations on the same
+cuts. The trainings are trials of a linked study `NAME-confirm`, run by the same workers and with the same tolerance of
+faults. `hpo.results.candidates` compares what they show.
 """
 
+import dataclasses
 import json
-import statistics
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from hpo import data
-from hpo.config import WORST, TrialConfig
+from hpo.config import WORST
 from hpo.constraints import Constraints
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Fidelity, Pruner, Sampler
-from hpo.results.intervals import Interval, anova_differs, dunnett_intervals, mean_interval, prediction_interval
+from hpo.results.candidates import Confirmation, compared
 from hpo.store import queries, studies
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.conditions import count, is_of
@@ -30,65 +31,24 @@ from hpo.strategy.samplers import derived_seed
 SUFFIX = "-confirm"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A configuration that was trained again, with its results in the study's metric."""
-
-    number: int
-    """Number of the trial in the study that was searched."""
-    config: TrialConfig
-    baseline: str | None
-    """The baseline's name, if it is one."""
-    searched: float
-    """Value in the search."""
-    values: tuple[float, ...]
-    """Values on fresh seeds, in the seeds' order."""
-    interval: Interval
-    """Confidence interval of the mean."""
-    gap: Interval | None
-    """Difference of its mean and the baseline's; None for the baseline, and without one."""
-    promise: Interval | None
-    """Prediction interval of the test accuracy of one more training; None where another metric was searched."""
-
-    @property
-    def mean(self) -> float:
-        """Mean over the fresh seeds."""
-        return statistics.fmean(self.values)
-
-    @property
-    def luck(self) -> float:
-        """The part of the value in the search that fresh seeds did not repeat."""
-        return self.searched - self.mean
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """The candidates, the one with the highest lower bound first."""
-
-    study: str
-    """Name of the study that holds the trainings."""
-    candidates: tuple[Candidate, ...]
-    verdict: str
-    certain: bool
-    """Whether the winner is better than the baseline beyond chance."""
-    missing: int
-    """Trainings that failed or are still to come."""
-
-    @property
-    def winner(self) -> Candidate:
-        """The candidate to keep."""
-        return self.candidates[0]
-
-
-def prepare(store: Store, study: StudyRecord, top: int, seeds: int) -> StudyRecord:
+def prepare(store: Store, study: StudyRecord, top: int, seeds: int, *, same_cut: bool = False) -> StudyRecord:
     """Make or extend the study that confirms another: the `top` best configurations and the baseline, `seeds` times.
 
-    With two objectives, the best are those of the Pareto front, from the best by the metric down. Trainings that
-    exist already stay and count. Raises: StudyError if there is nothing to confirm, or if another study has the name.
+    With two objectives, the best are those of the Pareto front, from the best by the metric down. Each time, the
+    validation rows are another random cut, or with `same_cut` the study's own. Trainings that exist already stay and
+    count, and those that are added are cut like them. Raises: StudyError if there is nothing to confirm, if another
+    study has the name, or for `same_cut` where trainings on other cuts exist.
     """
     chosen = _chosen(store, study, top)
     confirming = _confirming_study(store, study, trials=len(chosen) * seeds)
-    total = _enqueue(store, study, confirming, chosen, seeds)
+    existing = [trial for _, trial in _trainings(store, confirming)]
+    fresh = has_fresh_cuts(study, existing) if existing else not same_cut
+    if fresh and same_cut:
+        raise StudyError(
+            f'Study "{confirming.name}" has trainings on other cuts than the study\'s own. Leave out --same-cut, or '
+            f"begin anew: hpo studies delete {shlex.quote(confirming.name)}"
+        )
+    total = _enqueue(store, study, confirming, chosen, seeds, fresh=fresh)
     studies.update_budget(store, confirming, trials=total)
     return studies.load_study(store, confirming.name)
 
@@ -135,7 +95,14 @@ def _confirming_study(store: Store, study: StudyRecord, trials: int) -> StudyRec
     return confirming
 
 
-def _enqueue(store: Store, study: StudyRecord, confirming: StudyRecord, chosen: list[TrialView], seeds: int) -> int:
+def has_fresh_cuts(study: StudyRecord, trainings: Iterable[TrialView]) -> bool:
+    """Say whether trainings of a confirmation validate on other rows than the study did."""
+    return any(trial.config.split != study.space.split for trial in trainings)
+
+
+def _enqueue(
+    store: Store, study: StudyRecord, confirming: StudyRecord, chosen: list[TrialView], seeds: int, *, fresh: bool
+) -> int:
     """Add the trainings that are not listed yet; return the number of all trainings, finished ones included."""
     with store.write() as connection:
         store.lock_study(connection, confirming.study_id)
@@ -146,8 +113,12 @@ def _enqueue(store: Store, study: StudyRecord, confirming: StudyRecord, chosen: 
                 if Repeat(source.number, repeat) not in listed:
                     seed = derived_seed(study.recipe.seed, f"confirm/{source.number}", repeat)
                     config = TrialAttributes.of(source).training_config(source.number)
+                    config = study.full(config).with_seed(seed)
+                    if fresh:
+                        cut = derived_seed(study.recipe.seed, "confirm/cut", repeat)
+                        config = dataclasses.replace(config, split=dataclasses.replace(config.split, seed=cut))
                     entries = [
-                        TrialAttributes.config.entry(study.full(config).with_seed(seed).to_dict()),
+                        TrialAttributes.config.entry(config.to_dict()),
                         TrialAttributes.confirms.entry(Repeat(source.number, repeat)),
                     ]
                     trial_rows.add_waiting(store, connection, confirming.study_id, source, entries)
@@ -177,7 +148,7 @@ def find(store: Store, study: StudyRecord) -> StudyRecord | None:
 
 
 def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
-    """Return the results of a study's confirmation; None if no configuration was trained on two fresh seeds."""
+    """Return the results of a study's confirmation; None if no configuration was trained again twice."""
     confirming = find(store, study)
     if confirming is None:
         return None
@@ -188,62 +159,15 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
         if trial.state in FINISHED:
             value = trial.value if trial.state == State.COMPLETE and trial.value is not None else worst
             values.setdefault(source.trial, {})[source.repeat] = value
-    samples = {number: tuple(v for _, v in sorted(seen.items())) for number, seen in values.items() if len(seen) > 1}
+    samples = {number: seen for number, seen in values.items() if len(seen) > 1}
     if not samples:
         return None
     with store.read() as connection:
         ids = {number: queries.trial_id_of(connection, study.study_id, number) for number in samples}
         sources = {number: queries.trial(connection, key) for number, key in ids.items() if key is not None}
-    candidates = _candidates(study, sources, samples)
-    candidates.sort(key=lambda c: (-c.interval.low, c.number))
-    verdict, certain = _verdict(candidates)
+    fresh = has_fresh_cuts(study, (trial for _, trial in trainings))
     missing = len({source for source, _ in trainings}) - sum(map(len, values.values()))
-    return Confirmation(confirming.name, tuple(candidates), verdict, certain, missing)
-
-
-def _candidates(
-    study: StudyRecord, sources: dict[int, TrialView], samples: dict[int, tuple[float, ...]]
-) -> list[Candidate]:
-    control = next((n for n, trial in sources.items() if trial.attributes.baseline is not None), None)
-    others = [n for n in sources if n != control]
-    gaps: dict[int, Interval] = {}
-    if control is not None and others:
-        gaps = dict(zip(others, dunnett_intervals([samples[n] for n in others], samples[control]), strict=True))
-    candidates = []
-    for number, trial in sources.items():
-        config = study.full(trial.config)
-        info = data.info(config.data)
-        candidates.append(
-            Candidate(
-                number=number,
-                config=config,
-                baseline=trial.attributes.baseline,
-                searched=trial.value if trial.value is not None else WORST[config.metric],
-                values=samples[number],
-                interval=mean_interval(samples[number]),
-                gap=gaps.get(number),
-                promise=prediction_interval(samples[number], config.split.rows_of(info.rows[0]), info.rows[1])
-                if config.metric == "accuracy" and info.rows[1] > 0
-                else None,
-            )
-        )
-    return candidates
-
-
-def _verdict(ranked: list[Candidate]) -> tuple[str, bool]:
-    """Return the verdict on the winner in words, and whether it is better than the baseline beyond chance."""
-    winner = ranked[0]
-    if winner.baseline is not None:
-        return "the baseline itself, with the highest lower bound: the search brought nothing better", False
-    if winner.gap is None:
-        if len(ranked) > 1 and anova_differs([c.values for c in ranked]):
-            return "the best of those tried again; there is no baseline to compare it with", False
-        return "not distinguishable from the others, and there is no baseline to compare with: no winner", False
-    middle = (winner.gap.low + winner.gap.high) / 2
-    size = f"{abs(middle):.4f} ± {winner.gap.half:.4f}"
-    if winner.gap.low > 0:
-        return f"better than the baseline by {size}", True
-    return f"not distinguishable from the baseline (the gap is {'-' if middle < 0 else ''}{size}): no winner", False
+    return compared(confirming.name, study, sources, samples, fresh_cuts=fresh, missing=missing)
 
 
 def _trainings(store: Store, confirming: StudyRecord) -> list[tuple[Repeat, TrialView]]:

@@ -16,7 +16,7 @@ from hpo import documents, plain_yaml
 from hpo.config import TrialConfig
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.results import confirmation
-from hpo.results.confirmation import Candidate, Confirmation
+from hpo.results.candidates import Candidate, Confirmation
 from hpo.results.intervals import LEVEL
 from hpo.results.provenance import check_provenance, describe
 from hpo.store import queries
@@ -125,7 +125,7 @@ COMMENTS = {
     "provenance.validation_score": "of this trial in the search: the best of many, so likely too high",
     "provenance.searched_at": "what the search's trials were trained on instead of everything",
     "provenance.fresh_mean": "validation score on seeds that played no part in the choice",
-    "provenance.promised_test_accuracy": "where one more training should land",
+    "provenance.promised_test_accuracy": "where one more training should land on rows like those of training",
     "provenance.data_fingerprint": "training refuses other data",
 }
 

@@ -3,6 +3,10 @@
 Three sources of chance are distinguished. Training itself (initial weights, data order, dropout) is seen in the
 spread between seeds. The rows on which a score is taken are a sample too. And the best of many noisy scores
 is high by luck: fresh seeds remove that, no formula does.
+
+Scores on several random cuts of the same rows are not independent, as the cuts share most of their training rows. The
+variance of their mean is not 1/n of theirs but 1/n + overlap, with overlap the ratio of validation to training rows
+(C. Nadeau and Y. Bengio, 2003, Machine Learning 52).
 """
 
 import math
@@ -10,8 +14,10 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from scipy import stats
+import numpy as np
+from scipy import optimize, stats
 
 LEVEL = 0.95
 """Confidence of every interval."""
@@ -33,9 +39,16 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
+class Noise(NamedTuple):
+    """The standard deviation of single scores, and the degrees of freedom with which it was estimated."""
+
+    deviation: float
+    freedom: int
+
+
+def mean_interval(values: Sequence[float], overlap: float = 0.0) -> Interval:
     """Return Student's t interval of the mean of at least two values; its low end is the lower confidence bound."""
-    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    mean, error = statistics.fmean(values), statistics.stdev(values) * math.sqrt(1 / len(values) + overlap)
     if error == 0:
         return Interval(mean, mean)
     low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
@@ -55,6 +68,63 @@ def dunnett_intervals(samples: Sequence[Sequence[float]], control: Sequence[floa
     return [Interval(float(low), float(high)) for low, high in zip(bounds.low, bounds.high, strict=True)]
 
 
+def blocked_noise(samples: Sequence[Sequence[float]]) -> Noise:
+    """Return the noise of scores of several configurations, each once on the same cuts (the residual of both means).
+
+    `samples` are at least two sequences of equal length, at least two. How easy a cut's rows are is not noise.
+    """
+    table = np.array(samples)
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return Noise(math.sqrt(float((rest**2).sum()) / freedom), freedom)
+
+
+def blocked_gaps(samples: Sequence[Sequence[float]], control: Sequence[float], overlap: float) -> list[Interval]:
+    """Return intervals of how far each sample's mean lies above the control's, all right at once, paired by cut.
+
+    As `dunnett_intervals`, in randomized blocks: the quantile is that of the largest of correlated t statistics.
+    """
+    noise = blocked_noise([*samples, control])
+    error = noise.deviation * math.sqrt(2 * (1 / len(control) + overlap))
+    half = _dunnett_quantile(len(samples), noise.freedom) * error
+    gaps = [statistics.fmean(sample) - statistics.fmean(control) for sample in samples]
+    return [Interval(gap - half, gap + half) for gap in gaps]
+
+
+def _dunnett_quantile(count: int, freedom: int) -> float:
+    """Return what the largest of `count` t statistics against one control stays below with probability LEVEL."""
+    alone = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    if count == 1:
+        return alone
+    together = stats.multivariate_t(np.zeros(count), (np.eye(count) + 1) / 2, freedom, seed=0)
+
+    def excess(quantile: float) -> float:
+        box = np.full(count, quantile)
+        return float(together.cdf(box, lower_limit=-box, random_state=0)) - LEVEL
+
+    bonferroni = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / count, freedom))
+    return float(optimize.brentq(excess, alone, bonferroni + 0.01, xtol=1e-3))
+
+
+def blocked_differ(samples: Sequence[Sequence[float]], overlap: float) -> bool:
+    """Say whether any of several samples, paired by cut, differs beyond chance (two-way analysis of variance)."""
+    noise, count = blocked_noise(samples), len(samples[0])
+    between = statistics.variance([statistics.fmean(sample) for sample in samples])
+    error = noise.deviation**2 * (1 / count + overlap)
+    if error == 0:
+        return between > 0
+    return bool(stats.f.sf(between / error, len(samples) - 1, noise.freedom) < 1 - LEVEL)
+
+
+def rows_worth(rows: int, validation: int, cuts: int) -> int:
+    """Return how many rows, each seen once, tell as much as `cuts` random samples of `validation` out of `rows`.
+
+    Kish's effective sample size: a row that was drawn twice tells less than two rows (L. Kish, 1965, Survey Sampling).
+    """
+    share = validation / rows
+    return round(rows * cuts * share / (1 - share + cuts * share))
+
+
 def anova_differs(samples: Sequence[Sequence[float]]) -> bool:
     """Say whether any of several samples differs from the others beyond chance (one-way analysis of variance)."""
     with warnings.catch_warnings():
@@ -69,16 +139,17 @@ def proportion_interval(accuracy: float, rows: float) -> Interval:
     return Interval(float(bounds.low), float(bounds.high))
 
 
-def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int) -> Interval:
-    """Return where the accuracy of one more training should land on `new_rows` other rows.
+def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int, noise: Noise | None = None) -> Interval:
+    """Return where the accuracy of one more training should land on `new_rows` other rows like the ones seen.
 
-    `values` are accuracies on the same `seen_rows` rows, of trainings that differ in their seeds. Two parts are
-    added as squares (the method of variance estimates recovery; G. Y. Zou and A. Donner, 2008, Stat. Med. 27): the
-    spread of one more training, and that of two samples of rows, which is the predictive distribution of a count
-    after a count, beta-binomial under Jeffreys' prior.
+    `values` are accuracies on `seen_rows` rows, of trainings that differ in their seeds; `noise` is that of training,
+    by default their spread. Two parts are added as squares (the method of variance estimates recovery; G. Y. Zou and
+    A. Donner, 2008, Stat. Med. 27): the spread of one more training, and that of two samples of rows, which is the
+    predictive distribution of a count after a count, beta-binomial under Jeffreys' prior.
     """
     mean, count = statistics.fmean(values), len(values)
-    spread = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / count)
+    deviation, freedom = noise or Noise(statistics.stdev(values), count - 1)
+    spread = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation * math.sqrt(1 + 1 / count)
     seen = min(max(mean, 0.0), 1.0) * seen_rows
     low, high = stats.betabinom.interval(LEVEL, new_rows, seen + 0.5, seen_rows - seen + 0.5)
     down, up = max(0.0, mean - low / new_rows), max(0.0, high / new_rows - mean)

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from hpo import documents
 from hpo.config import metric_label
 from hpo.results import charts, confirmation, report_charts
-from hpo.results.confirmation import Confirmation
+from hpo.results.candidates import Confirmation
 from hpo.runner.dashboard_note import data_name
 from hpo.store import queries
 from hpo.store.database import trial_rows
@@ -142,7 +142,7 @@ def _tiles(material: _Material) -> str:
     ]
     if result is not None:
         half = result.winner.interval.half
-        tiles.append((f"{result.winner.mean:.4f}", f"the winner's mean on fresh seeds, ± {half:.4f}"))
+        tiles.append((f"{result.winner.mean:.4f}", f"the winner's mean when trained again, ± {half:.4f}"))
     return "".join(f"<div class=tile><b>{_text(value)}</b><span>{_text(label)}</span></div>" for value, label in tiles)
 
 
@@ -246,7 +246,7 @@ def _leaderboard(trials: list[FrozenTrial], metric: str) -> str:
 
 
 def _candidates(result: Confirmation) -> str:
-    rows: list[tuple[object, ...]] = [
+    entries: list[tuple[object, ...]] = [
         (
             c.number,
             f"{c.searched:.4f}",
@@ -258,5 +258,6 @@ def _candidates(result: Confirmation) -> str:
         )
         for c in result.candidates
     ]
-    head = ("trial", "searched", "fresh seeds", "luck", "over the baseline", "promised test accuracy", "configuration")
-    return _table(head, rows)
+    promised = "promised on test rows" if result.test_like_training else "promised on rows like those of training"
+    head = ("trial", "searched", "tried again", "luck", "over the baseline", promised, "configuration")
+    return _table(head, entries)

@@ -9,8 +9,8 @@ from plotly.subplots import make_subplots
 
 from hpo.config import metric_label
 from hpo.errors import StudyError
+from hpo.results.candidates import Confirmation
 from hpo.results.charts import BEST, COMPLETE, FAILED, MARK, PRUNED, Trials, complete, styled
-from hpo.results.confirmation import Confirmation
 from hpo.store.record import TrialAttributes
 
 
@@ -94,7 +94,7 @@ def time_figure(trials: Trials) -> go.Figure:
 
 
 def confirmation_figure(result: Confirmation) -> go.Figure:
-    """Return each candidate's values on fresh seeds, their mean with its interval, and its value in the search."""
+    """Return each candidate's values when trained again, their mean with its interval, and its value in the search."""
     figure = go.Figure()
     candidates = list(reversed(result.candidates))
     names = [f"{'baseline, ' if c.baseline else ''}trial {c.number}" for c in candidates]
@@ -102,7 +102,7 @@ def confirmation_figure(result: Confirmation) -> go.Figure:
         x=[value for c in candidates for value in c.values],
         y=[name for c, name in zip(candidates, names, strict=True) for _ in c.values],
         mode="markers",
-        name="fresh seeds",
+        name="trained again",
         marker={"color": COMPLETE, "size": 7},
     )
     figure.add_scatter(

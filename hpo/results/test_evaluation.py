@@ -2,11 +2,40 @@
 
 from typing import Any
 
+from scipy import stats
+
 from hpo import data
 from hpo.results import model_folder
-from hpo.results.intervals import Interval, mean_interval
+from hpo.results.intervals import LEVEL, Interval, mean_interval
 from hpo.results.retrain import Trained, probabilities
 from hpo.results.test_scores import test_scores
+
+
+def _difference(kept: Trained, metrics: dict[str, Any], promise: Interval) -> dict[str, Any]:
+    """Return by how much test rows that came with the data differ from rows like those of training, as JSON types.
+
+    `difference` is the test accuracy minus the middle of the promise, with its 95 % interval; `classes` are those
+    whose share of rows classified correctly differs beyond chance from that on the validation rows, in the same
+    direction (Fisher's exact test, corrected for the number of classes).
+    """
+    accuracy = metrics["test_accuracy"]
+    difference = accuracy - (promise.low + promise.high) / 2
+    differing = []
+    if not kept.with_validation:
+        rows = kept.parts.validation
+        right = probabilities(kept, rows).argmax(1) == rows.y
+        for number, scores in enumerate(metrics["classes"]):
+            seen = right[rows.y == number]
+            hits = round(scores["recall"] * scores["rows"])
+            table = [[hits, scores["rows"] - hits], [int(seen.sum()), int((~seen).sum())]]
+            alternative = "less" if difference < 0 else "greater"
+            if stats.fisher_exact(table, alternative).pvalue < (1 - LEVEL) / len(metrics["classes"]):
+                differing.append(scores["name"])
+    return {
+        "difference": difference,
+        "interval": [accuracy - promise.high, accuracy - promise.low],
+        "classes": differing,
+    }
 
 
 def evaluate_on_test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, dict[str, Any]]:
@@ -26,6 +55,8 @@ def evaluate_on_test(trained: list[Trained], promise: list[float] | None) -> tup
             "promised_test_accuracy": promise,
             "as_promised": metrics["test_accuracy"] in Interval(promise[0], promise[1]),
         }
+        if not info.test_like_training and not metrics["as_promised"]:
+            metrics["test_rows_differ"] = _difference(kept, metrics, Interval(promise[0], promise[1]))
     if len(trained) > 1:
         accuracies = [one["test_accuracy"] for one in scores]
         interval = mean_interval(accuracies)

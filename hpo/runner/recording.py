@@ -77,7 +77,7 @@ class TrialRecorder:
             if best is None or value_of(config, history) > best:
                 with self.clock:
                     probabilities = self.engine.predict(key)
-                pictures += plotter.errors(key, probabilities)
+                pictures += plotter.errors(key, probabilities, config.split)
         self.session.trials.note(key, *pictures)
 
 

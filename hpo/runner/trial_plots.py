@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.config import Split
 from hpo.interpreter import python
 from hpo.store.attributes import Entry
 from hpo.store.record import TrialAttributes
@@ -38,10 +39,11 @@ class Validation:
 class TrialPlotter:
     """Has pictures of ended trials drawn. Use as a context; leaving it lets the drawing finish."""
 
-    def __init__(self, folder: Path, uid: str, validation: Callable[[], Validation]) -> None:
-        """`folder` is where the dashboard looks for artifacts; `validation` is called at most once."""
+    def __init__(self, folder: Path, uid: str, validation: Callable[[Split], Validation]) -> None:
+        """`folder` is where the dashboard looks for artifacts; `validation` reads the rows of a cut."""
         self.folder, self.uid, self._load = folder, uid, validation
         self._validation: Validation | None = None
+        self._split: Split | None = None
         self._left = MAX_PICTURES
         self._jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -58,10 +60,10 @@ class TrialPlotter:
         """Have a trial's learning curves drawn; return the attributes by which the dashboard shows them."""
         return self._draw(trial_id, "learning_curve", {"curves": dict(curves)})
 
-    def errors(self, trial_id: int, probabilities: NDArray[np.float32]) -> list[Entry]:
+    def errors(self, trial_id: int, probabilities: NDArray[np.float32], split: Split) -> list[Entry]:
         """Have a confusion matrix drawn and, of images, those that are most confidently wrong."""
-        if self._validation is None:
-            self._validation = self._load()
+        if self._validation is None or self._split != split:
+            self._validation, self._split = self._load(split), split
         known = self._validation
         if len(known.y) != len(probabilities):
             return []

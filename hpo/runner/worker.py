@@ -7,10 +7,12 @@ import platform
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hpo import data
 from hpo.artifacts import dashboard_folder, study_files
+from hpo.config import Split
 from hpo.optuna_compat import silence
 from hpo.recipe import EngineName
 from hpo.runner.checkpoint_retention import CheckpointRetention
@@ -114,15 +116,15 @@ def train_study(
         plotter = None
         if plots:
             folder = dashboard_folder(store.url)
-            plotter = stack.enter_context(TrialPlotter(folder, study.uid, lambda: _validation(study)))
+            plotter = stack.enter_context(TrialPlotter(folder, study.uid, partial(_validation, study)))
         over = work(store, study, engine, keeper, description, stopping=stop, plotter=plotter)
     _log.info("done: %s", over.reason if over else "told to stop")
     return over
 
 
-def _validation(study: StudyRecord) -> Validation:
+def _validation(study: StudyRecord, split: Split) -> Validation:
     info = data.info(study.space.data)
-    rows = data.load_parts(info, study.space.split).validation
+    rows = data.load_parts(info, split).validation
     return Validation(rows.x, rows.y, info.classes)
 
 

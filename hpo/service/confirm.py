@@ -1,4 +1,4 @@
-"""Confirmation: the best configurations and the baseline, trained again on fresh seeds."""
+"""Confirmation: the best configurations and the baseline, trained again on fresh seeds and rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from hpo import data
 from hpo.config import metric_label
 from hpo.errors import StudyError, UsageError
 from hpo.results import confirmation
-from hpo.results.confirmation import Candidate, Confirmation
+from hpo.results.candidates import Candidate, Confirmation
 from hpo.results.intervals import LEVEL, Interval
 from hpo.service.data import OnDownload, fetch_data, ignore_download
 from hpo.service.search import Observer, RunOutcome, StopRequest, run_workers
@@ -32,13 +32,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ConfirmationRun:
-    """A run of workers that confirmed a study, and what the fresh seeds have shown."""
+    """A run of workers that confirmed a study, and what the trainings have shown."""
 
     study: str
     """Name of the linked study that holds the trainings."""
     outcome: RunOutcome
     result: Confirmation | None
-    """None if no configuration has been trained on two fresh seeds yet."""
+    """None if no configuration has been trained again twice."""
 
     def raise_for_failure(self) -> None:
         """Raise: StudyError if the run failed, or if it ended, without being stopped, with nothing to compare."""
@@ -56,18 +56,20 @@ def prepare_confirmation(
     *,
     top: int = 5,
     seeds: int = 5,
+    same_cut: bool = False,
     on_download: OnDownload = ignore_download,
 ) -> StudyRecord:
     """Make or extend the linked study that confirms another: `top` best configurations and the baseline, `seeds` times.
 
-    Trainings that exist already stay and count. Raises: UsageError for numbers out of range, or for code that may not
+    Each time other rows are validated on, or with `same_cut` always the study's own. Trainings that exist already stay
+    and count. Raises: UsageError for numbers out of range, or for code that may not
     run; StudyError if there is nothing to confirm; DataError if the data cannot be fetched.
     """
     check_counts(top, seeds)
     study.space.check_code()
     fetch_data(study.space.data, on_download=on_download)
     studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
-    return confirmation.prepare(store, study, top, seeds)
+    return confirmation.prepare(store, study, top, seeds, same_cut=same_cut)
 
 
 def run_confirmation(
@@ -97,16 +99,17 @@ def confirm_study(
     devices: Sequence[str],
     top: int = 5,
     seeds: int = 5,
+    same_cut: bool = False,
     engine: str | None = None,
     observer: Observer | None = None,
     stop: StopRequest | None = None,
     on_download: OnDownload = ignore_download,
 ) -> ConfirmationRun:
-    """Train the `top` best configurations and the baseline again, each on `seeds` fresh seeds, and compare them.
+    """Train the `top` best configurations and the baseline again, on `seeds` fresh seeds and cuts, and compare them.
 
     Raises: what `prepare_confirmation` and `run_confirmation` raise.
     """
-    prepare_confirmation(store, study, top=top, seeds=seeds, on_download=on_download)
+    prepare_confirmation(store, study, top=top, seeds=seeds, same_cut=same_cut, on_download=on_download)
     return run_confirmation(store, study, devices=devices, engine=engine, observer=observer, stop=stop)
 
 

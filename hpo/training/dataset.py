@@ -101,10 +101,17 @@ class DataSets:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._loaded: dict[DataKey, ResidentData] = {}
+        self._cuts: list[Split] = []
 
     def of(self, config: TrialConfig) -> ResidentData:
-        """Return a config's data, resident on the device. Raises: DataError."""
+        """Return a config's data, resident on the device. Raises: DataError.
+
+        Of the other cuts into training and validation rows, only the latest one is kept: a confirmation uses many, one
+        after the other.
+        """
         key = data_key(config)
         if key not in self._loaded:
             self._loaded[key] = resident(load_parts(info(config.data), config.split), config, self.device)
+        self._cuts = [*(cut for cut in self._cuts if cut != config.split), config.split][-2:]
+        self._loaded = {known: rows for known, rows in self._loaded.items() if known[1] in self._cuts}
         return self._loaded[key]

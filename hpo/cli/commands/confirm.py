@@ -19,7 +19,7 @@ from hpo.cli.options import (
     at_least_one,
 )
 from hpo.cli.render.as_json import confirmation_json
-from hpo.cli.render.confirmation import confirmation_table
+from hpo.cli.render.confirmation import confirmation_table, promise_text
 from hpo.cli.render.live_view import LiveView
 from hpo.cli.render.progress import download_bar
 
@@ -28,7 +28,10 @@ def confirm(
     study: StudyName,
     *,
     top: Annotated[int, typer.Option(metavar="K", help="Number of best configurations.")] = 5,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Fresh seeds for each of them; at least 2.")] = 5,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Trainings of each, each on a fresh seed; at least 2.")] = 5,
+    same_cut: Annotated[
+        bool, typer.Option("--same-cut", help="Validate each time on the study's own rows, not on others.")
+    ] = False,
     workers: Workers = None,
     device: Device = "auto",
     engine: EngineOption = None,
@@ -36,7 +39,11 @@ def confirm(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the best configurations and the baseline again on fresh seeds, and report whether there is a winner."""
+    """Train the best configurations and the baseline again on fresh seeds and rows, and report whether
+    there is a winner.
+
+    The validation rows are another random cut of the training split each time, the same for all configurations.
+    """
     at_least_one("--workers", workers)
     with as_option():
         service.confirm.check_counts(top, seeds)
@@ -45,7 +52,7 @@ def confirm(
     opened = service.create.open_existing(study, storage)
     with download_bar(err()) as on_download:
         confirming = service.confirm.prepare_confirmation(
-            opened.store, opened.study, top=top, seeds=seeds, on_download=on_download
+            opened.store, opened.study, top=top, seeds=seeds, same_cut=same_cut, on_download=on_download
         )
     view = LiveView(opened.store, confirming, err())
     with service.search.stop_on_signals() as stop:
@@ -58,6 +65,8 @@ def confirm(
     elif result is not None:
         out().print(confirmation_table(result))
         out().print(Text.assemble(("\nverdict:", "bold"), f" trial {result.winner.number} is {result.verdict}."))
+        if promise := promise_text(result):
+            out().print(promise)
     confirmed.raise_for_failure()
     if confirmed.outcome.stopped:
         raise typer.Exit(128 + stop.signal)

@@ -62,6 +62,8 @@ def confirmation_json(result: "Confirmation") -> dict[str, Any]:
         "verdict": result.verdict,
         "better_than_baseline": result.certain,
         "missing": result.missing,
+        "fresh_cuts": result.fresh_cuts,
+        "test_like_training": result.test_like_training,
         "candidates": [
             {
                 "trial": c.number,

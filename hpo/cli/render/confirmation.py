@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def confirmation_table(result: "Confirmation") -> Table:
-    """Return what the fresh seeds have shown, the winner first."""
+    """Return what the fresh trainings have shown, the winner first."""
     table = Table(box=None, pad_edge=False, caption_justify="left")
-    for column in ("trial", "searched", "fresh seeds", "luck", "over the baseline", "configuration"):
+    for column in ("trial", "searched", "tried again", "luck", "over the baseline", "configuration"):
         left = column == "configuration"
         table.add_column(column, justify="left" if left else "right", no_wrap=not left)
     for candidate in result.candidates:
@@ -32,6 +32,17 @@ def confirmation_table(result: "Confirmation") -> Table:
     missing = f"; {result.missing} trainings are missing" if result.missing else ""
     counts = sorted({len(c.values) for c in result.candidates})
     seeds = " to ".join(str(count) for count in sorted({counts[0], counts[-1]}))
+    on = "seeds, each on other validation rows" if result.fresh_cuts else "seeds on the study's validation rows"
     measure = service.confirm.metric_label(result.winner.config.metric)
-    table.caption = f"{measure}, mean of {seeds} seeds, {100 * service.confirm.LEVEL:.0f} % intervals{missing}"
+    table.caption = f"{measure}, mean of {seeds} {on}, {100 * service.confirm.LEVEL:.0f} % intervals{missing}"
     return table
+
+
+def promise_text(result: "Confirmation") -> str:
+    """Return where the accuracy of one more training of the winner should land; empty for other metrics."""
+    promise = result.winner.promise
+    if promise is None:
+        return ""
+    rows = "the test rows" if result.test_like_training else "rows like those of training"
+    caution = "" if result.test_like_training else "; the test rows are others, and may be harder or easier"
+    return f"One more training should reach {promise.low:.4f} to {promise.high:.4f} on {rows}{caution}."

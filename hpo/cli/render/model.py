@@ -37,6 +37,19 @@ def print_test_scores(console: Console, metrics: dict[str, Any]) -> None:
     if promise:
         within = ("within", "") if metrics["as_promised"] else ("OUTSIDE", "bold")
         console.print(Text.assemble(within, f" the promised interval {promise[0]:.4f} to {promise[1]:.4f}"))
+        if shift := metrics.get("test_rows_differ"):
+            console.print(_shift_text(shift))
+
+
+def _shift_text(shift: dict[str, Any]) -> str:
+    """Return by how much test rows that are not like those of training are harder or easier, and where."""
+    low, high = (abs(bound) for bound in shift["interval"])
+    kind = "harder" if shift["difference"] < 0 else "easier"
+    classes = f": above all {', '.join(shift['classes'])}" if shift["classes"] else ""
+    return (
+        f"The test rows came with the data and are {kind} than those of training, by {abs(shift['difference']):.4f} "
+        f"({min(low, high):.4f} to {max(low, high):.4f}){classes}. The network is not to blame."
+    )
 
 
 def prediction_table(predictions: "Sequence[Prediction]") -> Table:

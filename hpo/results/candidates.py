@@ -1,0 +1,175 @@
+"""What fresh trainings show of a search's best configurations: how good each is, and whether there is a winner.
+
+Trainings on the same cut are compared in pairs, so that a cut with easy rows favours none. Where all were validated on
+the study's own rows, they are compared as independent samples.
+"""
+
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hpo import data
+from hpo.config import WORST, TrialConfig
+from hpo.results.intervals import (
+    Interval,
+    anova_differs,
+    blocked_differ,
+    blocked_gaps,
+    blocked_noise,
+    dunnett_intervals,
+    mean_interval,
+    prediction_interval,
+    rows_worth,
+)
+from hpo.store.studies import StudyRecord
+from hpo.store.views import TrialView
+
+Values = Mapping[int, float]
+"""Values of a configuration's fresh trainings, by repeat."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that was trained again, with its results in the study's metric."""
+
+    number: int
+    """Number of the trial in the study that was searched."""
+    config: TrialConfig
+    baseline: str | None
+    """The baseline's name, if it is one."""
+    searched: float
+    """Value in the search."""
+    values: tuple[float, ...]
+    """Values of the fresh trainings, in their order."""
+    interval: Interval
+    """Confidence interval of the mean."""
+    gap: Interval | None
+    """Difference of its mean and the baseline's; None for the baseline, and without one."""
+    promise: Interval | None
+    """Prediction interval of the accuracy of one more training, on as many rows as the test split has, if they are like
+    those of training; None where another metric was searched."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over the fresh trainings."""
+        return statistics.fmean(self.values)
+
+    @property
+    def luck(self) -> float:
+        """The part of the value in the search that fresh trainings did not repeat."""
+        return self.searched - self.mean
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The candidates, the one with the highest lower bound first."""
+
+    study: str
+    """Name of the study that holds the trainings."""
+    candidates: tuple[Candidate, ...]
+    verdict: str
+    certain: bool
+    """Whether the winner is better than the baseline beyond chance."""
+    missing: int
+    """Trainings that failed or are still to come."""
+    fresh_cuts: bool
+    """Whether each time other rows were validated on; else always those that the search chose by."""
+    test_like_training: bool
+    """Whether the test rows are known to be like those of training, so that the promises hold for them."""
+
+    @property
+    def winner(self) -> Candidate:
+        """The candidate to keep."""
+        return self.candidates[0]
+
+
+class _Statistics:
+    """How the trainings of a confirmation are compared: in pairs by cut, or as independent samples."""
+
+    def __init__(self, study: StudyRecord, samples: Collection[Values], *, fresh_cuts: bool) -> None:
+        self._info = data.info(study.space.data)
+        total, self._fresh_cuts = self._info.rows[0], fresh_cuts
+        self._validation = study.space.split.rows_of(total)
+        self.overlap = self._validation / (total - self._validation) if fresh_cuts else 0.0
+        repeats = sorted(set.intersection(*(set(values) for values in samples)))
+        self._paired = repeats if fresh_cuts and len(samples) > 1 and len(repeats) > 1 else []
+        regular = [values for values in samples if WORST[study.metric] not in values.values()]  # none diverged
+        self._noise = blocked_noise(self._table(regular)) if self._paired and len(regular) > 1 else None
+
+    def _table(self, samples: Iterable[Values]) -> list[list[float]]:
+        return [[values[repeat] for repeat in self._paired or sorted(values)] for values in samples]
+
+    def gaps(self, others: Sequence[Values], control: Values) -> list[Interval]:
+        """Return how far the means of other configurations lie above that of a control."""
+        *samples, baseline = self._table([*others, control])
+        return blocked_gaps(samples, baseline, self.overlap) if self._paired else dunnett_intervals(samples, baseline)
+
+    def differ(self, samples: Iterable[Values]) -> bool:
+        """Say whether any of several configurations differs from the others beyond chance."""
+        table = self._table(samples)
+        return blocked_differ(table, self.overlap) if self._paired else anova_differs(table)
+
+    def promise(self, values: Sequence[float]) -> Interval | None:
+        """Return where the accuracy of one more training should land on as many rows as the test split has."""
+        if self._info.rows[1] == 0:
+            return None
+        seen = rows_worth(self._info.rows[0], self._validation, len(values)) if self._fresh_cuts else self._validation
+        return prediction_interval(values, seen, self._info.rows[1], self._noise)
+
+
+def compared(
+    name: str,
+    study: StudyRecord,
+    sources: Mapping[int, TrialView],
+    samples: Mapping[int, Values],
+    *,
+    fresh_cuts: bool,
+    missing: int,
+) -> Confirmation:
+    """Compare trials of a study by their fresh trainings, of which each has at least two."""
+    statistics_of = _Statistics(study, [samples[number] for number in sources], fresh_cuts=fresh_cuts)
+    control = next((n for n, trial in sources.items() if trial.attributes.baseline is not None), None)
+    others = [n for n in sources if n != control]
+    gaps: dict[int, Interval] = {}
+    if control is not None and others:
+        gaps = dict(zip(others, statistics_of.gaps([samples[n] for n in others], samples[control]), strict=True))
+    candidates = []
+    for number, trial in sources.items():
+        config = study.full(trial.config)
+        values = tuple(value for _, value in sorted(samples[number].items()))
+        candidates.append(
+            Candidate(
+                number=number,
+                config=config,
+                baseline=trial.attributes.baseline,
+                searched=trial.value if trial.value is not None else WORST[config.metric],
+                values=values,
+                interval=mean_interval(values, statistics_of.overlap),
+                gap=gaps.get(number),
+                promise=statistics_of.promise(values) if config.metric == "accuracy" else None,
+            )
+        )
+    candidates.sort(key=lambda c: (-c.interval.low, c.number))
+    differ = control is None and len(candidates) > 1 and statistics_of.differ(samples[n] for n in sources)
+    verdict, certain = _verdict(candidates, differ=differ)
+    like = data.info(study.space.data).test_like_training
+    return Confirmation(name, tuple(candidates), verdict, certain, missing, fresh_cuts, like)
+
+
+def _verdict(ranked: Sequence[Candidate], *, differ: bool) -> tuple[str, bool]:
+    """Return the verdict on the winner in words, and whether it is better than the baseline beyond chance.
+
+    `differ` says whether candidates without a baseline differ beyond chance.
+    """
+    winner = ranked[0]
+    if winner.baseline is not None:
+        return "the baseline itself, with the highest lower bound: the search brought nothing better", False
+    if winner.gap is None:
+        if differ:
+            return "the best of those tried again; there is no baseline to compare it with", False
+        return "not distinguishable from the others, and there is no baseline to compare with: no winner", False
+    middle = (winner.gap.low + winner.gap.high) / 2
+    size = f"{abs(middle):.4f} ± {winner.gap.half:.4f}"
+    if winner.gap.low > 0:
+        return f"better than the baseline by {size}", True
+    return f"not distinguishable from the baseline (the gap is {'-' if middle < 0 else ''}{size}): no winner", False
