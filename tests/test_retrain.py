@@ -1,13 +1,19 @@
 """One configuration trained again: resumed after a kill, with or without the validation rows."""
 
 import dataclasses
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from sklearn.datasets import load_digits
 
-from hpo.config import EMA, TrialConfig
-from hpo.results import retrain
+from hpo import data
+from hpo.cli.render.model import print_test_scores
+from hpo.config import EMA, OwnData, TrialConfig
+from hpo.results import retrain, test_evaluation
 from hpo.training.engine import EpochResult
 from tests.helpers.retraining import CPU, MLP_CONFIG, trained
 
@@ -41,3 +47,44 @@ def test_training_on_validation_too_uses_every_row(tmp_path: Path) -> None:
     _, metrics = trained(dataclasses.replace(MLP_CONFIG, epochs=2), tmp_path, with_validation=True)
     assert metrics["trained_on_rows"] == 1437 and metrics["validation_accuracy"] is None
     assert set(metrics["curves"]) == {"train_accuracy", "train_loss"}
+
+
+def with_test_rows(folder: Path, *, noise: float) -> TrialConfig:
+    """A config of digits whose test rows come with the data; the sevens and eights among them are harder to read."""
+    digits = load_digits()
+    x, y = digits.images[:, None].astype(np.float32), digits.target.astype(np.int64)
+    hard = np.isin(y[1200:], (7, 8))[:, None, None, None]
+    test_x = x[1200:] + hard * np.random.default_rng(0).normal(0, noise, x[1200:].shape).astype(np.float32)
+    path = folder / f"digits-{noise}.npz"
+    np.savez(path, x=x[:1200], y=y[:1200], x_test=test_x, y_test=y[1200:])
+    return dataclasses.replace(MLP_CONFIG, data=OwnData(npz=str(path)))
+
+
+def test_test_rows_that_are_harder_are_told_from_a_bad_network(tmp_path: Path) -> None:
+    metrics = {}
+    for noise in (0.0, 20.0):
+        config = with_test_rows(tmp_path, noise=noise)
+        run = retrain.retrain(config, retrain.load_data(config, None), CPU, tmp_path)
+        _, metrics[noise] = test_evaluation.evaluate_on_test([run], [0.9, 0.98])
+    assert metrics[0.0]["as_promised"] and "test_rows_differ" not in metrics[0.0]
+    differ = metrics[20.0]["test_rows_differ"]
+    assert differ["difference"] == pytest.approx(metrics[20.0]["test_accuracy"] - 0.94) and differ["difference"] < 0
+    assert differ["classes"] == ["7", "8"]
+    assert differ["interval"][0] < differ["difference"] < differ["interval"][1] < 0
+    console = Console(file=io.StringIO(), width=200)
+    print_test_scores(console, metrics[20.0])
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "OUTSIDE the promised interval 0.9000 to 0.9800" in said
+    assert "came with the data and are harder than those of training, by 0." in said and "above all 7, 8" in said
+
+
+def test_test_rows_that_hpo_cut_are_like_those_of_training(tmp_path: Path) -> None:
+    config = with_test_rows(tmp_path, noise=0.0)
+    assert not data.info(config.data).test_like_training and not data.info("fashion_mnist").test_like_training
+    arrays = np.load(config.data.npz)  # type: ignore[union-attr, arg-type]
+    np.savez(tmp_path / "cut.npz", x=arrays["x"], y=arrays["y"])
+    assert data.info(OwnData(npz=str(tmp_path / "cut.npz"))).test_like_training
+    assert data.info("digits").test_like_training
+    kept, _ = trained(MLP_CONFIG, tmp_path)
+    _, metrics = test_evaluation.evaluate_on_test([kept], [0.999, 1.0])
+    assert not metrics["as_promised"] and "test_rows_differ" not in metrics

@@ -20,12 +20,13 @@ from hpo.config import (
     RMSprop,
     Schedule,
     SGDMomentum,
+    Split,
     TrialConfig,
 )
 from hpo.errors import TrainingError, UsageError
 from hpo.training import checkpoints
 from hpo.training.cuda_graph import GraphedRun
-from hpo.training.dataset import ResidentData
+from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.devices import choose_device, resolve_precision, use_one_thread, work_per_layer
 from hpo.training.engine import EpochResult, Fault, TrialFault
 from hpo.training.epoch import Run
@@ -160,6 +161,16 @@ def test_a_batch_in_parts_trains_as_the_whole_batch(digits: ResidentData, kind: 
     in_parts = curve(kind(dataclasses.replace(config, accumulation=parts), digits, CPU), 3)
     for ours, theirs in zip(in_parts, whole, strict=True):
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+
+
+def test_of_the_cuts_of_a_data_set_the_latest_two_are_kept() -> None:
+    sets = DataSets(torch.device("cpu"))
+    configs = [dataclasses.replace(MLP_RUN, split=Split(0.2, seed=seed)) for seed in range(3)]
+    first, second, third = (sets.of(config) for config in configs)
+    assert sets.of(configs[1]) is second and sets.of(configs[2]) is third
+    assert sets.of(configs[0]) is not first
+    assert torch.equal(sets.of(configs[0]).validation_x, first.validation_x)
+    assert not torch.equal(second.validation_x, first.validation_x)
 
 
 def test_a_batch_larger_than_the_data_is_the_whole_data(digits: ResidentData) -> None:
