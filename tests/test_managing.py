@@ -1,6 +1,9 @@
 """Studies as things: deleted, renamed, copied between stores; trials voided and retried."""
 
+import contextlib
 import json
+import sqlite3
+import time
 from pathlib import Path
 
 import optuna
@@ -22,6 +25,7 @@ from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
+from tests.helpers.command import hpo, start
 from tests.helpers.studies import MakeStudy, new_database, trials_of
 from tests.helpers.studies import url_of as url
 
@@ -138,6 +142,32 @@ def test_a_copy_over_another_study_is_refused(store: Store, make_study: MakeStud
     admin.copy(store, "a", store, "c")
     with store.read() as connection:
         assert studies.names(connection) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_copy_that_is_killed_can_be_repeated(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
+    """Its files are copied first; it is killed before its rows are written, while another process holds the lock."""
+    study = make_study("s", trials=2)
+    work(store, study, tmp_path / "artifacts" / study.uid)
+    target = f"sqlite:///{tmp_path}/other/studies.db"
+    open_store(parse(target), create=True).dispose()
+    command = ("studies", "copy", "s", "--storage", url(store), "--to", target)
+    with contextlib.closing(sqlite3.connect(tmp_path / "other" / "studies.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        process = start(*command, folder=tmp_path)
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob("other/artifacts/*/checkpoints/*")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    with open_store(parse(target)).read() as connection:
+        assert studies.names(connection) == []
+    hpo(*command, folder=tmp_path)
+    copied = studies.load_study(open_store(parse(target)), "s")
+    originals = sorted((tmp_path / "artifacts" / study.uid / "checkpoints").iterdir())
+    copies = sorted((tmp_path / "other" / "artifacts" / copied.uid / "checkpoints").iterdir())
+    assert originals and [p.read_bytes() for p in copies] == [p.read_bytes() for p in originals]
 
 
 def test_a_voided_trial_is_out_of_sight_and_another_runs(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:

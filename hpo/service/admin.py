@@ -95,23 +95,31 @@ def rename_study(store: Store, name: str, new_name: str) -> None:
 def copy_study(source: Store, name: str, *, target: Store | None = None, new_name: str | None = None) -> CopiedStudy:
     """Copy a study and its files to another store, or under another name; compare all trials.
 
-    Without files that can be copied there is no copy of the study either. Raises: UsageError if neither a store nor a
-    name is given, StudyError if the name is in use, HpoError if the files cannot be copied.
+    The files are copied first: a copy that is in the store has its files, and one that was interrupted can be repeated.
+    Raises: UsageError if neither a store nor a name is given, StudyError if the name is in use, HpoError if the files
+    cannot be copied.
     """
     if target is None and new_name is None:
         raise UsageError("copy: another store or another name is required, got neither. Give one.")
     target, new_name = target or source, new_name or name
-    old_uid, uid = admin.copy(source, name, target, new_name)
-    if old_uid is None:
-        return CopiedStudy(name, new_name, shown(target.url))
+    begun, left = list[str](), list[str]()
+
+    def copy_files(old_uid: str, uid: str) -> None:
+        begun.append(uid)
+        try:
+            if not copy_study_files(source.url, old_uid, target.url, uid):
+                left.append(configured_root(source.url))
+        except (OSError, StoreError) as error:
+            where = configured_root(target.url)
+            raise HpoError(f"{where}: the study's files cannot be copied: {error}. Nothing was copied.") from error
+
     try:
-        copied = copy_study_files(source.url, old_uid, target.url, uid)
-    except (OSError, StoreError) as error:
-        delete_study(target, new_name)
-        raise HpoError(
-            f"{configured_root(target.url)}: the study's files cannot be copied: {error}. Nothing was copied."
-        ) from error
-    return CopiedStudy(name, new_name, shown(target.url), None if copied else configured_root(source.url))
+        admin.copy(source, name, target, new_name, before_commit=copy_files)
+    except BaseException:
+        for uid in begun:
+            remove_study_files(target.url, uid)
+        raise
+    return CopiedStudy(name, new_name, shown(target.url), left[0] if left else None)
 
 
 def retry_trials(store: Store, name: str, *, kind: FailureKind | None = None) -> tuple[RetriedTrial, ...]:

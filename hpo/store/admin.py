@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
 from hpo.store.leases import claims
 from hpo.store.record import FINISHED, State, TrialAttributes, Voided
-from hpo.store.studies import check_name, id_of, insert_study, invalidate_caches
+from hpo.store.studies import check_name, id_of, insert_study, invalidate_caches, names
 
 _WATCH_SECONDS = 2.5
 TRIAL_TABLES = (
@@ -120,10 +121,18 @@ def _taken(store: Store, name: str) -> str:
     return f'{shown(store.url)}: there is a study "{name}" already. Choose another name.'
 
 
-def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | None, str]:
+def copy(
+    source: Store,
+    name: str,
+    target: Store,
+    new_name: str,
+    *,
+    before_commit: Callable[[str, str], None] = lambda old_uid, uid: None,
+) -> tuple[str | None, str]:
     """Copy a study into another store (or the same, under another name), whole or not at all; and compare.
 
-    Running trials wait in the copy, to be resumed there. Returns the uids of original and copy.
+    Running trials wait in the copy, to be resumed there. `before_commit` is called with the uids of original and copy
+    before anything is written: a copy that is there has its files. Returns the uids of original and copy.
     Raises: UsageError, StudyError; StoreError if the copy does not read back equal.
     """
     check_name(new_name)
@@ -135,6 +144,11 @@ def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | 
         children = {t.name: _rows(connection, t, t.c.trial_id.in_(_trial_ids(study_id))) for t in TRIAL_TABLES}
         budget_rows = _rows(connection, schema.hpo_studies, schema.hpo_studies.c.study_id == study_id)
     old_uid, uid = (check_uid(budget_rows[0]["uid"]) if budget_rows else None), uuid.uuid4().hex
+    with target.read() as connection:
+        if new_name in names(connection):
+            raise StudyError(_taken(target, new_name))
+    if old_uid is not None:
+        before_commit(old_uid, uid)
     try:
         with target.write() as connection:
             new_study_id = insert_study(target, connection, new_name)
@@ -152,16 +166,15 @@ def copy(source: Store, name: str, target: Store, new_name: str) -> tuple[str | 
                 _insert(connection, table, [r | {"trial_id": new_ids[r["trial_id"]]} for r in children[table.name]])
             for row in budget_rows:
                 _insert(connection, schema.hpo_studies, [row | {"study_id": new_study_id, "uid": uid}])
+            copies = trial_rows.load_trials(connection, new_study_id)
+            different = [a.number for a, b in zip(originals, copies, strict=False) if _comparable(a) != _comparable(b)]
+            if different or len(originals) != len(copies):
+                raise StoreError(
+                    f'{shown(target.url)}: the copy of "{name}" must equal it, got {len(copies)} of {len(originals)} '
+                    f"trials, {len(different)} of them different. Nothing was copied."
+                )
     except IntegrityError:
         raise StudyError(_taken(target, new_name)) from None
-    with target.read() as connection:
-        copies = trial_rows.load_trials(connection, new_study_id)
-    different = [a.number for a, b in zip(originals, copies, strict=False) if _comparable(a) != _comparable(b)]
-    if different or len(originals) != len(copies):
-        raise StoreError(
-            f'{shown(target.url)}: the copy of "{name}" must equal it, got {len(copies)} of {len(originals)} trials, '
-            f"{len(different)} of them different. Delete it and copy again."
-        )
     return old_uid, uid
 
 
