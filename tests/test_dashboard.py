@@ -1,12 +1,18 @@
 """The dashboard: shows what is there, quickly, and only to whom it is meant for."""
 
 import base64
+import contextlib
+import dataclasses
 import io
 import json
+import queue
+import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +22,16 @@ import sqlalchemy as sa
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from hpo.artifacts import FolderFiles
+from hpo.dashboard.brake import FREE_TRIES, Brake
 from hpo.dashboard.credentials import Credentials, configured, hashed
 from hpo.dashboard.guard import Guard, is_loopback
-from hpo.dashboard.server import check_exposure, make_app
+from hpo.dashboard.server import check_exposure, make_app, serve
 from hpo.dashboard.storage import FastStorage, dashboard_storage
 from hpo.errors import UsageError
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
+from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
@@ -158,8 +166,10 @@ def test_only_the_right_user_and_password_get_in() -> None:
         ("eve", "plain", "401 Unauthorized"),
         ("", "", "401 Unauthorized"),
     ]:
+        guard.brake = Brake()
         for _ in range(2):  # the second time the answer comes from memory
             assert ask(guard, "/", authorization=basic(user, password))[0] == status
+    guard.brake = Brake()
     for header in ("Basic", "Basic !!!", "Bearer x", "basic " + "A" * 5000):
         assert ask(guard, "/", authorization=header)[0] == "401 Unauthorized"
 
@@ -168,6 +178,7 @@ def test_passwords_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.Monkey
     line = hashed("ann", "secret")
     assert "secret" not in line and line != hashed("ann", "secret")
     (tmp_path / "auth").write_text(f"{line}\n\n")
+    (tmp_path / "auth").chmod(0o600)
     found = configured(tmp_path / "auth")
     assert found is not None and found.allow(basic("ann", "secret"))
     monkeypatch.setenv("HPO_DASHBOARD_AUTH", "ann:other")
@@ -227,3 +238,159 @@ def test_the_command_serves_and_ends(store: Store, study: StudyRecord, tmp_path:
     process.send_signal(2)
     assert process.wait(20) == 0
     assert "Traceback" not in process.stderr
+
+
+def test_an_empty_header_costs_no_hash() -> None:
+    guard = Guard(passes, Credentials([hashed("ann", "right")], "test"))
+    used = time.process_time()
+    for _ in range(300):
+        assert ask(guard, "/")[0] == "401 Unauthorized"
+    assert time.process_time() - used < 3  # 300 hashes take more than ten times as long
+
+
+def test_wrong_passwords_are_slowed_down_for_their_address_only() -> None:
+    guard = Guard(passes, Credentials([hashed("ann", "right")], "test"))
+
+    def login(password: str, address: str) -> Answer:
+        environ = {"REMOTE_ADDR": address}
+        return ask(lambda known, start: guard(known | environ, start), "/", authorization=basic("ann", password))
+
+    assert login("right", "10.0.0.1")[0] == "200 OK"
+    answers = [login(f"wrong{i}", "10.0.0.1") for i in range(8)]
+    assert [status[:3] for status, _, _ in answers] == ["401"] * FREE_TRIES + ["429"] * (8 - FREE_TRIES)
+    assert answers[-1][1]["Retry-After"] == "1" and b"too many wrong passwords: wait for 1 s" in answers[-1][2]
+    assert login("right", "10.0.0.1")[0] == "200 OK", "who is logged in stays so"
+    assert login("wrong", "10.0.0.2")[0][:3] == "401"
+    networks = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
+    for _ in range(FREE_TRIES):
+        guard.brake.note(networks[0], right=False)
+    assert [guard.brake.pause_left(address) > 0 for address in networks] == [True, True, False]
+    guard.brake.note(networks[1], right=True)
+    assert guard.brake.pause_left(networks[0]) == 0
+
+
+@pytest.mark.parametrize("header", ["Basic é", "Basic \xff\xfe", "Basic YW5uOtg=", "Basic ====", "é"])
+def test_a_header_that_is_no_text_is_refused(header: str) -> None:
+    assert ask(Guard(passes, Credentials(["ann:right"], "test")), "/", authorization=header)[0] == "401 Unauthorized"
+
+
+def test_an_auth_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "auth"
+    file.write_text(hashed("ann", "secret"))
+    for mode in (0o644, 0o640, 0o604):
+        file.chmod(mode)
+        with pytest.raises(UsageError, match=rf"readable by its owner only, got mode {mode:o}: .* Run: chmod 600 "):
+            configured(file)
+    file.chmod(0o400)
+    assert configured(file) is not None
+
+
+def test_a_browser_that_names_another_site_may_not_change_anything() -> None:
+    """A cross-site request need not have an Origin; browsers say so in Sec-Fetch-Site."""
+    for site, status in [("cross-site", "403"), ("same-site", "403"), ("same-origin", "200"), ("none", "200")]:
+        assert ask(Guard(passes), "/x", "POST", sec_fetch_site=site)[0][:3] == status
+    assert ask(Guard(passes), "/x", "GET", sec_fetch_site="cross-site")[0] == "200 OK"
+
+
+@contextlib.contextmanager
+def served(app: Guard) -> Iterator[tuple[str, int]]:
+    """Serve in a thread; give the address."""
+    ready: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=serve, args=(app, "127.0.0.1", 0, ready.put), daemon=True).start()
+    host, _, port = ready.get(timeout=20).removeprefix("http://").partition(":")
+    yield host, int(port)
+
+
+def sent(address: tuple[str, int], text: str) -> socket.socket:
+    connection = socket.create_connection(address, timeout=20)
+    connection.sendall(text.encode("latin-1"))
+    return connection
+
+
+def test_half_open_requests_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.dashboard.connections.HEADER_SECONDS", 1.0)
+    with served(Guard(passes, Credentials(["ann:right"], "test"))) as address, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(sent(address, "GET / HTTP/1.1\r\nHost: localhost\r\nX-")) for _ in range(200)]
+        started = time.monotonic()
+        known = {"Authorization": basic("ann", "right")}
+        page = urllib.request.Request(f"http://{address[0]}:{address[1]}/", headers=known)
+        with urllib.request.urlopen(page, timeout=20) as answer:
+            assert answer.read() == b"through"
+        assert time.monotonic() - started < 2
+        deadline, open_ones = time.monotonic() + 20, list(slow)
+        while open_ones and time.monotonic() < deadline:  # a byte now and then does not help them
+            for connection in list(open_ones):
+                try:
+                    connection.sendall(b"a")
+                    connection.setblocking(False)
+                    if connection.recv(10) == b"":
+                        open_ones.remove(connection)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    open_ones.remove(connection)
+            time.sleep(0.2)
+        assert open_ones == []
+
+
+@pytest.mark.parametrize("login", [True, False])
+def test_a_body_is_taken_after_the_login_and_up_to_a_limit(login: bool) -> None:
+    headers = f"Authorization: {basic('ann', 'right')}\r\n" if login else ""
+    with served(Guard(passes, Credentials(["ann:right"], "test"))) as address:
+        for length, known in ((10**6, "200 OK"), (300 * 10**6, "413 Request Entity Too Large")):
+            head = f"POST /x HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n"
+            with sent(address, head) as connection:
+                if login and length == 10**6:
+                    connection.sendall(b"x" * length)
+                # Otherwise the answer comes before a byte of the body is sent.
+                answer = connection.recv(100).decode()
+            expected = known if login or length > 10**7 else "401 Unauthorized"
+            assert answer.startswith(f"HTTP/1.1 {expected}") or answer.startswith(f"HTTP/1.0 {expected}"), answer
+
+
+def test_a_renamed_study_keeps_what_hpo_keeps_of_it(
+    store: Store, study: StudyRecord, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    """The page's own request: the study goes on under its new name, with its budget and its uid."""
+    app = make_app(store.url, tmp_path / "artifacts")
+    path = f"/api/studies/{study.study_id}/rename"
+    status, _, body = ask(app, path, "POST", json.dumps({"study_name": "better"}).encode())
+    answer = json.loads(body)
+    assert status == "201 Created" and (answer["study_id"], answer["study_name"]) == (study.study_id, "better")
+    assert answer["directions"] == ["maximize"]
+    assert studies.load_study(store, "better") == dataclasses.replace(study, name="better")
+    assert studies_of(store) == ["better"]
+    make_study("other")
+    for content, reason in [
+        ({"study_name": "no/name"}, "must consist of letters"),
+        ({"study_name": "other"}, 'there is a study "other" already'),
+        ({}, "study_name is required"),
+        ([], "study_name is required"),
+    ]:
+        status, _, body = ask(app, path, "POST", json.dumps(content).encode())
+        assert status[0] == "4" and reason in json.loads(body)["reason"]
+    assert ask(app, "/api/studies/99/rename", "POST", b'{"study_name": "x"}')[0] == "404 Not Found"
+
+
+def studies_of(store: Store) -> list[str]:
+    with store.read() as connection:
+        return studies.names(connection)
+
+
+@pytest.mark.parametrize("artifact_id", ["../precious", "..", "abcdef", "link"])
+def test_an_artifact_that_is_none_is_not_found(
+    store: Store, study: StudyRecord, tmp_path: Path, artifact_id: str
+) -> None:
+    """The store names artifacts; an id may lead out of the folder, to nothing, or to a link."""
+    folder, precious = tmp_path / "artifacts", tmp_path / "precious"
+    precious.write_text("as it was")
+    app = make_app(store.url, folder)
+    (folder / "link").symlink_to(precious)
+    meta = {"artifact_id": artifact_id, "filename": "x", "mimetype": "text/plain", "encoding": None}
+    loaded = optuna.load_study(study_name=study.name, storage=url(store))
+    loaded._storage.set_study_system_attr(study.study_id, f"artifacts:{artifact_id}", json.dumps(meta))
+    status, _, _ = ask(app, f"/artifacts/{study.study_id}/{artifact_id}")
+    assert status == "404 Not Found"
+    for path in (f"/api/artifacts/{study.study_id}/{artifact_id}", f"/api/studies/{study.study_id}"):
+        assert ask(app, path, "DELETE", b"{}")[0] == "404 Not Found"
+    assert precious.read_text() == "as it was" and (folder / "link").is_symlink()

@@ -1,16 +1,21 @@
 """Serve the dashboard of a store under a production WSGI server."""
 
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import waitress
-from optuna.artifacts import FileSystemArtifactStore
 from sqlalchemy.engine import URL
+from waitress.server import TcpWSGIServer
 
+from hpo.dashboard.connections import LIMITS, DeadlineChannel
 from hpo.dashboard.credentials import Credentials
-from hpo.dashboard.guard import Application, Guard, is_loopback
+from hpo.dashboard.guard import Guard, is_loopback
+from hpo.dashboard.renaming import Renaming
 from hpo.dashboard.storage import dashboard_storage
 from hpo.errors import HpoError, UsageError
+from hpo.store.database.connect import Store
 
 THREADS = 8
 
@@ -22,14 +27,16 @@ def make_app(
     *,
     read_only: bool = False,
     hosts: Iterable[str] = (),
-) -> Application:
+) -> Guard:
     """Return the guarded dashboard of a store as a WSGI application. Raises: StoreError."""
     import optuna_dashboard
 
+    from hpo.dashboard.artifacts import DashboardArtifacts  # bottle comes with optuna-dashboard
+
     storage = dashboard_storage(url, read_only=read_only, threads=THREADS)
     artifacts.mkdir(parents=True, exist_ok=True)
-    inner = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
-    return Guard(inner, credentials, read_only=read_only, hosts=hosts)
+    inner = optuna_dashboard.wsgi(storage, artifact_store=DashboardArtifacts(artifacts))
+    return Guard(Renaming(inner, Store(url)), credentials, read_only=read_only, hosts=hosts)
 
 
 def check_exposure(host: str, credentials: Credentials | None) -> None:
@@ -41,11 +48,15 @@ def check_exposure(host: str, credentials: Credentials | None) -> None:
         )
 
 
-def serve(app: Application, host: str, port: int, ready: Callable[[str], None] = lambda address: None) -> None:
+def serve(app: Guard, host: str, port: int, ready: Callable[[str], None] = lambda address: None) -> None:
     """Serve until interrupted; `ready` is called with the address. Raises: HpoError if the port is not available."""
     try:
-        server = waitress.create_server(app, host=host, port=port, threads=THREADS, ident="hpo")
+        sockets: dict[int, Any] = {}
+        server = waitress.create_server(app, sockets, host=host, port=port, threads=THREADS, ident="hpo", **LIMITS)
     except OSError as error:
         raise HpoError(f"dashboard: {host}:{port} cannot be used: {error.strerror}. Choose another --port.") from error
-    ready(f"http://{host if host != '0.0.0.0' else 'localhost'}:{server.effective_port}")
+    listening = [each for each in sockets.values() if isinstance(each, TcpWSGIServer)]  # one for each address of a host
+    for each in listening:
+        each.channel_class = functools.partial(DeadlineChannel, app)
+    ready(f"http://{host if host != '0.0.0.0' else 'localhost'}:{listening[0].effective_port}")
     server.run()
