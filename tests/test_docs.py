@@ -43,8 +43,8 @@ ELSEWHERE = {
     "hpo watch": "test_terminal",
     "hpo doctor resume": "test_end_to_end",
     "hpo predict best photo.png": "test_predict, with images of the right size",
-    "hpo studies copy mine --to postgresql": "test_managing, with a real Postgres",
-    "hpo trials void first_try 17": "there are not so many trials: test_managing",
+    "hpo studies copy mine --to postgresql": "test_study_admin, with a real Postgres",
+    "hpo trials void first_try 17": "there are not so many trials: test_study_admin",
 }
 
 
