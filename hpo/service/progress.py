@@ -9,10 +9,11 @@ from hpo.store import queries
 from hpo.store.database.connect import Store
 from hpo.store.database.outages import reason
 from hpo.store.database.url import shown
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 from hpo.store.views import StudyView, TrialView
 
-__all__ = ["StudyProgressView", "StudyView", "TrialView", "read_progress"]
+__all__ = ["State", "StudyProgressView", "StudyView", "TrialView", "read_progress"]
 
 
 @dataclass(frozen=True)

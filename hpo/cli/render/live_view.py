@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo import service
-from hpo.cli.render.text import counts_of, duration, ended_line, lanes, pace, sparkline, value_text
+from hpo.cli.render.text import duration, ended_line, lanes, pace, sparkline, value_text
 from hpo.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -145,14 +145,15 @@ class LiveView:
         return Text("  ".join(part for part in parts if part), style="dim")
 
     def _progress(self, study: "StudyView") -> Table:
-        budget, counts = study.budget, counts_of(study)
+        budget, state = study.budget, service.progress.State
+        pruned, failed_count = study.counts[state.PRUNED], study.counts[state.FAIL]
         total = budget.trials if budget else max(study.finished, 1)
         grid = Table.grid(padding=(0, 1))
         trials = Text(f"{study.finished}/{total} trials")
-        if counts["PRUNED"] or counts["FAIL"] or study.infeasible:
-            failed = (f", {counts['FAIL']} failed" if counts["FAIL"] else "", "red")
+        if pruned or failed_count or study.infeasible:
+            failed = (f", {failed_count} failed" if failed_count else "", "red")
             infeasible = f", {study.infeasible} infeasible" if study.infeasible else ""
-            trials.append(Text.assemble(f" ({counts['PRUNED']} pruned", failed, f"{infeasible})"))
+            trials.append(Text.assemble(f" ({pruned} pruned", failed, f"{infeasible})"))
         grid.add_row(
             ProgressBar(
                 total=total, completed=min(study.finished, total), width=max(10, min(30, self.console.width - 50))

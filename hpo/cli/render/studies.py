@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo import service
-from hpo.cli.render.text import counts_of, lanes, pace, sparkline
+from hpo.cli.render.text import lanes, pace, sparkline
 
 if TYPE_CHECKING:
     from hpo.service.studies import Leaderboard, StudySummary, StudyView, TrialDetails, TrialView
@@ -24,11 +24,11 @@ def study_table(studies: "Sequence[StudyView]") -> Table:
     for column in ("study", "space", "finished", "pruned", "failed", "running", "best", "state"):
         table.add_column(column, justify="left" if column in ("study", "space", "state") else "right")
     for study in studies:
-        counts, budget = counts_of(study), study.budget
+        counts, budget, states = study.counts, study.budget, service.progress.State
         of = f" of {budget.trials}" if budget else ""
         state = "over" if study.over else ("at work" if study.workers else "waits")
         best = "" if study.best_value is None else f"{study.best_value:.4f}"
-        numbers = (f"{study.finished}{of}", counts["PRUNED"], counts["FAIL"], counts["RUNNING"])
+        numbers = (f"{study.finished}{of}", *(counts[each] for each in (states.PRUNED, states.FAIL, states.RUNNING)))
         table.add_row(
             study.name, study.attributes.space_name or "", *map(str, numbers), best, state if budget else "not hpo's"
         )
@@ -63,7 +63,7 @@ def leaderboard_table(board: "Leaderboard") -> Table:
 def _cells(trial: "TrialView", *, timed: bool) -> list[str | Text]:
     attributes = trial.attributes
     seconds, weights, baseline = attributes.seconds, attributes.parameters, attributes.baseline
-    ended = " (pruned)" if trial.state == "PRUNED" else ""
+    ended = " (pruned)" if trial.state == service.progress.State.PRUNED else ""
     return [
         str(trial.number),
         "" if trial.value is None else f"{trial.value:.4f}",
@@ -79,7 +79,7 @@ def _cells(trial: "TrialView", *, timed: bool) -> list[str | Text]:
 
 def print_summary(console: Console, summary: "StudySummary") -> None:
     """Print a study: progress, faults, the best trials."""
-    view, counts = summary.view, counts_of(summary.view)
+    view, counts = summary.view, summary.view.counts
     of = f" of {view.budget.trials}" if view.budget else ""
     title = (view.attributes.space or {}).get("title") or "a study"
     console.print(Text.assemble((view.name, "bold"), f": {title}"))

@@ -32,11 +32,6 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else (f"{minutes}m{rest:02}s" if minutes else f"{rest}s")
 
 
-def counts_of(study: "StudyView") -> dict[str, int]:
-    """Return the trials of a study by the names of their states."""
-    return {str(state): count for state, count in study.counts.items()}
-
-
 def pace(study: "StudyView") -> str:
     """Return how fast a study progresses; empty where that is not known yet."""
     return f"{study.trials_per_hour:,.0f} trials per hour" if study.trials_per_hour else ""
@@ -55,7 +50,7 @@ def lanes(study: "StudyView") -> str:
 def ended_line(trial: "TrialView") -> str:
     """Return how a trial ended, in one line."""
     attributes, failure = trial.attributes, trial.attributes.failure
-    if trial.state == "FAIL":
+    if trial.state == service.progress.State.FAIL:
         message = failure.message if failure else "for a reason that was not recorded"
         return f"trial {trial.number:<3} failed: {message}"
     word = "diverged" if failure else trial.state.lower()
