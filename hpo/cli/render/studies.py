@@ -79,13 +79,13 @@ def _cells(trial: "TrialView", *, timed: bool) -> list[str | Text]:
 
 def print_summary(console: Console, summary: "StudySummary") -> None:
     """Print a study: progress, faults, the best trials."""
-    view, counts = summary.view, summary.view.counts
+    view, counts, states = summary.view, summary.view.counts, service.progress.State
     of = f" of {view.budget.trials}" if view.budget else ""
     title = (view.attributes.space or {}).get("title") or "a study"
     console.print(Text.assemble((view.name, "bold"), f": {title}"))
     console.print(
-        f"{view.finished}{of} trials finished, {counts['PRUNED']} of them pruned; {counts['FAIL']} failed, "
-        f"{counts['RUNNING']} running, {counts['WAITING']} waiting"
+        f"{view.finished}{of} trials finished, {counts[states.PRUNED]} of them pruned; "
+        f"{counts[states.FAIL]} failed, {counts[states.RUNNING]} running, {counts[states.WAITING]} waiting"
     )
     if pace(view):
         console.print(", ".join(part for part in (pace(view), lanes(view)) if part))
