@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 import tomlkit
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +34,8 @@ from hpo.results.model_card import model_card
 from hpo.results.provenance import describe
 from hpo.space import load_space
 from hpo.suggesters import RandomSuggester
+from hpo.training import checkpoints
+from hpo.training.engine import Checkpoint, EpochResult
 from tests.helpers.retraining import MLP_CONFIG
 from tests.test_hostile_files import write_model
 
@@ -344,5 +347,24 @@ def test_bytes_of_model_folders(folder: Path, model: Path) -> None:
             tried(lambda: hpo.load(copy).predict(folder / "rows.csv"))
         finally:
             shutil.copy(model / name, copy / name)
+
+    run()
+
+
+# Checkpoints
+
+
+def test_checkpoints(folder: Path) -> None:
+    result = EpochResult(1, 0.5, 0.5, 0.5, 1.0, 0.5, 1.0, 0.1)
+    whole = checkpoints.to_bytes(Checkpoint(MLP_CONFIG, {"model.a": np.zeros((2, 3), np.float32)}, (result,), "fp32"))
+    texts = {"config": MLP_CONFIG.to_dict(), "history": [dataclasses.asdict(result)], "precision": "fp32"}
+
+    @fuzzed
+    @given(EDITS, CHANGES)
+    def run(edits: list[tuple[str, int, bytes]], changes: list[tuple[int, Any]]) -> None:
+        tried(lambda: checkpoints.from_bytes(edited(whole, edits), "a"))
+        metadata = {key: json.dumps(value) for key, value in changed(texts, changes).items()}
+        content = safetensors.numpy.save({"model.a": np.zeros(2)}, metadata=metadata)
+        tried(lambda: checkpoints.from_bytes(content, "a"))
 
     run()

@@ -28,11 +28,13 @@ from hpo import data
 from hpo.config import OwnData, TrialConfig
 from hpo.data import decoding
 from hpo.data.images import read_folder
-from hpo.errors import DataError, DocumentError, HpoError, UsageError
+from hpo.errors import DataError, DocumentError, HpoError, TrainingError, UsageError
 from hpo.results import model_folder, predict, retrain, test_evaluation
 from hpo.results.export import Export, read_config
 from hpo.service import train
 from hpo.space import load_space
+from hpo.training import checkpoints
+from hpo.training.engine import Checkpoint
 from tests.helpers import command
 from tests.helpers.retraining import CPU, MLP_CONFIG
 
@@ -478,3 +480,13 @@ def test_cells_of_csv_are_no_formulas(tmp_path: Path) -> None:
     header, labels = rows[0][4:], {row[2] for row in rows[1:]}
     expected = {name if name in ("-1", names[0]) else f"'{name}" for name in names}
     assert set(header) == expected and labels <= expected and labels
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 100, "other tensors"])
+def test_a_damaged_checkpoint_in_a_model_folder_is_named(tmp_path: Path, left: bytes | str) -> None:
+    name = retrain.unfinished_name(MLP_CONFIG, with_validation=False)
+    if isinstance(left, str):
+        left = checkpoints.to_bytes(Checkpoint(MLP_CONFIG, {"model.a": np.zeros(3, np.float32)}, (), "fp32"))
+    (tmp_path / name).write_bytes(left)
+    parts = retrain.load_data(MLP_CONFIG, None)
+    refused(lambda: retrain.retrain(MLP_CONFIG, parts, CPU, tmp_path), f"{name}: must be .* Delete it", TrainingError)

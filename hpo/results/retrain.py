@@ -17,6 +17,7 @@ from hpo.config import PythonNetwork, TrialConfig
 from hpo.data import Inputs, Parts
 from hpo.data.decoding import memory
 from hpo.errors import DataError, TrainingError
+from hpo.text import one_line
 from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData, resident, scaled, standardized
 from hpo.training.engine import Checkpoint, EpochResult, Fault
@@ -102,7 +103,7 @@ def retrain(
         if checkpoint is not None and checkpoint.config != config:
             checkpoint = None
         rows = _everything(parts, config, device) if with_validation else resident(parts, config, device)
-        run = Run(config, rows, device, checkpoint)
+        run = _resumed(config, rows, device, checkpoint, folder / name)
         for result in run.history:
             on_epoch(result)
         saved = time.monotonic()
@@ -117,6 +118,20 @@ def retrain(
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written: {error.strerror or error}. Choose another -o.") from error
     return Trained(run, parts, with_validation)
+
+
+def _resumed(
+    config: TrialConfig, rows: ResidentData, device: torch.device, checkpoint: Checkpoint | None, path: Path
+) -> Run:
+    """Return a training at its beginning, or where a checkpoint left it. Raises: TrainingError if it does not fit."""
+    if checkpoint is None:
+        return Run(config, rows, device)
+    try:
+        return Run(config, rows, device, checkpoint)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{path}: must be the state of this training, got other tensors ({one_line(str(error))[:200]}). Delete it."
+        ) from error
 
 
 def _saved(run: Run) -> bytes:

@@ -6,8 +6,10 @@ import json
 import safetensors
 import safetensors.numpy
 
+from hpo import documents
 from hpo.config import TrialConfig
-from hpo.errors import TrainingError
+from hpo.errors import HpoError, TrainingError
+from hpo.text import one_line
 from hpo.training.engine import Checkpoint, EpochResult
 
 
@@ -27,10 +29,11 @@ def from_bytes(content: bytes, where: str) -> Checkpoint:
         tensors = safetensors.numpy.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = header["__metadata__"]
-        history = tuple(EpochResult(**result) for result in json.loads(metadata["history"]))
-        config = TrialConfig.from_dict(json.loads(metadata["config"]), where)
+        history = tuple(documents.check(EpochResult, result, "history") for result in json.loads(metadata["history"]))
+        config = TrialConfig.from_dict(json.loads(metadata["config"]), "config")
         return Checkpoint(config, tensors, history, metadata["precision"])
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, HpoError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainingError(
-            f"{where}: must be a checkpoint written by hpo, got a damaged file ({error}). Delete it."
+            f"{where}: must be a checkpoint written by hpo, got a damaged file ({one_line(str(error))[:200]}). "
+            "Delete it."
         ) from error
