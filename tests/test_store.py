@@ -38,7 +38,16 @@ from tests.helpers.studies import MakeStudy, small_space, trials_of
         ("sqlite:///:memory:", r"must name a file"),
         ("mysql://u:secret@h/d", r'must be sqlite or postgresql, got "mysql"'),
         ("postgresql://u:secret@h:port/d", r"is not a valid URL, got \"postgresql://u:\*\*\*@h:port/d\""),
-        ("u:secret@h/d", r"must be a URL"),
+        ("u:secret@h/d", r"must be a URL, got \"u:\*\*\*@h/d\""),
+        ("u:secret@h/x.db", r"must be a URL, got \"u:\*\*\*@h/x.db\". Use"),
+        ("postgresql:/u:secret@h/d", r"must be a URL, got \"postgresql:/u:\*\*\*@h/d\""),
+        (
+            "postgresql://u:sec@secret@h/d",
+            r"is not a valid URL, got \"postgresql://u:\*\*\*@h/d\".*quote special signs",
+        ),
+        ("postgresql://u:secret/d", r"is not a valid URL, got \"postgresql://u:\*\*\*/d\""),
+        ("postgresql://h:x/d?sslpassword=secret", r"is not a valid URL, got .*sslpassword=\*\*\*"),
+        ("sqlite://u:secret@h/x", r"three slashes, got \"sqlite://u:\*\*\*@h/x\""),
     ],
 )
 def test_a_malformed_url_is_named_without_its_password(text: str, message: str) -> None:

@@ -14,13 +14,16 @@ DEFAULT = "sqlite:///runs/studies.db"
 def parse(text: str) -> URL:
     """Return a store's URL with the driver that hpo uses. Raises: UsageError, never showing a password."""
     if "://" not in text:
-        hint = f"Did you mean sqlite:///{text}? " if text.endswith((".db", ".sqlite", ".sqlite3")) else ""
+        is_file = text.endswith((".db", ".sqlite", ".sqlite3")) and not re.search("[:@]", text)
+        hint = f"Did you mean sqlite:///{text}? " if is_file else ""
         raise UsageError(
             f'storage: must be a URL, got "{_masked(text)}". {hint}Use sqlite:///FILE or postgresql://USER@HOST/DATABASE.'
         )
     try:
         url = sa.make_url(text)
         kind = url.get_backend_name()
+        if "@" in (url.host or ""):
+            raise ValueError("a password with @ that is not quoted")
     except (sa.exc.ArgumentError, ValueError):
         raise UsageError(
             f'storage: is not a valid URL, got "{_masked(text)}". '
@@ -30,9 +33,9 @@ def parse(text: str) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if kind == "sqlite":
         if url.host:
-            raise UsageError(f'storage: sqlite takes three slashes, got "{text}". Use sqlite:///{url.host}...')
+            raise UsageError(f'storage: sqlite takes three slashes, got "{_masked(text)}". Use sqlite:///FILE.')
         if not url.database or url.database == ":memory:":
-            raise UsageError(f'storage: must name a file, got "{text}". Use sqlite:///FILE.')
+            raise UsageError(f'storage: must name a file, got "{_masked(text)}". Use sqlite:///FILE.')
         return url
     raise UsageError(
         f'storage: must be sqlite or postgresql, got "{kind}". Use {DEFAULT} or postgresql://HOST/DATABASE.'
@@ -55,4 +58,13 @@ def complete(url: URL) -> str:
 
 
 def _masked(text: str) -> str:
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^:/@]*:).*@", r"\1***@", text))
+    """Return a malformed URL without what may be a password: from the user's colon to the last @, or to a slash."""
+    scheme = re.match(r"(?:[a-zA-Z][\w+.-]*:/+)?", text)
+    start = scheme[0] if scheme is not None else ""
+    rest = text[len(start) :]
+    login, at, place = rest.rpartition("@")
+    if at:
+        rest = f"{login.partition(':')[0]}:***@{place}" if ":" in login else rest
+    else:  # USER:PASSWORD/DATABASE, which reads as a host and its port
+        rest = re.sub(r"^([^:/]*:)(?!\d*(?:/|$))[^/]*", r"\1***", rest)
+    return start + re.sub(r"(\w*pass\w*=)[^&]*", r"\1***", rest, flags=re.IGNORECASE)
