@@ -2,7 +2,8 @@
 FROM python:3.12-slim
 
 # A worker's data set may come from Debian's archive (`apt-get download`), which needs apt's lists.
-RUN useradd --create-home --uid 1000 hpo && install -d -o hpo -g hpo /data /runs
+ARG UID=1000
+RUN useradd --create-home --uid "$UID" hpo && install -d -o hpo -g hpo /data /runs
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 COPY hpo ./hpo

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test quick docs check coverage format hooks dist clean
+.PHONY: run test quick docs check coverage audit format hooks dist clean
 
 run: $(INSTALLED)
 	$(BIN)/hpo run --space ann_fashion --timeout 270s
@@ -32,6 +32,14 @@ check: $(INSTALLED)
 coverage: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
 	$(BIN)/pytest -n 2 --dist worksteal -m "not docs" --timeout=900 --cov --cov-report=term --cov-report=html
+
+# Known vulnerabilities of what is installed. Where the database cannot be asked, pip-audit finds nothing; so it must
+# first know a vulnerability that is there: CVE-2024-49768.
+DATABASE := https://pypi.org/pypi/waitress/3.0.0/json
+audit: $(INSTALLED)
+	@$(BIN)/python -c "import json, urllib.request as r; assert json.load(r.urlopen('$(DATABASE)', timeout=10))['vulnerabilities']" \
+		2>/dev/null || { echo "audit: the database of vulnerabilities ($(DATABASE)) cannot be asked: NOTHING WAS CHECKED."; exit 3; }
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hpo.dashboard.credentials import hashed
 from tests.helpers import command
 from tests.helpers.postgres import PASSWORD, Postgres
 
@@ -46,7 +47,7 @@ def interpolated(value: Any, environment: dict[str, str]) -> Any:
             return rest
         raise KeyError(f"{name}: {rest}")
 
-    return re.sub(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}", fill, value)
+    return re.sub(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}", fill, value).replace("$$", "$")
 
 
 def services(**environment: str) -> dict[str, Any]:
@@ -60,20 +61,36 @@ def test_the_file_fits_the_compose_specification() -> None:
     assert check.returncode == 0, check.stdout
 
 
-def test_no_password_has_a_default() -> None:
-    for given in ({}, {"POSTGRES_PASSWORD": "x"}, {"HPO_DASHBOARD_AUTH": "a:b"}):
-        with pytest.raises(KeyError, match=r"set (POSTGRES_PASSWORD|HPO_DASHBOARD_AUTH)"):
-            services(**given)
-    assert "x" not in services(POSTGRES_PASSWORD="x", HPO_DASHBOARD_AUTH="a:b")["worker"]["environment"]["HPO_STORAGE"]
+def test_passwords_come_from_files_that_git_and_the_image_leave_out() -> None:
+    secrets = yaml.safe_load(FILE.read_text())["secrets"]
+    assert {name: entry["file"] for name, entry in secrets.items()} == {
+        "postgres_password": "./secrets/postgres_password",
+        "dashboard_auth": "./secrets/dashboard_auth",
+    }
+    found = services(POSTGRES_PASSWORD="x", HPO_DASHBOARD_AUTH="a:b", PGPASSWORD="x")
+    for service in found.values():
+        assert "postgres_password" in service["secrets"]
+        assert {"x", "a:b"}.isdisjoint(service.get("environment", {}).values())
+    assert found["postgres"]["environment"]["POSTGRES_PASSWORD_FILE"] == "/run/secrets/postgres_password"
+    assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert "*" in (ROOT / ".dockerignore").read_text().splitlines() and "!secrets" not in kept
+
+
+def test_every_service_has_limits_and_what_serves_has_a_health_check() -> None:
+    found = services()
+    for name, service in found.items():
+        assert {"cpus", "memory", "pids"} <= service["deploy"]["resources"]["limits"].keys(), name
+    assert [name for name, service in found.items() if "healthcheck" in service] == ["postgres", "dashboard"]
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
-    for service in services(POSTGRES_PASSWORD="x", HPO_DASHBOARD_AUTH="a:b").values():
+    for service in services().values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
 def test_the_services_start_in_order_and_again_after_a_fault() -> None:
-    found = services(POSTGRES_PASSWORD="x", HPO_DASHBOARD_AUTH="a:b")
+    found = services()
     assert found["postgres"]["healthcheck"]["test"][1].startswith("pg_isready")
     assert any(volume.endswith(":/var/lib/postgresql/data") for volume in found["postgres"]["volumes"])
     assert found["init"]["depends_on"]["postgres"]["condition"] == "service_healthy"
@@ -102,8 +119,20 @@ def server() -> Iterator[Postgres]:
 
 def test_the_services_do_their_work(server: Postgres, tmp_path: Path) -> None:
     auth = "ann:" + "word"
-    found = services(POSTGRES_PASSWORD=PASSWORD, HPO_DASHBOARD_AUTH=auth, HPO_SPACE="ann_digits", HPO_TRIALS="4")
-    (tmp_path / "runs").mkdir()
+    found = services(HPO_SPACE="ann_digits", HPO_TRIALS="4")
+    for folder in ("runs", "secrets", "bin"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "secrets" / "postgres_password").write_text(f"{PASSWORD}\n")
+    (tmp_path / "secrets" / "dashboard_auth").write_text(f"{hashed('ann', 'word')}\n")
+    (tmp_path / "secrets" / "dashboard_auth").chmod(0o600)
+    (tmp_path / "bin" / "hpo").write_text('#!/bin/sh\nprintf "%s" "$PGPASSWORD"\n')
+    (tmp_path / "bin" / "hpo").chmod(0o755)
+
+    def password_of(service: dict[str, Any]) -> str:
+        """What the entrypoint gives to the program that it starts."""
+        entrypoint = [part.replace("/run/secrets", str(tmp_path / "secrets")) for part in service["entrypoint"]]
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        return subprocess.run(entrypoint, env={"PATH": path}, capture_output=True, text=True, check=True).stdout
 
     def start(name: str, *more: str) -> command.Process:
         """What the container would do, with its paths and the database's address on this machine."""
@@ -115,7 +144,9 @@ def test_the_services_do_their_work(server: Postgres, tmp_path: Path) -> None:
             for key, value in service["environment"].items()
         }
         path = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-        return command.start(*service["command"], *more, folder=tmp_path / "runs", environment=path | environment)
+        environment |= path | {"PGPASSWORD": password_of(service)}
+        arguments = [part.replace("/run/secrets", str(tmp_path / "secrets")) for part in service["command"]]
+        return command.start(*arguments, *more, folder=tmp_path / "runs", environment=environment)
 
     def finish(process: command.Process) -> str:
         assert process.wait(120) == 0, process.stderr
