@@ -105,7 +105,7 @@ def test_nothing_to_confirm_says_so(store: Store, make_study: MakeStudy, tmp_pat
         confirmation.prepare(store, study, 5, 5)
     work(store, study, SimulatedEngine(), tmp_path)
     confirming = confirmation.prepare(store, study, 1, 2)
-    with pytest.raises(StudyError, match="is itself a confirmation"):
+    with pytest.raises(StudyError, match="trains trials of another study again"):
         confirmation.prepare(store, confirming, 1, 2)
     assert confirmation.evaluate(store, study) is None
 

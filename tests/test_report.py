@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.results import confirmation
+from hpo.results import audit, confirmation
 from hpo.results.report import report
 from hpo.store.database.connect import Store
 from hpo.training.engine import Fault
@@ -22,13 +22,15 @@ def faulty(config: object, epoch: int) -> Fault | None:
 def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     engine = NoisyEngine(lambda config: 0.9 - config.optimizer.lr)
     engine.fault = faulty
-    study = make_study(trials=25, space={"epochs": 4, "baselines": [BASELINE]})
+    study = make_study(trials=25, space={"epochs": 4, "baselines": [BASELINE]}, pruner="successive_halving")
     work(store, study, engine, tmp_path)
     without = report(store, study, "hpo run --study s")
     assert "Not done: the best may be luck" in without
     work(store, confirmation.prepare(store, study, 3, 3), engine, tmp_path)
+    work(store, audit.prepare(store, study, 2), engine, tmp_path)
     page = report(store, study, "hpo run --study s")
     assert len(page) < 5_000_000
+    assert "What pruning may have missed" in page and re.search(r"[012] of 2 pruned trials, drawn at random", page)
     assert re.search(r"Trial \d+ is (better than|not distinguishable from|the baseline)", page)
     assert "<td>oom</td>" in page and "optimizer.lr" in page and "logarithmic" in page
     sources = re.findall(r"(?:src|href)=", page[: page.index('id="plotly"')])
@@ -67,3 +69,19 @@ def test_a_browser_draws_a_thousand_trials(tmp_path: Path) -> None:
             page.wait_for_selector(f"#{name} .main-svg")
         assert page.locator("#slices .subplot").count() >= 5
         assert "1000" in page.inner_text(".tiles")
+
+
+@pytest.mark.slow
+def test_all_figures_are_printed(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(trials=12, space={"epochs": 4})
+    work(store, study, SimulatedEngine(), tmp_path)
+    path = tmp_path / "report.html"
+    path.write_text(report(store, study, "hpo run --study s"))
+    with open_page() as page:
+        page.set_viewport_size({"width": 900, "height": 300})
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready=true]")
+        figures = page.locator(".figure").count()
+        assert page.locator(".figure .main-svg").count() < figures, "those below the fold wait"
+        page.pdf(path=tmp_path / "report.pdf")
+        assert page.locator(".figure:has(.main-svg)").count() == figures >= 5

@@ -16,6 +16,7 @@ from hpo.store.studies import load_study
 if TYPE_CHECKING:
     from hpo.config import TrialConfig
     from hpo.recipe import EngineName
+    from hpo.results.audit import Audit
     from hpo.results.model_folder import Classifier
     from hpo.store.studies import StudyRecord
 
@@ -98,6 +99,31 @@ class Study(StudyFigures):
         run.raise_for_failure()
         assert run.result is not None
         return Confirmation(run.result)
+
+    def audit(
+        self,
+        *,
+        trials: int = 6,
+        workers: int | None = None,
+        device: str = "auto",
+        engine: "EngineName | None" = None,
+        progress: bool = True,
+    ) -> "Audit":
+        """Train pruned trials, drawn at random, to the end: did pruning miss anything?
+
+        The result has `audited` (each with `value` at the end, `value_then`, `pruned_at`), `better` (how many beat the
+        best), `share` (exact 95 % interval of that share of all pruned trials) and `loss` (by how much the best was
+        beaten). Trainings that were done before count. Raises: UsageError for `trials` < 1; StudyError if nothing was
+        pruned or no trial is complete; KeyboardInterrupt after an interrupt: the same call resumes.
+        """
+        from hpo.service import audit
+
+        record = audit.prepare_audit(self._store, self._record, trials=trials)
+        outcome = self._work(record, workers=workers, device=device, engine=engine, progress=progress)
+        run = audit.AuditRun(record.name, outcome, audit.read_audit(self._store, self._record))
+        run.raise_for_failure()
+        assert run.result is not None
+        return run.result
 
     def export(
         self, path: str | Path | None = None, *, trial: int | None = None, format: str | None = None

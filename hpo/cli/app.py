@@ -38,6 +38,11 @@ class Commands(LazyGroup):
                 "there is a winner.",
             ),
             (
+                "audit",
+                "audit:audit",
+                "Train some pruned trials to the end, and report what pruning may have missed.",
+            ),
+            (
                 "export",
                 "export:export",
                 "Write the winning configuration and its origin: the confirmed winner, else the best trial by the "

@@ -11,24 +11,19 @@ import json
 import shlex
 from collections.abc import Iterable
 
-import sqlalchemy as sa
-
 from hpo.config import WORST
-from hpo.constraints import Constraints
 from hpo.errors import StudyError
-from hpo.recipe import Budget, Fidelity, Pruner, Sampler
+from hpo.results import linked_study
 from hpo.results.candidates import Confirmation, compared
+from hpo.results.linked_study import CONFIRMATION
 from hpo.store import queries, studies
-from hpo.store.database import schema, trial_rows
+from hpo.store.database import trial_rows
 from hpo.store.database.conditions import count, is_of
 from hpo.store.database.connect import Store
-from hpo.store.database.study_rows import load_attributes
-from hpo.store.record import FINISHED, UNFINISHED, Repeat, State, StudyAttributes, TrialAttributes
+from hpo.store.record import FINISHED, UNFINISHED, Repeat, State, TrialAttributes
 from hpo.store.studies import StudyRecord
 from hpo.store.views import TrialView
 from hpo.strategy.samplers import derived_seed
-
-SUFFIX = "-confirm"
 
 
 def prepare(store: Store, study: StudyRecord, top: int, seeds: int, *, same_cut: bool = False) -> StudyRecord:
@@ -39,9 +34,10 @@ def prepare(store: Store, study: StudyRecord, top: int, seeds: int, *, same_cut:
     count, and those that are added are cut like them. Raises: StudyError if there is nothing to confirm, if another
     study has the name, or for `same_cut` where trainings on other cuts exist.
     """
+    linked_study.refuse_linked(store, study)
     chosen = _chosen(store, study, top)
-    confirming = _confirming_study(store, study, trials=len(chosen) * seeds)
-    existing = [trial for _, trial in _trainings(store, confirming)]
+    confirming = linked_study.make(store, study, CONFIRMATION, trials=len(chosen) * seeds)
+    existing = [trial for _, trial in linked_study.trainings(store, confirming)]
     fresh = has_fresh_cuts(study, existing) if existing else not same_cut
     if fresh and same_cut:
         raise StudyError(
@@ -56,43 +52,12 @@ def prepare(store: Store, study: StudyRecord, top: int, seeds: int, *, same_cut:
 def _chosen(store: Store, study: StudyRecord, top: int) -> list[TrialView]:
     """Return the trials to confirm, the baseline last. Raises: StudyError if there are none."""
     with store.read() as connection:
-        if load_attributes(connection, study.study_id).confirms is not None:
-            raise StudyError(f'Study "{study.name}" is itself a confirmation. Confirm the study that it belongs to.')
         best = queries.front(connection, study.study_id) or queries.best_trials(connection, study.study_id, 20 * top)
         baseline = queries.baseline_trial(connection, study.study_id)
     chosen = distinct(best)[:top]
     if not chosen:
         raise StudyError(f'Study "{study.name}" has no complete trial yet. Continue it: hpo run --study {study.name}')
     return chosen if baseline is None else distinct([*chosen, baseline])
-
-
-def _confirming_study(store: Store, study: StudyRecord, trials: int) -> StudyRecord:
-    """Return the study that confirms another; made with a budget of `trials` if there is none.
-
-    Raises: StudyError if a study that has nothing to do with it has the name.
-    """
-    name = study.name + SUFFIX
-    with store.read() as connection:
-        exists = name in studies.names(connection)
-    if not exists:
-        recipe = study.recipe.model_copy(
-            update={
-                "title": f"Fresh seeds for the best of {study.name}",
-                "objective": study.metric,
-                "sampler": Sampler(name="random"),
-                "pruner": Pruner(name="none"),
-                "fidelity": Fidelity(),
-                "budget": Budget(trials=trials, only_waiting=True),
-            }
-        )
-        space = study.space.model_copy(update={"baselines": [], "constraints": Constraints()})
-        confirms = StudyAttributes.confirms.entry(study.uid)
-        studies.create(store, name, study.space_name, space, recipe, study.fingerprint, confirms)
-    confirming = studies.load_study(store, name)
-    with store.read() as connection:
-        if load_attributes(connection, confirming.study_id).confirms != study.uid:
-            raise StudyError(f'There is another study "{name}". Rename it: hpo studies rename {name} NEW_NAME')
-    return confirming
 
 
 def has_fresh_cuts(study: StudyRecord, trainings: Iterable[TrialView]) -> bool:
@@ -106,7 +71,7 @@ def _enqueue(
     """Add the trainings that are not listed yet; return the number of all trainings, finished ones included."""
     with store.write() as connection:
         store.lock_study(connection, confirming.study_id)
-        listed = {source for source, _ in _trainings(store, confirming)}
+        listed = {source for source, _ in linked_study.trainings(store, confirming)}
         sources = trial_rows.load_some(connection, [trial.trial_id for trial in chosen])
         for repeat in range(seeds):  # all configurations once, then all again: so half of the trainings are a result
             for source in sources:
@@ -136,15 +101,7 @@ def distinct(trials: list[TrialView]) -> list[TrialView]:
 
 def find(store: Store, study: StudyRecord) -> StudyRecord | None:
     """Return the study that confirms another, if there is one."""
-    table = schema.study_user_attributes
-    query = (
-        sa.select(schema.studies.c.study_name)
-        .join_from(table, schema.studies, table.c.study_id == schema.studies.c.study_id)
-        .where(table.c.key == StudyAttributes.confirms.key, table.c.value_json == json.dumps(study.uid))
-    )
-    with store.read() as connection:
-        name = connection.execute(query).scalar()
-    return None if name is None else studies.load_study(store, name)
+    return linked_study.find(store, study, CONFIRMATION)
 
 
 def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
@@ -154,7 +111,7 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
         return None
     values: dict[int, dict[int, float]] = {}
     worst = WORST[study.metric]  # the value of a training that diverged: such a configuration is no winner
-    trainings = _trainings(store, confirming)
+    trainings = linked_study.trainings(store, confirming)
     for source, trial in trainings:
         if trial.state in FINISHED:
             value = trial.value if trial.state == State.COMPLETE and trial.value is not None else worst
@@ -168,14 +125,3 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
     fresh = has_fresh_cuts(study, (trial for _, trial in trainings))
     missing = len({source for source, _ in trainings}) - sum(map(len, values.values()))
     return compared(confirming.name, study, sources, samples, fresh_cuts=fresh, missing=missing)
-
-
-def _trainings(store: Store, confirming: StudyRecord) -> list[tuple[Repeat, TrialView]]:
-    """Return the trainings of a confirmation: the confirmed trial and repeat, and the trial that ran it.
-
-    Left out are those that were continued or repeated under another number.
-    """
-    with store.read() as connection:
-        trials = queries.trials_with(connection, confirming.study_id, TrialAttributes.confirms)
-    repeats = [(trial.attributes.confirms, trial) for trial in trials if trial.attributes.excused is None]
-    return [(repeat, trial) for repeat, trial in repeats if repeat is not None]

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial
 
 from hpo import documents
 from hpo.config import metric_label
-from hpo.results import charts, confirmation, report_charts
+from hpo.results import audit, charts, confirmation, report_charts
+from hpo.results.audit import Audit
 from hpo.results.candidates import Confirmation
 from hpo.runner.dashboard_note import data_name
 from hpo.store import queries
@@ -47,6 +48,7 @@ class _Material:
     """Failed trials by kind."""
     baseline: float | None
     confirmation: Confirmation | None
+    audit: Audit | None
 
     @property
     def metric(self) -> str:
@@ -101,6 +103,7 @@ def _read(store: Store, study: StudyRecord) -> _Material:
         failures=failures,
         baseline=baseline.value if baseline else None,
         confirmation=confirmation.evaluate(store, study),
+        audit=audit.evaluate(store, study),
     )
 
 
@@ -155,6 +158,8 @@ def _sections(material: _Material) -> Iterator[_Section]:
         text = "Each trial of the front is the best of those that cost no more than it."
         yield _Section("Pareto front", text, name="front", figure=figure)
     yield _confirmation_section(material)
+    if material.audit is not None:
+        yield _Section("What pruning may have missed", material.audit.summary, _audited(material.audit))
     yield _Section("The best trials", html=_leaderboard(trials, metric))
     history = charts.history_figure(trials, metric, baseline=material.baseline)
     yield _Section("Best so far", "Over finished trials, and over time.", name="best", figure=history)
@@ -243,6 +248,14 @@ def _leaderboard(trials: list[FrozenTrial], metric: str) -> str:
         rows.append((trial.number, f"{trial.value:.4f}", *measured, f"baseline: {name}" if name else label))
     head = ("trial", metric, "epochs", "seconds", "configuration")
     return _table(head, rows) if rows else "<p>No trial is complete yet.</p>"
+
+
+def _audited(result: Audit) -> str:
+    rows: list[tuple[object, ...]] = [
+        (t.number, f"epoch {t.pruned_at}", f"{t.value_then:.4f}", f"{t.value:.4f}", t.config.summary())
+        for t in result.audited
+    ]
+    return _table(("trial", "pruned at", "value then", "at the end", "configuration"), rows)
 
 
 def _candidates(result: Confirmation) -> str:

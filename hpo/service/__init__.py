@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hpo.service import (
         admin,
+        audit,
         confirm,
         create,
         dashboard,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "admin",
+    "audit",
     "confirm",
     "create",
     "dashboard",

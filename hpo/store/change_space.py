@@ -64,8 +64,8 @@ def change_space(store: Store, name: str, space_name: str, space: SearchSpace) -
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
         admin.reap_all(store, connection, name, study.study_id, still)
-        if load_attributes(connection, study.study_id).confirms is not None:
-            raise StudyError(f'Study "{name}" is a confirmation and draws nothing: its space cannot be changed.')
+        if load_attributes(connection, study.study_id).is_linked:
+            raise StudyError(f'Study "{name}" trains trials of another again and draws none: its space is fixed.')
         trials = trial_rows.load_trials(connection, study.study_id)
         mapping = _Mapping(study, space)
         for trial in trials:

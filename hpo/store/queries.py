@@ -151,6 +151,13 @@ def trials_with(connection: Connection, study_id: int, attribute: Attribute[Any]
     return trials(connection, connection.execute(query).scalars())
 
 
+def pruned_trials(connection: Connection, study_id: int) -> list[TrialView]:
+    """Return the pruned trials of the space, in the order of their numbers."""
+    columns = schema.trials.c
+    pruned = sa.select(columns.trial_id).where(is_of(study_id, [State.PRUNED]), sa.not_(is_outside()))
+    return trials(connection, connection.execute(pruned.order_by(columns.number)).scalars())
+
+
 def failure_kinds(connection: Connection, study_id: int) -> dict[str, int]:
     """Return how many trials ended by each kind of failure."""
     attrs = schema.trial_user_attributes.c

@@ -128,7 +128,8 @@ class TrialAttributes(Attributes):
     warm_from = structured("warm_from", WarmSource)
     """Where a warm start comes from. Written by `hpo run --warm-start`; read there, so as not to enqueue it twice."""
     confirms = structured("confirms", Repeat)
-    """What a trial of a confirmation trains again. Written by `hpo confirm`; read by its evaluation."""
+    """What a trial of a confirmation or an audit trains again. Written by `hpo confirm` and `hpo audit`; read by their
+    evaluation."""
 
     parameters = user("parameters", int)
     """Trainable parameters. This and the next two are written by the worker when training begins; read by output."""
@@ -182,12 +183,20 @@ class StudyAttributes(Attributes):
     """The version of hpo that created the study. Read by people."""
     confirms = user("confirms", str)
     """The uid of the study that this one confirms. Written by `hpo confirm`; read there and when the space changes."""
+    audits = user("audits", str)
+    """The uid of the study of which this one trains pruned trials to the end. Written by `hpo audit`; read there and
+    when the space changes."""
     metric_names = system("study:metric_names", list[str])
     """What the values of trials are, in words. Optuna's own key; read by output and the dashboard."""
     note_version = system("dashboard:note_ver", int)
     """Counts the changes of the note that optuna-dashboard shows. Its own key; written by the workers."""
     note_parts = AttributeGroup[str]("system", "dashboard:note_str:")
     """The note in parts, by their index. The dashboard's own key; written by the workers."""
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the study trains trials of another one again, and draws none."""
+        return self.confirms is not None or self.audits is not None
 
     @property
     def metric(self) -> Metric | None:

@@ -1,8 +1,9 @@
-"""Studies, trials and confirmations as JSON types."""
+"""Studies, trials, confirmations and audits as JSON types."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpo.service.audit import Audit
     from hpo.service.confirm import Confirmation, Interval
     from hpo.service.studies import StudySummary, StudyView, TrialView
 
@@ -78,6 +79,30 @@ def confirmation_json(result: "Confirmation") -> dict[str, Any]:
                 "config": c.config.to_dict(),
             }
             for c in result.candidates
+        ],
+    }
+
+
+def audit_json(result: "Audit") -> dict[str, Any]:
+    """Return an audit as JSON types."""
+    return {
+        "study": result.study,
+        "metric": result.metric,
+        "winner": result.winner,
+        "winner_value": result.winner_value,
+        "pruned": result.pruned,
+        "better": result.better,
+        "better_share": _pair(result.share),
+        "missing": result.missing,
+        "trials": [
+            {
+                "trial": trial.number,
+                "pruned_at": trial.pruned_at,
+                "value_then": trial.value_then,
+                "value": trial.value,
+                "config": trial.config.to_dict(),
+            }
+            for trial in result.audited
         ],
     }
 
