@@ -52,6 +52,7 @@ COMMANDS = (
     ("studies", "delete", "s", "--yes"),
     ("export", "s", "-o", "best.toml"),
     ("report", "s", "-o", "report.html"),
+    ("studies", "set-space", "s", "ann_digits"),
     ("init",),
 )
 SEARCHING = ("run", "--study", "s", "--engine", "solo", "--workers", "1", "--device", "cpu", "--trials", str(TRIALS))
@@ -165,6 +166,12 @@ def test_a_sound_store_has_no_damage(sound: Path, store: Store, make_study: Make
         session.claim(2)
         with store.read() as connection:
             assert find(connection) is None
+
+
+def test_a_value_that_fails_only_when_it_is_shown_is_named_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert damage(root / "studies.db", "UPDATE studies SET study_name = X'fffe'")
+    code, said = ended(("studies", "list"), monkeypatch)
+    assert code == 1 and "studies.study_name must be a text in UTF-8, got b'\\xff\\xfe'" in said
 
 
 def test_a_search_on_a_damaged_store_says_so_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

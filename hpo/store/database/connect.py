@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from hpo.errors import StoreError, StoreUnavailableError
 from hpo.store.database import creation, damage, schema
@@ -56,6 +56,8 @@ class Store:
     def _explaining(self) -> Iterator[None]:
         try:
             yield
+        except IntegrityError:  # a name that is taken; callers tell it
+            raise
         except Exception as error:
             explained = damage.explain(self.engine, error)
             if explained is None:
@@ -123,7 +125,7 @@ def explain(error: Exception) -> StoreError | None:
     if isinstance(error, SQLAlchemyError) and is_transient(error):
         where = ", ".join(sorted(map(shown, _opened)))
         return StoreUnavailableError(f"{where}: does not answer: {reason(error)}. Try again.")
-    return next(filter(None, (damage.explain(make_engine(url), error) for url in _opened)), None)
+    return next(filter(None, (damage.explain(make_engine(url), error, (Exception,)) for url in _opened)), None)
 
 
 def _cannot_open(url: URL, error: SQLAlchemyError) -> StoreError:

@@ -52,9 +52,11 @@ _TABLES = (
 Row = dict[str, Any]
 
 
-def explain(engine: Engine, error: Exception) -> StoreError | None:
+def explain(
+    engine: Engine, error: Exception, symptoms: tuple[type[Exception], ...] = (SQLAlchemyError, *SYMPTOMS)
+) -> StoreError | None:
     """Return the damage of a store that an error comes from; None if the error passes, or comes from something else."""
-    if isinstance(error, IntegrityError) or not isinstance(error, (SQLAlchemyError, *SYMPTOMS)):
+    if not isinstance(error, symptoms):
         return None
     if is_transient(error):
         return None
@@ -67,7 +69,9 @@ def explain(engine: Engine, error: Exception) -> StoreError | None:
         failed = another
     if cell is not None:
         return StoreError(f"{where}: {cell}. {REMEDY}")
-    if not isinstance(failed, SQLAlchemyError | sqlite3.Error) or is_transient(failed):
+    if not isinstance(failed, SQLAlchemyError | sqlite3.Error) or isinstance(failed, IntegrityError):
+        return None
+    if is_transient(failed):
         return None
     return of_file(engine.url, failed) or StoreError(f"{where}: cannot be used: {reason(failed)}.")
 
