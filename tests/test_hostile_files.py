@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import tomlkit
@@ -26,7 +27,7 @@ from PIL import Image, PngImagePlugin
 import hpo
 from hpo import data
 from hpo.config import OwnData, TrialConfig
-from hpo.data import decoding
+from hpo.data import InputFormat, decode_file, decoding
 from hpo.data.images import read_folder
 from hpo.errors import DataError, DocumentError, HpoError, TrainingError, UsageError
 from hpo.results import model_folder, predict, retrain, test_evaluation
@@ -461,6 +462,10 @@ def test_a_prediction_that_is_no_number_is_none(folder: Path, tmp_path: Path) ->
         'column "size" must be numbers below 3e38, got 1e',
         DataError,
     )
+    numbers = InputFormat("table", (2,))
+    pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 1e39]}).to_csv(tmp_path / "numbers.csv", index=False)
+    message = 'column "b" must hold finite numbers below 3e38, got 1e.39 in row 2'
+    refused(lambda: decode_file(tmp_path / "numbers.csv", numbers), message, DataError)
     table.write_text("size,colour\n3,red\n-inf,blue\n,green\n")
     assert all(math.isfinite(p.probability) for p in predict.predict(classifier, [table])), "the median takes its place"
     table.write_text("size,colour\n3,red\n3e38,blue\n")

@@ -13,6 +13,7 @@ from hpo.data import decoding
 from hpo.data.encoding import Encoding
 from hpo.data.registry import DataInfo
 from hpo.errors import DataError, UsageError
+from hpo.text import one_line
 
 ImageFit = Literal["exact", "crop"]
 
@@ -193,8 +194,13 @@ def _frame(frame: Any, where: str, inputs: InputFormat) -> NDArray[np.float32]:
     if inputs.feature_names and set(inputs.feature_names) <= set(frame.columns):
         frame = frame[list(inputs.feature_names)]
     try:
-        x = frame.to_numpy(dtype=np.float32)
+        with np.errstate(over="ignore"):
+            x = frame.to_numpy(dtype=np.float32, na_value=np.nan)
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{where}: must be a table of numbers with a header line, got {reason}.") from error
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        name, value = one_line(str(frame.columns[column])), frame.iloc[row, column]
+        raise DataError(f'{where}: column "{name}" must hold finite numbers below 3e38, got {value} in row {row + 1}.')
     return _array(x, where, inputs)
