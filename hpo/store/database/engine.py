@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 WRITES = "hpo_writes"
 """Execution option of a connection whose transaction writes."""
-LOCK_SECONDS = 8.0
+LOCK_SECONDS = 5.0
 """Longest wait for a lock that another process holds; workers try again, a command says that the store is busy."""
 
 
