@@ -58,5 +58,6 @@ def serve(app: Guard, host: str, port: int, ready: Callable[[str], None] = lambd
     listening = [each for each in sockets.values() if isinstance(each, TcpWSGIServer)]  # one for each address of a host
     for each in listening:
         each.channel_class = functools.partial(DeadlineChannel, app)
-    ready(f"http://{host if host != '0.0.0.0' else 'localhost'}:{listening[0].effective_port}")
+    name = "localhost" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+    ready(f"http://{name}:{listening[0].effective_port}")
     server.run()
