@@ -313,7 +313,7 @@ def test_a_full_disk_and_a_missing_folder_cost_checkpoints_not_trials(field: Fie
     folder = field.folder / "artifacts" / study.uid
     (folder / "checkpoints").mkdir(parents=True)
     for root in range(6):  # the kernel's own 'No space left on device', at every write
-        os.mknod(folder / "checkpoints" / f"{root}.safetensors", 0o666 | stat.S_IFCHR, os.stat("/dev/full").st_rdev)
+        os.mknod(folder / "checkpoints" / f"{root}.safetensors", 0o666 | stat.S_IFCHR, Path("/dev/full").stat().st_rdev)
     field.start("--epoch-seconds", "0.05")
     deadline = time.monotonic() + 30
     while "no checkpoints can be written" not in field.said() and time.monotonic() < deadline:
