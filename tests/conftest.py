@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ _POSTGRES = "HPO_TESTS_POSTGRES"
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server that processes are forked from: once, not in each process of the test run."""
     if fork_server.SOCKET not in os.environ:
+        # A shell that starts the tests in the background has them ignore Ctrl-C, and with them all their processes.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         config.stash[_SERVER] = fork_server.start_server()
         # Not in pytest's folders: another run beside this one makes those unreadable for the server's user.
         os.environ[_POSTGRES] = tempfile.mkdtemp(prefix="hpo-postgres-")
