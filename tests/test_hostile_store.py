@@ -69,7 +69,8 @@ def change(folder: Path, statement: str, *values: object) -> None:
 
 
 def hpo(*arguments: str, folder: Path, code: int | None) -> command.Ended:
-    environment = os.environ | {"HPO_STORAGE": f"sqlite:///{folder}/studies.db"}
+    # Wide, so that no table breaks a text into lines.
+    environment = os.environ | {"HPO_STORAGE": f"sqlite:///{folder}/studies.db", "COLUMNS": "200"}
     return command.hpo(*arguments, folder=folder, environment=environment, code=code)
 
 
@@ -218,7 +219,7 @@ def is_plain(text: str) -> bool:
 @pytest.mark.parametrize("arguments", [["studies", "list"], ["studies", "show", "one"], ["trials", "show", "one", "0"]])
 def test_texts_of_a_store_are_shown_as_texts(folder: Path, arguments: list[str]) -> None:
     annotated(folder)
-    ended = hpo(*arguments, folder=folder, environment=os.environ | {"COLUMNS": "200"}, code=0)
+    ended = hpo(*arguments, folder=folder, code=0)
     assert is_plain(ended.stdout) and is_plain(ended.stderr)
     assert SHOWN in ended.stdout
 
