@@ -169,6 +169,8 @@ def test_a_sound_store_has_no_damage(sound: Path, store: Store, make_study: Make
 
 
 def test_a_value_that_fails_only_when_it_is_shown_is_named_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(parse(f"sqlite:///{root}/gone.db"), create=True).dispose()
+    (root / "gone.db").unlink()  # a store that this process had open before
     assert damage(root / "studies.db", "UPDATE studies SET study_name = X'fffe'")
     code, said = ended(("studies", "list"), monkeypatch)
     assert code == 1 and "studies.study_name must be a text in UTF-8, got b'\\xff\\xfe'" in said

@@ -17,8 +17,8 @@ from hpo.store.database.outages import is_transient, reason
 from hpo.store.database.sqlite_file import check_file
 from hpo.store.database.url import shown
 
-_opened: set[URL] = set()
-"""The stores that this process has opened."""
+_opened: dict[URL, None] = {}
+"""The stores that this process has opened, the latest last."""
 
 
 class Store:
@@ -28,7 +28,8 @@ class Store:
         self.url = url
         self.engine = make_engine(url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        _opened.add(url)
+        _opened.pop(url, None)
+        _opened[url] = None
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -121,11 +122,15 @@ def check_store(url: URL) -> None:
 
 
 def explain(error: Exception) -> StoreError | None:
-    """Return what is the matter with a store that this process has opened, if an error comes from that."""
+    """Return what is the matter with a store that this process has opened, if an error comes from that.
+
+    The latest is examined first; a file that is no longer there is not examined.
+    """
     if isinstance(error, SQLAlchemyError) and is_transient(error):
         where = ", ".join(sorted(map(shown, _opened)))
         return StoreUnavailableError(f"{where}: does not answer: {reason(error)}. Try again.")
-    return next(filter(None, (damage.explain(make_engine(url), error, (Exception,)) for url in _opened)), None)
+    existing = (u for u in reversed(_opened) if u.get_backend_name() != "sqlite" or Path(str(u.database)).exists())
+    return next(filter(None, (damage.explain(make_engine(url), error, (Exception,)) for url in there)), None)
 
 
 def _cannot_open(url: URL, error: SQLAlchemyError) -> StoreError:
