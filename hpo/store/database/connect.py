@@ -130,7 +130,7 @@ def explain(error: Exception) -> StoreError | None:
         where = ", ".join(sorted(map(shown, _opened)))
         return StoreUnavailableError(f"{where}: does not answer: {reason(error)}. Try again.")
     existing = (u for u in reversed(_opened) if u.get_backend_name() != "sqlite" or Path(str(u.database)).exists())
-    return next(filter(None, (damage.explain(make_engine(url), error, (Exception,)) for url in there)), None)
+    return next(filter(None, (damage.explain(make_engine(url), error, (Exception,)) for url in existing)), None)
 
 
 def _cannot_open(url: URL, error: SQLAlchemyError) -> StoreError:
