@@ -83,7 +83,7 @@ class Confirmation:
         return self.candidates[0]
 
 
-class _Statistics:
+class _Comparison:
     """How the trainings of a confirmation are compared: in pairs by cut, or as independent samples."""
 
     def __init__(self, study: StudyRecord, samples: Collection[Values], *, fresh_cuts: bool) -> None:
@@ -117,7 +117,7 @@ class _Statistics:
         return prediction_interval(values, seen, self._info.rows[1], self._noise)
 
 
-def compared(
+def compare(
     name: str,
     study: StudyRecord,
     sources: Mapping[int, TrialView],
@@ -127,12 +127,12 @@ def compared(
     missing: int,
 ) -> Confirmation:
     """Compare trials of a study by their fresh trainings, of which each has at least two."""
-    statistics_of = _Statistics(study, [samples[number] for number in sources], fresh_cuts=fresh_cuts)
+    comparison = _Comparison(study, [samples[number] for number in sources], fresh_cuts=fresh_cuts)
     control = next((n for n, trial in sources.items() if trial.attributes.baseline is not None), None)
     others = [n for n in sources if n != control]
     gaps: dict[int, Interval] = {}
     if control is not None and others:
-        gaps = dict(zip(others, statistics_of.gaps([samples[n] for n in others], samples[control]), strict=True))
+        gaps = dict(zip(others, comparison.gaps([samples[n] for n in others], samples[control]), strict=True))
     candidates = []
     for number, trial in sources.items():
         config = study.full(trial.config)
@@ -144,13 +144,13 @@ def compared(
                 baseline=trial.attributes.baseline,
                 searched=trial.value if trial.value is not None else WORST[config.metric],
                 values=values,
-                interval=mean_interval(values, statistics_of.overlap),
+                interval=mean_interval(values, comparison.overlap),
                 gap=gaps.get(number),
-                promise=statistics_of.promise(values) if config.metric == "accuracy" else None,
+                promise=comparison.promise(values) if config.metric == "accuracy" else None,
             )
         )
     candidates.sort(key=lambda c: (-c.interval.low, c.number))
-    differ = control is None and len(candidates) > 1 and statistics_of.differ(samples[n] for n in sources)
+    differ = control is None and len(candidates) > 1 and comparison.differ(samples[n] for n in sources)
     verdict, certain = _verdict(candidates, differ=differ)
     like = data.info(study.space.data).test_like_training
     return Confirmation(name, tuple(candidates), verdict, certain, missing, fresh_cuts, like)
@@ -166,7 +166,7 @@ def _verdict(ranked: Sequence[Candidate], *, differ: bool) -> tuple[str, bool]:
         return "the baseline itself, with the highest lower bound: the search brought nothing better", False
     if winner.gap is None:
         if differ:
-            return "the best of those tried again; there is no baseline to compare it with", False
+            return "the best of those trained again; there is no baseline to compare it with", False
         return "not distinguishable from the others, and there is no baseline to compare with: no winner", False
     middle = (winner.gap.low + winner.gap.high) / 2
     size = f"{abs(middle):.4f} ± {winner.gap.half:.4f}"

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from hpo.config import WORST
 from hpo.errors import StudyError
 from hpo.results import linked_study
-from hpo.results.candidates import Confirmation, compared
+from hpo.results.candidates import Confirmation, compare
 from hpo.results.linked_study import CONFIRMATION
 from hpo.store import queries, studies
 from hpo.store.database import trial_rows
@@ -124,4 +124,4 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
         sources = {number: queries.trial(connection, key) for number, key in ids.items() if key is not None}
     fresh = has_fresh_cuts(study, (trial for _, trial in trainings))
     missing = len({source for source, _ in trainings}) - sum(map(len, values.values()))
-    return compared(confirming.name, study, sources, samples, fresh_cuts=fresh, missing=missing)
+    return compare(confirming.name, study, sources, samples, fresh_cuts=fresh, missing=missing)

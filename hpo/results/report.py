@@ -272,5 +272,5 @@ def _candidates(result: Confirmation) -> str:
         for c in result.candidates
     ]
     promised = "promised on test rows" if result.test_like_training else "promised on rows like those of training"
-    head = ("trial", "searched", "tried again", "luck", "over the baseline", promised, "configuration")
+    head = ("trial", "searched", "trained again", "luck", "over the baseline", promised, "configuration")
     return _table(head, entries)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpo import data
 from hpo.config import metric_label
 from hpo.errors import StudyError, UsageError
 from hpo.results import audit, linked_study
 from hpo.results.audit import Audit, Audited
-from hpo.service.data import OnDownload, fetch_data, ignore_download
+from hpo.service.create import fetch_study_data
+from hpo.service.data import OnDownload, ignore_download
 from hpo.service.search import Observer, RunOutcome, StopRequest, run_workers
-from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 
@@ -46,8 +45,7 @@ def prepare_audit(
     """
     check_count(trials)
     study.space.check_code()
-    fetch_data(study.space.data, on_download=on_download)
-    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
+    fetch_study_data(study, on_download=on_download)
     return audit.prepare(store, study, trials)
 
 

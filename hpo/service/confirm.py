@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpo import data
 from hpo.config import metric_label
 from hpo.errors import StudyError, UsageError
 from hpo.results import confirmation
 from hpo.results.candidates import Candidate, Confirmation
 from hpo.results.intervals import LEVEL, Interval
-from hpo.service.data import OnDownload, fetch_data, ignore_download
+from hpo.service.create import fetch_study_data
+from hpo.service.data import OnDownload, ignore_download
 from hpo.service.search import Observer, RunOutcome, StopRequest, run_workers
-from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 
@@ -67,8 +66,7 @@ def prepare_confirmation(
     """
     check_counts(top, seeds)
     study.space.check_code()
-    fetch_data(study.space.data, on_download=on_download)
-    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
+    fetch_study_data(study, on_download=on_download)
     return confirmation.prepare(store, study, top, seeds, same_cut=same_cut)
 
 

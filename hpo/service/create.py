@@ -261,7 +261,12 @@ def _resume(store: Store, parts: _Parts, request: StudyRequest, on_download: OnD
     changed = _overridden(study.recipe, request.overrides).identity()
     overrides = {key: changed[key] for key in request.overrides if key in changed}
     studies.check_same(study, space, parts.recipe, overrides)
-    fetch_data(study.space.data, on_download=on_download)
-    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))
+    fetch_study_data(study, on_download=on_download)
     budget = studies.update_budget(store, study, **request.limits)
     return OpenedStudy(store, study, budget, grid_size=_grid_size(study.space, study.recipe))
+
+
+def fetch_study_data(study: StudyRecord, *, on_download: OnDownload = ignore_download) -> None:
+    """Bring a study's data into the cache. Raises: DataError without a source, StudyError if it differs."""
+    fetch_data(study.space.data, on_download=on_download)
+    studies.check_data(study, data.fingerprint(data.info(study.space.data), study.space.split))

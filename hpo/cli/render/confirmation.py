@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def confirmation_table(result: "Confirmation") -> Table:
     """Return what the fresh trainings have shown, the winner first."""
     table = Table(box=None, pad_edge=False, caption_justify="left")
-    for column in ("trial", "searched", "tried again", "luck", "over the baseline", "configuration"):
+    for column in ("trial", "searched", "trained again", "luck", "over the baseline", "configuration"):
         left = column == "configuration"
         table.add_column(column, justify="left" if left else "right", no_wrap=not left)
     for candidate in result.candidates:
