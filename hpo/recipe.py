@@ -44,6 +44,9 @@ class Budget(Section):
     """Run only the trials that are waiting, and draw no others."""
     max_failures: Annotated[int, Field(ge=1)] = 20
     """Stop when this many trials have failed; they do not count as finished."""
+    revive: Annotated[int, Field(ge=0)] = 0
+    """So many of the trials are second chances: pruned trials, those that promise most, trained on. They are the last
+    of the budget, when most is known of how curves grow."""
 
 
 class Sampler(Section):
@@ -115,6 +118,9 @@ class Checkpoints(Section):
     """Age of the latest checkpoint in seconds from which on a running trial is saved after an epoch."""
     keep_best: Annotated[int, Field(ge=0)] = 3
     """Number of complete trials whose final state is kept: the best ones."""
+    keep_pruned: Annotated[int, Field(ge=0)] = 0
+    """Number of pruned trials whose state is kept, those that promise most: `hpo run --revive` goes on from it. With
+    second chances in the budget at least as many are kept."""
     max_megabytes: Annotated[float, Field(gt=0)] = 2048.0
     """Largest total size of a study's checkpoints; those of the worst finished trials are deleted first. Only for
     folders, not for S3."""

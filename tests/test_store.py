@@ -351,6 +351,7 @@ def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy)
         "patience": None,
         "only_waiting": False,
         "max_failures": 20,
+        "revive": 0,
     }
     studies.stop(store, study, "enough")
     with store.read() as connection:

@@ -38,6 +38,7 @@ def search(
     stop_at: float | None = None,
     patience: int | None = None,
     max_failures: int | None = None,
+    revive: int | None = None,
     objective: "Objective | None" = None,
     seed: int | None = None,
     recipe: "str | Path | Mapping[str, Any] | StudyRecipe | None" = None,
@@ -71,6 +72,8 @@ def search(
         stop_at: Stop when a trial reaches this value of the metric.
         patience: Stop when the best value has not improved for this many finished trials.
         max_failures: Stop when this many trials have failed.
+        revive: So many of the trials, the last of them, train on the pruned trials that promise most, in place of new
+            ones.
         objective: Metric to maximize on the validation rows: accuracy, balanced_accuracy, macro_f1 or neg_log_loss;
             with a cost to minimize, ("accuracy", "parameters") or ("accuracy", "latency_ms").
         seed: Seed of the study, >= 0.
@@ -96,6 +99,7 @@ def search(
         "target": stop_at,
         "patience": patience,
         "max_failures": max_failures,
+        "revive": revive,
     }
     overrides = {"seed": seed, "objective": objective}
     request = StudyRequest(

@@ -36,6 +36,7 @@ class Study(StudyFigures):
         *,
         trials: int | None = None,
         timeout: int | str | timedelta | None = None,
+        revive: int | None = None,
         workers: int | None = None,
         device: str = "auto",
         engine: "EngineName | None" = None,
@@ -43,13 +44,15 @@ class Study(StudyFigures):
     ) -> "Study":
         """Resume the study until a limit of its budget is reached; returns the study.
 
-        `trials` and `timeout` (seconds, a text such as "30m", or a timedelta) change the budget, which counts all
-        runs. Raises: StudyError if no worker can run; KeyboardInterrupt after an interrupt, once all workers have
-        released their trials.
+        `trials`, `timeout` (seconds, a text such as "30m", or a timedelta) and `revive` (so many of the trials, the
+        last of them, train on the pruned trials that promise most) change the budget, which counts all runs. Raises:
+        StudyError if no worker can run or no trial is left for second chances; KeyboardInterrupt after an interrupt,
+        once all workers have released their trials.
         """
         limits = {
             "trials": trials,
             "timeout": int(timeout.total_seconds()) if isinstance(timeout, timedelta) else timeout,
+            "revive": revive,
         }
         changes = {name: value for name, value in limits.items() if value is not None}
         studies.update_budget(self._store, self._record, **changes)  # without changes: a stopped study may resume

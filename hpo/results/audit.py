@@ -136,11 +136,11 @@ def evaluate(store: Store, study: StudyRecord) -> Audit | None:
     if auditing is None:
         return None
     pruned = {trial.number: trial for trial in _pruned(store, study)}
-    listed = linked_study.trainings(store, auditing)
+    listed = [(repeat, trial) for repeat, trial in linked_study.trainings(store, auditing) if repeat.trial in pruned]
     audited = []
     for repeat, trial in listed:
-        source = pruned.get(repeat.trial)
-        if source is not None and trial.state in FINISHED:
+        source = pruned[repeat.trial]
+        if trial.state in FINISHED:
             value = trial.value if trial.state == State.COMPLETE and trial.value is not None else WORST[study.metric]
             last = max(source.curve)
             audited.append(Audited(source.number, source.config, last, source.curve[last], value))
@@ -154,7 +154,7 @@ def evaluate(store: Store, study: StudyRecord) -> Audit | None:
 
 
 def _pruned(store: Store, study: StudyRecord) -> list[TrialView]:
-    """Return the trials that were pruned after an epoch or more, by number."""
+    """Return the trials that were pruned after an epoch or more and had no second chance, by number."""
     with store.read() as connection:
         trials = queries.pruned_trials(connection, study.study_id)
     return [trial for trial in trials if trial.curve and not trial.attributes.diverged]

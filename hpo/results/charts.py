@@ -30,9 +30,12 @@ Trials = Sequence[FrozenTrial]
 def searched_trials(trials: Trials) -> list[FrozenTrial]:
     """Return the trials that count, each with the value of the metric alone, without its cost.
 
-    Left out are trials that went on under another number, broke a constraint, or lie outside the study's space.
+    Left out are trials that went on under another number, also as second chances, broke a constraint, or lie outside
+    the study's space.
     """
-    return [_by_metric(trial) for trial in trials if _counts(TrialAttributes.of(trial))]
+    counted = [trial for trial in trials if _counts(TrialAttributes.of(trial))]
+    revived = {TrialAttributes.of(trial).revives for trial in counted if trial.state.is_finished()}
+    return [_by_metric(trial) for trial in counted if trial.number not in revived]
 
 
 def _counts(attributes: TrialAttributes) -> bool:

@@ -136,9 +136,10 @@ def _tiles(material: _Material) -> str:
     seconds = sum(TrialAttributes.of(t).seconds or 0.0 for t in material.trials)
     state, baseline, result = material.state, material.baseline, material.confirmation
     outside = f", {state.outside} outside the space that was set since" if state.outside else ""
+    revived = f", {state.revived} second chances of pruned ones" if state.revived else ""
     pruned, failed = state.counts[State.PRUNED], state.counts[State.FAIL]
     tiles = [
-        (f"{state.finished}", f"trials finished, {pruned} of them pruned{outside}, {failed} failed"),
+        (f"{state.finished}", f"trials finished, {pruned} of them pruned{revived}{outside}, {failed} failed"),
         ("-" if state.best_value is None else f"{state.best_value:.4f}", f"best {state.metric_label} in the search"),
         ("-" if baseline is None else f"{baseline:.4f}", "the baseline's"),
         (f"{seconds / 60:.1f} min", "of training, all workers together"),

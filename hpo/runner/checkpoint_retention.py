@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: those of running trials, and the final ones of the best."""
+"""Which checkpoints are kept: those of running trials, of the best ones, and of the pruned ones that promise most."""
 
 import logging
 import time
@@ -8,10 +8,21 @@ from hpo.artifacts import Files, FolderFiles
 from hpo.errors import TrainingError
 from hpo.recipe import Checkpoints
 from hpo.runner.session import Assignment
+from hpo.store.database.connect import Store
+from hpo.store.leases import stopping
+from hpo.store.studies import StudyRecord
 from hpo.training import checkpoints
 from hpo.training.engine import Checkpoint
 
 _log = logging.getLogger(__name__)
+
+
+def policy_of(store: Store, study: StudyRecord) -> Checkpoints:
+    """Return which checkpoints a study keeps: of at least as many pruned trials as are to get a second chance."""
+    with store.read() as connection:
+        revive = stopping.budget_of(connection, study.study_id)[0].revive
+    policy = study.recipe.checkpoints
+    return policy.model_copy(update={"keep_pruned": max(policy.keep_pruned, revive)})
 
 
 class CheckpointRetention:
@@ -69,14 +80,13 @@ class CheckpointRetention:
     ) -> None:
         """Keep an ended trial's final state if it is among the best, and delete checkpoints that are no longer needed.
 
-        `snapshot` is None for a trial that did not complete. `best` are the roots of the complete trials that
-        are kept, best first; `displaced` those that no longer are; `unfinished` those of the trials that
-        may still be resumed.
+        `snapshot` is None for a trial that failed. `best` are the roots of the trials that are kept, the most wanted
+        first; `displaced` those that no longer are; `unfinished` those of the trials that may still be resumed.
         """
         if snapshot is not None and root in best:
             self.save(root, snapshot)
         self._saved.pop(root, None)
-        for unwanted in {root, *displaced} - set(best):
+        for unwanted in {root, *displaced} - set(best) - unfinished:
             self._remove(unwanted)
         if isinstance(self.files, FolderFiles):
             self._clear(self.files, best, unfinished)

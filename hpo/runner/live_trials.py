@@ -37,10 +37,10 @@ class LiveTrials:
     def should_prune(self, trial_id: int) -> bool:
         """Say whether a trial is to end after its latest report, compared with the other trials.
 
-        A baseline is never pruned: the winner is measured against it.
+        A baseline is never pruned: the winner is measured against it. Neither is a second chance.
         """
-        prunes = self._search.should_prune(trial_id)
-        return prunes and TrialAttributes.of(self._cache.trial(trial_id)).baseline is None
+        attributes = TrialAttributes.of(self._cache.trial(trial_id))
+        return attributes.revives is None and self._search.should_prune(trial_id) and attributes.baseline is None
 
     # How a trial ends.
 

@@ -186,7 +186,7 @@ class Loop:
         elif trials.should_prune(key):
             self._recorder.record_end(key, live.assignment.config, live.history, complete=False)
             trials.prune(key)
-            self._drop(key)
+            self._drop(key, resumable=True)
             self._failures = None
         else:
             self.keeper.save_if_due(live.assignment.root, lambda: self.engine.snapshot(key))
@@ -195,7 +195,7 @@ class Loop:
         live = self.live[key]
         self._recorder.record_end(key, live.assignment.config, live.history, complete=True)
         self.session.trials.complete(key, value_of(live.assignment.config, live.history))
-        self._drop(key, complete=True)
+        self._drop(key, resumable=True)
         self._failures = None
 
     def _end_faulty(self, key: int, fault: Fault) -> None:
@@ -244,10 +244,12 @@ class Loop:
         self.session.release(key)
         self.engine.evict(key)
 
-    def _drop(self, key: int, *, complete: bool = False) -> None:
+    def _drop(self, key: int, *, resumable: bool = False) -> None:
         """Remove an ended trial from the engine, and keep or delete its checkpoint."""
-        live, ranking = self.live.pop(key), self.session.ranking
-        best, displaced = ranking.best_roots(self.keeper.policy.keep_best)
-        snapshot = (lambda: self.engine.snapshot(key)) if complete else None
-        self.keeper.ended(live.assignment.root, snapshot, best, displaced, ranking.unfinished_roots())
+        live, ranking, policy = self.live.pop(key), self.session.ranking, self.keeper.policy
+        best, displaced = ranking.best_roots(policy.keep_best)
+        pruned, no_longer = self.session.search.second_chances.roots(policy.keep_pruned)
+        snapshot = (lambda: self.engine.snapshot(key)) if resumable else None
+        kept = best + [root for root in pruned if root not in best]
+        self.keeper.ended(live.assignment.root, snapshot, kept, displaced + no_longer, ranking.unfinished_roots())
         self.engine.evict(key)

@@ -26,7 +26,7 @@ class Ranking:
 
     def unfinished_roots(self) -> set[int]:
         """Return the roots of the trials that are running or wait to be resumed."""
-        return {root_of(t) for t in self._cache.visible_trials((TrialState.RUNNING, TrialState.WAITING))}
+        return {root_of(t) for t in self._cache.all_trials() if not t.state.is_finished()}
 
     def _complete(self) -> list[FrozenTrial]:
         return self._cache.visible_trials((TrialState.COMPLETE,))

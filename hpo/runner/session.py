@@ -87,7 +87,14 @@ class Session:
 
         def attempt(connection: Connection) -> list[Claimed] | NothingToClaim | StopReason:
             return claims.claim(
-                self.store, connection, study_id, self.worker_id, count=count, held=held, undrawn=self._undrawn
+                self.store,
+                connection,
+                study_id,
+                self.worker_id,
+                count=count,
+                held=held,
+                undrawn=self._undrawn,
+                promising=self._promising,
             )
 
         claimed = self.link.transact(attempt)
@@ -110,6 +117,11 @@ class Session:
             return None
         self.cache.refresh(connection)
         return self.search.undrawn()
+
+    def _promising(self, connection: Connection, most: int) -> list[int]:
+        """Return the ids of the pruned trials that promise most."""
+        self.cache.refresh(connection)
+        return [id_of_trial(trial) for trial in self.search.second_chances.ranked()[:most]]
 
     def _assign(self, claimed: Claimed, trial: FrozenTrial) -> Assignment:
         self.trials.ids.add(claimed.trial_id)

@@ -15,7 +15,7 @@ from hpo.artifacts import dashboard_folder, study_files
 from hpo.config import Split
 from hpo.optuna_compat import silence
 from hpo.recipe import EngineName
-from hpo.runner.checkpoint_retention import CheckpointRetention
+from hpo.runner.checkpoint_retention import CheckpointRetention, policy_of
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
 from hpo.runner.trial_plots import TrialPlotter, Validation
@@ -111,7 +111,7 @@ def train_study(
     check_data(study, data.fingerprint(info, study.space.split))
     engine = make_engine(engine_name or study.recipe.engine, device, most_held(store, study))
     description = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
-    keeper = CheckpointRetention(study_files(store.url, study.uid), study.recipe.checkpoints)
+    keeper = CheckpointRetention(study_files(store.url, study.uid), policy_of(store, study))
     with contextlib.ExitStack() as stack:
         plotter = None
         if plots:

@@ -21,7 +21,7 @@ from hpo.space import SearchSpace, load_space, read_space
 from hpo.store import studies
 from hpo.store.database.connect import Store, exists, open_store
 from hpo.store.database.url import configured, shown
-from hpo.store.leases import stopping
+from hpo.store.leases import second_chances, stopping
 from hpo.store.studies import StudyRecord
 
 __all__ = [
@@ -111,6 +111,7 @@ def open_study(request: StudyRequest, *, on_download: OnDownload = ignore_downlo
                 f"To make it: hpo run --study {parts.name} --space SPACE"
             )
         recipe = _recipe(parts.recipe or load_recipe("default"), request)
+        second_chances.check_prunes(recipe, recipe.budget.revive)
         size = _check_searched(parts.space, recipe, parts.where)
         fetch_data(parts.space.data, on_download=on_download)
         fingerprint = data.fingerprint(data.info(parts.space.data), parts.space.split)

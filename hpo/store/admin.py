@@ -18,7 +18,7 @@ from hpo.store.database import schema, trial_rows
 from hpo.store.database.conditions import is_excused, is_of, is_outside
 from hpo.store.database.connect import Store
 from hpo.store.database.url import shown
-from hpo.store.leases import claims
+from hpo.store.leases import claims, second_chances
 from hpo.store.record import FINISHED, State, TrialAttributes, Voided
 from hpo.store.studies import check_name, id_of, insert_study, invalidate_caches, names
 
@@ -249,6 +249,8 @@ def retry(store: Store, name: str, kind: str | None) -> list[tuple[int, int]]:
             entries: list[Entry] = [TrialAttributes.retries.entry(trial.number)]
             if attributes.fixed_params is not None:
                 entries.append(TrialAttributes.fixed_params.entry(attributes.fixed_params))
+            if attributes.revives is not None:
+                entries += second_chances.origin(attributes.revives, trial_rows.root_of(trial))
             number = trial_rows.add_waiting(store, connection, study_id, trial, entries)
             changes = trial_rows.Changes()
             changes.note(id_of_trial(trial), TrialAttributes.excused.entry(f"retried as trial {number}"))

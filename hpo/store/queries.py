@@ -12,7 +12,7 @@ from hpo.store.attributes import Attribute
 from hpo.store.database import schema
 from hpo.store.database.conditions import count, has, is_excused, is_of, is_outside
 from hpo.store.database.study_rows import load_attributes
-from hpo.store.leases import stopping
+from hpo.store.leases import second_chances, stopping
 from hpo.store.record import ENDED, FINISHED, State, TrialAttributes
 from hpo.store.views import StudyView, TrialView
 
@@ -53,6 +53,7 @@ def study(connection: Connection, study_id: int) -> StudyView:
         workers=tuple(json.loads(text) for text in workers.scalars()),
         infeasible=stopping.infeasible_draws(connection, study_id),
         drawn_at_random=count(connection, sa.and_(is_of(study_id), has(TrialAttributes.drawn_at_random))),
+        revived=second_chances.count_revived(connection, study_id),
         outside=count(connection, sa.and_(is_of(study_id, FINISHED), is_outside())),
     )
 
@@ -152,10 +153,13 @@ def trials_with(connection: Connection, study_id: int, attribute: Attribute[Any]
 
 
 def pruned_trials(connection: Connection, study_id: int) -> list[TrialView]:
-    """Return the pruned trials of the space, in the order of their numbers."""
+    """Return the pruned trials of the space that had no second chance, in the order of their numbers."""
     columns = schema.trials.c
     pruned = sa.select(columns.trial_id).where(is_of(study_id, [State.PRUNED]), sa.not_(is_outside()))
-    return trials(connection, connection.execute(pruned.order_by(columns.number)).scalars())
+    given = trials_with(connection, study_id, TrialAttributes.revives)
+    revived = {each.attributes.revives for each in given if each.state in FINISHED}
+    ended = trials(connection, connection.execute(pruned.order_by(columns.number)).scalars())
+    return [each for each in ended if each.number not in revived and each.attributes.revives is None]
 
 
 def failure_kinds(connection: Connection, study_id: int) -> dict[str, int]:

@@ -116,7 +116,7 @@ class TrialAttributes(Attributes):
 
     root = system("root", int)
     """The number under which a continued trial first began; its checkpoint is named by it. Written when a dead worker's
-    trial is continued; read by the worker."""
+    trial is continued, or a pruned one gets a second chance; read by the worker."""
     continues = user("continues", int)
     """The number of the dead worker's trial that this one continues. Written with `root`; read by people."""
     resumed_at = user("resumed_at", int)
@@ -125,6 +125,9 @@ class TrialAttributes(Attributes):
     """How many workers in a row died in the same epoch of the trial. Written with `root`; read when the next dies."""
     retries = user("retries", int)
     """The number of the failed trial that this one retries. Written by `hpo trials retry`; read by people."""
+    revives = system("revives", int)
+    """The number of the pruned trial that this one trains on, as its second chance. Written when it is claimed; read by
+    pruning, which leaves it alone, by the sampler, which sees one of the two, and by output."""
     warm_from = structured("warm_from", WarmSource)
     """Where a warm start comes from. Written by `hpo run --warm-start`; read there, so as not to enqueue it twice."""
     confirms = structured("confirms", Repeat)

@@ -23,11 +23,13 @@ from hpo.recipe import Budget, StudyRecipe
 from hpo.space import Baseline, SearchSpace
 from hpo.store.attributes import Entry
 from hpo.store.database import schema
+from hpo.store.database.conditions import count, is_of
 from hpo.store.database.connect import Store
 from hpo.store.database.study_rows import load_attributes, write_attributes
 from hpo.store.database.trial_rows import Changes, fresh_id, insert_trial, write
 from hpo.store.database.url import shown
-from hpo.store.record import State, StudyAttributes, TrialAttributes
+from hpo.store.leases import second_chances
+from hpo.store.record import FINISHED, State, StudyAttributes, TrialAttributes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -245,13 +247,20 @@ def check_data(study: StudyRecord, fingerprint: str) -> None:
 
 
 def update_budget(store: Store, study: StudyRecord, **limits: Any) -> Budget:
-    """Change the given limits of a study and allow it to resume if it had stopped; return the whole budget."""
+    """Change the given limits of a study and allow it to resume if it had stopped; return the whole budget.
+
+    Raises: DocumentError for limits that are none; StudyError, UsageError for second chances that cannot be given.
+    """
     table = schema.hpo_studies
     where = table.c.study_id == study.study_id
     with store.write() as connection:
         store.lock_study(connection, study.study_id)
         content = json.loads(connection.execute(sa.select(table.c.budget_json).where(where)).scalar_one())
         budget = documents.check(Budget, content | limits, "budget")
+        if budget.revive > content.get("revive", 0):
+            second_chances.check_prunes(study.recipe, budget.revive)
+            finished = count(connection, is_of(study.study_id, FINISHED))
+            second_chances.check_possible(connection, study.study_id, study.name, budget, finished)
         text = json.dumps(documents.dump(budget))
         connection.execute(sa.update(table).where(where).values(budget_json=text, stop_reason=None))
     return budget

@@ -58,6 +58,8 @@ class StudyView:
     """Draws that broke the space's constraints and were not trained."""
     drawn_at_random: int = 0
     """Trials that were drawn at random because the sampler's model failed."""
+    revived: int = 0
+    """Second chances that were given, those in training among them."""
     outside: int = 0
     """Finished trials that the study's space, changed since, cannot draw."""
 

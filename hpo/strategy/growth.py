@@ -6,7 +6,7 @@ is nearly where it ends. Their values compare fairly only after each is carried 
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,8 @@ PRIOR_CURVES = 2.0
 """The growth of all schedules together counts as much as so many curves of the schedule in question."""
 KNOWN_CURVES = 2
 """Complete trainings of a schedule from which on it is compared with others."""
+RELEARNED = 200
+"""The growth is learned anew once one in so many of the finished trials is new."""
 LEAST_SHORTFALL = 1e-3
 """Smaller differences to the best possible value count as this one, when growth is learned."""
 
@@ -144,3 +146,18 @@ class Growth:
         reached = len(curve.values) if epoch is None else epoch
         shortfall = self._best - float(curve.values[reached - 1])
         return self._best - shortfall * self.share_left(curve.schedule, curve.phase(reached))
+
+
+class LearnedGrowth:
+    """The growth of a study's curves, learned anew only where enough of its trials are new."""
+
+    def __init__(self, epochs: int, best: float) -> None:
+        """`epochs` are those of the space, `best` is the metric's best possible value."""
+        self._epochs, self._best = epochs, best
+        self._growth, self._learned_from = Growth(()), -1
+
+    def of(self, finished: Sequence[FrozenTrial]) -> Growth:
+        """Return the growth of the curves of finished trials: the same object as long as it is not learned anew."""
+        if abs(len(finished) - self._learned_from) > len(finished) // RELEARNED:
+            self._growth, self._learned_from = Growth.of(finished, self._epochs, self._best), len(finished)
+        return self._growth

@@ -22,11 +22,9 @@ from hpo.optuna_compat import trial_id as id_of
 from hpo.recipe import Compare
 from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
-from hpo.strategy.growth import Growth, curve_of, schedule_of
+from hpo.strategy.growth import Growth, LearnedGrowth, curve_of, schedule_of
 from hpo.strategy.study_cache import StudyCache
 
-RELEARNED = 200
-"""The growth is learned anew once one in so many of the finished trials is new."""
 _RUNG = "completed_rung_"
 """Begin of the attributes in which Optuna's successive halving keeps a trial's value at each of its rungs."""
 
@@ -40,7 +38,8 @@ class PrunerView(CachedStorage):
         self._epochs, self._best, self._compare = epochs, best, compare
         self._cost_limit = math.inf
         self._only_schedule: str | None = None
-        self._growth, self._learned_from = Growth(()), -1
+        self._learned = LearnedGrowth(epochs, best)
+        self._growth = Growth(())
         self._shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         """By id: a finished trial of the cache, and what is shown of it."""
 
@@ -52,7 +51,7 @@ class PrunerView(CachedStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        trials = [self.shown(trial) for trial in self.cache.visible_trials(states) if self._is_rival(trial)]
+        trials = [self.shown(trial) for trial in self.cache.judged_trials(states) if self._is_rival(trial)]
         return copy.deepcopy(trials) if deepcopy else trials
 
     @override
@@ -69,10 +68,9 @@ class PrunerView(CachedStorage):
         self._cost_limit = math.inf if cost is None else cost
         if self._compare == "value":
             return
-        finished = self.cache.visible_trials((TrialState.COMPLETE, TrialState.PRUNED))
-        if abs(len(finished) - self._learned_from) > len(finished) // RELEARNED:
-            self._growth = Growth.of(finished, self._epochs, self._best)
-            self._learned_from, self._shown = len(finished), {}
+        growth = self._learned.of(self.cache.visible_trials((TrialState.COMPLETE, TrialState.PRUNED)))
+        if growth is not self._growth:
+            self._growth, self._shown = growth, {}
         schedule = schedule_of(trial)
         self._only_schedule = None if self._growth.is_known(schedule) else schedule
 

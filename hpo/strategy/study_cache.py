@@ -5,7 +5,8 @@ costs nothing: the cache is refreshed when its owner says so, and changes are ma
 for the next transaction.
 
 Hidden are trials that failed, were voided, were continued under another number or lie outside the space: they would
-teach nothing, and successive halving would count their rungs twice.
+teach nothing, and successive halving would count their rungs twice. Of a pruned trial and its second chance only one is
+shown.
 """
 
 import copy
@@ -103,8 +104,18 @@ class StudyCache:
             return self._trials[trial_id]
 
     def visible_trials(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """Return the trials from which samplers and pruners learn, by number."""
-        trials = (t for t in self.all_trials() if t.state != TrialState.FAIL)
+        """Return the trials from which samplers learn, by number.
+
+        A second chance takes the place of the pruned trial once it has ended.
+        """
+        trials = [t for t in self.all_trials() if t.state != TrialState.FAIL]
+        replaced = {revived_by(t) for t in trials if t.state.is_finished()} - {None}
+        shown = [t for t in trials if t.number not in replaced and (revived_by(t) is None or t.state.is_finished())]
+        return [t for t in shown if states is None or t.state in states]
+
+    def judged_trials(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Return the trials that pruning compares, by number: a second chance was judged when it was pruned."""
+        trials = [t for t in self.all_trials() if t.state != TrialState.FAIL and revived_by(t) is None]
         return [t for t in trials if states is None or t.state in states]
 
     def infeasible_trials(self) -> list[FrozenTrial]:
@@ -177,6 +188,12 @@ def is_infeasible(trial: FrozenTrial) -> bool:
 def is_unchecked(trial: FrozenTrial) -> bool:
     """Say whether a trial was claimed and is still to be checked against the constraints."""
     return trial.state == TrialState.RUNNING and not trial.constraints
+
+
+def revived_by(trial: FrozenTrial) -> int | None:
+    """Return the number of the pruned trial that this one gives a second chance; None if it does not."""
+    number: int | None = trial.system_attrs.get(TrialAttributes.revives.key)
+    return number
 
 
 def _is_outside(trial: FrozenTrial) -> bool:

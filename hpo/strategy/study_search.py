@@ -21,6 +21,7 @@ from hpo.strategy.pruner_view import PrunerView
 from hpo.strategy.pruners import make_pruner
 from hpo.strategy.sampler_view import ModelView, SamplerView
 from hpo.strategy.samplers import derived_seed, make_sampler
+from hpo.strategy.second_chances import SecondChances
 from hpo.strategy.study_cache import StudyCache
 
 ATTEMPTS = 20
@@ -43,6 +44,7 @@ class StudySearch:
         )
         self._study = Study(cache.study_name, self._view, sampler=self._sampler)
         self._pruner_view = PrunerView(cache, epochs, recipe.pruner.compare, best)
+        self.second_chances = SecondChances(cache, epochs, best)
         self._pruning = Study(cache.study_name, self._pruner_view, pruner=make_pruner(recipe.pruner, epochs))
 
     def draw(self, trial_id: int, number: int) -> TrialConfig:

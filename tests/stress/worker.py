@@ -12,7 +12,7 @@ from pathlib import Path
 from hpo.artifacts import study_files
 from hpo.config import TrialConfig
 from hpo.errors import HpoError
-from hpo.runner.checkpoint_retention import CheckpointRetention
+from hpo.runner.checkpoint_retention import CheckpointRetention, policy_of
 from hpo.runner.worker import work
 from hpo.store import studies
 from hpo.store.database import trial_rows
@@ -57,7 +57,7 @@ def main() -> None:
     engine = SimulatedEngine(
         options.capacity, options.epoch_seconds, fault_of if options.faults else lambda c, e: None, admitted
     )
-    keeper = CheckpointRetention(study_files(store.url, study.uid), study.recipe.checkpoints)
+    keeper = CheckpointRetention(study_files(store.url, study.uid), policy_of(store, study))
     about = {"host": "here", "process": os.getpid(), "supervisor": os.environ.get("HPO_SUPERVISOR", "")}
     try:
         over = work(store, study, engine, keeper, about, stopping=stop)

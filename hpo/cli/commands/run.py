@@ -98,6 +98,13 @@ def run(
         int | None, typer.Option(metavar="N", help="Stop when the best value has not improved for N finished trials.")
     ] = None,
     max_failures: Annotated[int | None, typer.Option(metavar="N", help="Stop when N trials have failed.")] = None,
+    revive: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The last N of the trials train on the pruned trials that promise most, in place of new ones.",
+        ),
+    ] = None,
     workers: Workers = None,
     device: Device = "auto",
     engine: EngineOption = None,
@@ -127,6 +134,7 @@ def run(
         "target": stop_at,
         "patience": at_least_one("--patience", patience),
         "max_failures": at_least_one("--max-failures", max_failures),
+        "revive": at_least_one("--revive", revive),
     }
     at_least_one("--workers", workers)
     if seed is not None and seed < 0:

@@ -34,6 +34,7 @@ def study_json(study: "StudyView") -> dict[str, Any]:
         "cost": study.cost_label,
         "infeasible": study.infeasible,
         "drawn_at_random": study.drawn_at_random,
+        "revived": study.revived,
         "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,

@@ -22,6 +22,8 @@ def print_opened(console: Console, opened: "OpenedStudy") -> None:
         console.print(f"made a new store: {service.stores.store_name(opened.store)}")
     if opened.created:
         console.print(f'made study "{study.name}": up to {trials} trials of {study.space.title or study.space_name}')
+    if opened.budget.revive:
+        console.print(f"the last {opened.budget.revive} of {trials} trials are second chances of pruned ones")
     if opened.grid_size is not None:
         size = opened.grid_size
         enough = f"; the budget of {trials} trials ends before: --trials {size} for all" if size > trials else ""

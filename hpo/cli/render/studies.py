@@ -89,6 +89,8 @@ def print_summary(console: Console, summary: "StudySummary") -> None:
     )
     if pace(view):
         console.print(", ".join(part for part in (pace(view), lanes(view)) if part))
+    if view.revived:
+        console.print(f"{view.revived} of the trials are second chances: pruned ones, trained on")
     if view.infeasible:
         console.print(f"{view.infeasible} draws broke the constraints: not trained, not counted")
     if view.drawn_at_random:
@@ -115,6 +117,8 @@ def print_trial(console: Console, study: str, details: "TrialDetails") -> None:
     state = "infeasible" if trial.attributes.infeasible is not None else trial.state.lower()
     console.print(f"trial {trial.number} of {study}: {state}{value}")
     console.print(service.studies.configuration(trial))
+    if trial.attributes.revives is not None:
+        console.print(f"the second chance of trial {trial.attributes.revives}, which was pruned")
     if trial.outside is not None:
         console.print(f"outside the study's space, hidden from the sampler: {trial.outside}")
     if trial.curve:

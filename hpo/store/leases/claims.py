@@ -26,7 +26,7 @@ from hpo.store.database.conditions import count as count_rows
 from hpo.store.database.conditions import is_of
 from hpo.store.database.connect import Store
 from hpo.store.database.trial_rows import insert_trials, set_state
-from hpo.store.leases import stopping
+from hpo.store.leases import second_chances, stopping
 from hpo.store.leases.stopping import StopReason
 from hpo.store.record import Failure, State, TrialAttributes
 
@@ -60,11 +60,13 @@ def claim(
     count: int,
     held: set[int],
     undrawn: Callable[[Connection], int | None] = lambda connection: None,
+    promising: Callable[[Connection, int], list[int]] = lambda connection, most: [],
 ) -> list[Claimed] | NothingToClaim | StopReason:
     """Claim up to `count` trials, waiting ones first, within a transaction of the worker's.
 
     `held` are the trials that the worker knows it has leased: any further lease is a claim whose answer was lost.
-    `undrawn` returns, under the study's lock, how many configurations are left to draw; None where there is no end.
+    Under the study's lock, `undrawn` returns how many configurations are left to draw, None where there is no end, and
+    `promising` the ids of at most so many pruned trials that deserve a second chance.
     """
     store.lock_study(connection, study_id)
     lost = [claimed for claimed in _leased(connection, worker_id) if claimed.trial_id not in held]
@@ -77,13 +79,23 @@ def claim(
     left = progress.budget.trials - progress.finished - leases
     if left <= 0:
         return NothingToClaim()
-    claimed = []
-    for trial_id, number in _waiting(connection, study_id, min(count, left)):
-        set_state(store, connection, trial_id, State.RUNNING)
-        claimed.append(Claimed(trial_id, number))
-    fresh = 0 if progress.budget.only_waiting else min(count, left) - len(claimed)
+    most = min(count, left)
+    waiting = _waiting(connection, study_id, most)
+    fresh = 0 if progress.budget.only_waiting else most - len(waiting)
     limit = undrawn(connection) if fresh else None
-    made = insert_trials(store, connection, study_id, State.RUNNING, fresh if limit is None else min(fresh, limit))
+    if fresh:
+        drawable = fresh if limit is None else min(fresh, limit)
+        due = second_chances.due(
+            connection, study_id, progress.budget, left=left - len(waiting), now=fresh, drawable=drawable
+        )
+        chosen = promising(connection, due) if due else []
+        second_chances.add(store, connection, study_id, chosen)
+        waiting = _waiting(connection, study_id, most) if chosen else waiting
+        fresh = min(drawable, most - len(waiting))
+    claimed = [Claimed(*each) for each in waiting]
+    for each in claimed:
+        set_state(store, connection, each.trial_id, State.RUNNING)
+    made = insert_trials(store, connection, study_id, State.RUNNING, fresh)
     claimed += [Claimed(*each, fresh=True) for each in made]
     if not claimed and limit == 0 and leases == 0:
         return _end(connection, study_id, EXHAUSTED)
