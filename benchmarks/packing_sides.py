@@ -2,9 +2,11 @@
 
 import json
 import multiprocessing
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from hpo.training.dataset import ResidentData
 from hpo.training.devices import choose_device, use_one_thread
 from hpo.training.engine import EpochResult
 from hpo.training.optimizers import build_optimizer
+from hpo.training.packed.engine import PackedEngine
 from hpo.training.solo import SoloEngine
 
 
@@ -82,7 +85,7 @@ def seconds_of_processes(trials: Sequence[TrialConfig], device: str, count: int)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(count + 1)
     shares = [[json.dumps(config.to_dict()) for config in trials[i::count]] for i in range(count)]
-    workers = [context.Process(target=_work, args=(share, device, barrier)) for share in shares]
+    workers = [context.Process(target=_work, args=(share, device, barrier), daemon=True) for share in shares]
     for worker in workers:
         worker.start()
     barrier.wait()
@@ -103,31 +106,57 @@ def _work(share: list[str], device: str, barrier: "multiprocessing.synchronize.B
     train_all(engine, trials)
 
 
-def ms_to_start_in_a_warm_lane(trials: Sequence[TrialConfig], device: str, turns: int = 9) -> float:
-    """Return the median milliseconds by which a trial's coming lengthens the step of a lane that is at work."""
+class StartInLane(NamedTuple):
+    """What it takes to start a trial in a lane that is at work."""
+
+    milliseconds: float
+    """By which the trial's coming lengthens the lane's epoch, its admission included: the median."""
+    epoch_milliseconds: float
+    """Of the lane without a newcomer: the median."""
+    slots: int
+    """Trials in the lane, the newcomer included."""
+
+
+def ms_to_start_in_a_lane_at_work(config: TrialConfig, device: str, turns: int = 9) -> StartInLane:
+    """Fill a lane with trials of a config but for one place, and start another trial there again and again."""
     engine = make_engine("packed", device)
-    waiting = [replace(config, epochs=100) for config in trials]
-    engine.admit(0, waiting[0])
-    for key, config in enumerate(waiting[1 : engine.room()], 1):
-        if engine.room() > 1:
-            engine.admit(key, config)
+    assert isinstance(engine, PackedEngine)
+    config = replace(config, epochs=1000)
+    held = 0
+    while held < engine.slots - 1:
+        engine.admit(held, replace(config, seed=held))
+        held += 1
     plain, with_newcomer = [], []
-    key = len(waiting)
-    for _ in range(turns):
+    for turn in range(turns + 1):
         for _ in range(2):
             plain.append(_seconds_of_step(engine, device))
         start = time.perf_counter()
-        engine.admit(key, replace(waiting[0], seed=key))
+        engine.admit(held + turn, replace(config, seed=held + turn))
         admitted = time.perf_counter() - start
         with_newcomer.append(admitted + _seconds_of_step(engine, device))
-        engine.evict(key)
-        key += 1
-    return 1000 * (sorted(with_newcomer)[turns // 2] - sorted(plain)[turns])
+        engine.evict(held + turn)
+    usual = statistics.median(plain[2:])  # not what is recorded and allocated in the first turn
+    return StartInLane(
+        round(1000 * (statistics.median(with_newcomer[1:]) - usual), 1), round(1000 * usual, 1), held + 1
+    )
 
 
 def _seconds_of_step(engine: engine.Engine, device: str) -> float:
+    def step() -> None:
+        engine.step()
+        if choose_device(device).type == "cuda":
+            torch.cuda.synchronize()
+
+    return seconds_of(step)
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Return the seconds that an action takes."""
     start = time.perf_counter()
-    engine.step()
-    if choose_device(device).type == "cuda":
-        torch.cuda.synchronize()
+    action()
     return time.perf_counter() - start
+
+
+def tell(what: str, got: float, promised: float) -> None:
+    """Print a ratio beside what was promised."""
+    print(f"  {what}: {got:.2f}x (promised >= {promised}x){'' if got >= promised else '  MISSED'}", flush=True)

@@ -35,7 +35,7 @@ from hpo.data.cache import path_of
 from hpo.models import build_model
 from hpo.training.dataset import resident
 from hpo.training.devices import choose_device, describe, use_one_thread
-from hpo.training.epoch import Run
+from hpo.training.solo import run_kind
 
 BATCH = 64
 MLP_CONFIG = TrialConfig("fashion_mnist", MLP((128, 64), (0.0, 0.0)), SGD(0.1), BATCH, 100, split=Split(10000))
@@ -95,8 +95,9 @@ def sides(config: TrialConfig, rows: int, device: torch.device, folder: Path) ->
             yield plain_x[part], data.train_y[part]
 
     tutorial = DataLoader(torchvision_rows(rows, folder), BATCH, shuffle=True)
-    loader = DataLoader(TensorDataset(plain_x, data.train_y), BATCH, shuffle=True)
-    run, epochs = Run(config, data, device), iter(range(10**6))
+    # Rows in the CPU's memory, as the loop has them: on a GPU each would else be fetched from there by itself.
+    loader = DataLoader(TensorDataset(plain_x.cpu(), data.train_y.cpu()), BATCH, shuffle=True)
+    run, epochs = run_kind(device)(config, data, device), iter(range(10**6))
     return {
         "tutorial": by_hand(config, device, None, lambda: iter(tutorial)),
         "loader": by_hand(config, device, None, lambda: iter(loader)),

@@ -1,11 +1,12 @@
 """Fixtures: stores of both kinds, data in a cache of the tests' own, one thread per process."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         server.wait()
         os.environ.pop(fork_server.SOCKET)
         shutil.rmtree(os.environ.pop(_POSTGRES), ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """With `-m cuda`, skip modules without such tests that need a package which the machine with the GPU lacks."""
+    report = yield
+    if report.failed and isinstance(collector, pytest.Module) and collector.config.option.markexpr == "cuda":
+        missing = re.search(r"ModuleNotFoundError: (No module named .*)", str(report.longrepr))
+        if missing and "pytest.mark.cuda" not in collector.path.read_text():
+            report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {missing[1]}")
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,6 +55,20 @@ def test_files_come_from_a_system_folder_into_the_cache(small: DataInfo) -> None
     assert leftovers <= {".lock", "SHA256SUMS"}
 
 
+def test_gzipped_files_in_the_cache_are_unpacked_there(small: DataInfo) -> None:
+    away = dataclasses.replace(small, system_folder="")
+    folder = path_of(small, small.files[0]).parent
+    folder.mkdir(parents=True)
+    for packed in Path(small.system_folder).iterdir():
+        packed.rename(folder / packed.name)
+    lost = (folder / "t10k-labels.gz").rename(folder / "elsewhere")
+    with pytest.raises(DataError, match=r"no source has the data \(.*/small/\*.gz: has no t10k-labels\)"):
+        data.fetch(away)
+    lost.rename(folder / "t10k-labels.gz")
+    assert data.fetch(away) == f"{folder}/*.gz"
+    assert data.state(away) == "ready"
+
+
 def test_a_damaged_file_is_named_and_never_trained_on(small: DataInfo) -> None:
     data.fetch(small)
     path = path_of(small, small.files[0])

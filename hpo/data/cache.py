@@ -4,14 +4,14 @@ import gzip
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 import platformdirs
 
 from hpo.data.registry import DataFile, DataInfo
-from hpo.data.sources import SourceError, sources
+from hpo.data.sources import Source, SourceError, sources
 from hpo.errors import DataError
 from hpo.files import sha256
 
@@ -94,7 +94,7 @@ def fetch(data: DataInfo, report: Report = lambda source, size: None) -> str:
 
 def _fetch(data: DataInfo, folder: Path, report: Report) -> str:
     reasons = []
-    for name, download in sources(data):
+    for name, download in (*_packed_in(folder, data), *sources(data)):
         report(name, 0)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
             try:
@@ -111,8 +111,22 @@ def _fetch(data: DataInfo, folder: Path, report: Report) -> str:
         return name
     raise DataError(
         f"{data.name}: no source has the data ({'; '.join(reasons)}). "
-        f"Put {', '.join(f.name for f in data.files)} into {folder}, or try again where one can be reached."
+        f"Put {', '.join(f.name for f in data.files)} into {folder}, as they are or as .gz, "
+        "or try again where one can be reached."
     )
+
+
+def _packed_in(folder: Path, data: DataInfo) -> Iterator[Source]:
+    """Yield the cache's own folder as a source, if someone has put gzipped files into it."""
+    packed = [path for file in data.files if (path := folder / f"{file.name}.gz").is_file()]
+
+    def link(temporary: Path, progress: Callable[[int], None]) -> Path:
+        for path in packed:
+            (temporary / path.name).symlink_to(path.absolute())
+        return temporary
+
+    if packed:
+        yield f"{folder}/*.gz", link
 
 
 def _unpack(folder: Path, file: DataFile, target: Path) -> Path:

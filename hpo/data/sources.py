@@ -22,14 +22,16 @@ START_UP = 120.0
 
 ReportBytes = Callable[[int], None]
 """Called with the number of bytes that have arrived."""
+Source = tuple[str, Callable[[Path, ReportBytes], Path]]
+"""A name, and the function that gets the files; it returns the folder that they are somewhere below."""
 
 
 class SourceError(Exception):
     """A source failed; the text gives the reason, to be read after the source's name."""
 
 
-def sources(data: DataInfo) -> Iterator[tuple[str, Callable[[Path, ReportBytes], Path]]]:
-    """Yield the sources of a data set in the order to try them: name, and the function that gets the files."""
+def sources(data: DataInfo) -> Iterator[Source]:
+    """Yield the sources of a data set in the order to try them."""
     if data.system_folder:
         yield data.system_folder, lambda folder, progress: _system(data)
     if data.torchvision:

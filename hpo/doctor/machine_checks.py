@@ -4,12 +4,12 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from hpo import data
+from hpo import __version__, data
 from hpo.artifacts import configured_root
 from hpo.doctor.findings import Finding, failure, guarded, milliseconds, ok, warning
 from hpo.store.database import schema
@@ -41,9 +41,15 @@ def check_versions() -> Iterator[Finding]:
     import torch
     import torchvision
 
-    names = ("hpo", "optuna", "optuna-dashboard", "sqlalchemy")
-    listed = ", ".join(f"{name} {version(name)}" for name in names)
-    yield ok("versions", f"Python {platform.python_version()}, torch {torch.__version__}, {listed}")
+    listed, missing = [f"hpo {__version__}"], []
+    for name in ("optuna", "sqlalchemy", "optuna-dashboard"):
+        try:
+            listed.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    yield ok("versions", f"Python {platform.python_version()}, torch {torch.__version__}, {', '.join(listed)}")
+    for name in missing:
+        yield warning("versions", f"{name} is not installed", f"pip install {name}")
     try:
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
         yield ok("versions", f"torchvision {torchvision.__version__} fits torch {torch.__version__}")

@@ -12,7 +12,7 @@ from typing import Any
 import tomlkit
 from tomlkit.items import Table
 
-from hpo import documents, plain_yaml
+from hpo import __version__, documents, plain_yaml
 from hpo.config import TrialConfig
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.results import confirmation
@@ -76,7 +76,8 @@ def winner(store: Store, study: StudyRecord, number: int | None = None) -> Expor
         "data_fingerprint": study.fingerprint,
         "device": trial.attributes.device,
         "precision": trial.attributes.precision,
-        **{name: version(name) for name in ("hpo", "torch", "optuna")},
+        "hpo": __version__,
+        **{name: version(name) for name in ("torch", "optuna")},
         "python": platform.python_version(),
     }
     if study.recipe.cost is not None:

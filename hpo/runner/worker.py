@@ -1,6 +1,7 @@
 """A worker: one process at work on a study, until the study is over or it is told to stop."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import platform
@@ -114,7 +115,7 @@ def train_study(
     keeper = CheckpointRetention(study_files(store.url, study.uid), policy_of(store, study))
     with contextlib.ExitStack() as stack:
         plotter = None
-        if plots:
+        if plots and importlib.util.find_spec("matplotlib"):  # training goes on where only its own needs are installed
             folder = dashboard_folder(store.url)
             plotter = stack.enter_context(TrialPlotter(folder, study.uid, partial(_validation, study)))
         over = work(store, study, engine, keeper, description, stopping=stop, plotter=plotter)

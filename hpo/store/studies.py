@@ -6,7 +6,6 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from hpo import documents
+from hpo import __version__, documents
 from hpo.artifacts import check_uid
 from hpo.config import Metric, TrialConfig, metric_label
 from hpo.constraints import COST_NAMES
@@ -109,7 +108,7 @@ def create(
                 StudyAttributes.space.entry(documents.dump(space)),
                 StudyAttributes.recipe.entry(documents.dump(recipe)),
                 StudyAttributes.data_fingerprint.entry(fingerprint),
-                StudyAttributes.hpo_version.entry(version("hpo")),
+                StudyAttributes.hpo_version.entry(__version__),
                 StudyAttributes.metric_names.entry(labels),
                 *entries,
             )
