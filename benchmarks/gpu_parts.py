@@ -195,6 +195,8 @@ class Folder:
         lines = [line for log in sorted(self.path.rglob("*.log")) for line in log.read_text().splitlines()]
         for log in self.path.rglob("*.log"):
             log.unlink()
+        if counts := study.get("counts"):
+            study["counts"] = {state: number for state, number in counts.items() if number}
         return found | {
             **{key: study[key] for key in kept if key in study},
             "without_graph": sum(bool(NO_GRAPH.search(line)) for line in lines),
