@@ -190,7 +190,7 @@ class Folder:
         found: dict[str, Any] = {"exit_code": process.returncode, "seconds": round(time.monotonic() - began, 1)}
         show = python("-m", "hpo", "studies", "show", name, "--json", "--top", "1")
         shown = subprocess.run(show, env=self.environment(), capture_output=True, text=True)
-        study = json.loads(shown.stdout) if shown.returncode == 0 else {"error": shown.stderr}
+        study: dict[str, Any] = json.loads(shown.stdout) if shown.returncode == 0 else {"error": shown.stderr}
         kept = ("error", "counts", "best_value", "active_seconds", "trials_per_hour", "lanes", "occupancy", "failures")
         lines = [line for log in sorted(self.path.rglob("*.log")) for line in log.read_text().splitlines()]
         for log in self.path.rglob("*.log"):
