@@ -18,10 +18,10 @@ import torch
 
 from hpo.config import CNN, Adam, Augment, Split, TrialConfig
 from hpo.data import fetch, info, load_parts
-from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import resident
 from hpo.training.devices import choose_device, describe, use_one_thread
 from hpo.training.epoch import Run
+from hpo.training.graphed_run import GraphedRun
 
 KINDS = {
     "none": Augment(),

@@ -11,9 +11,9 @@ from hpo.config import CNN, MLP, Adam, Augment, Split, TrialConfig
 from hpo.data import info, load_parts
 from hpo.errors import ModelError
 from hpo.training import augmentation, checkpoints
-from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData, fraction, resident
 from hpo.training.epoch import Run
+from hpo.training.graphed_run import GraphedRun
 from hpo.training.randomness import generator
 from hpo.training.solo import SoloEngine
 

@@ -15,11 +15,11 @@ from hpo import user_code
 from hpo.config import CNN, EMA, MLP, SGD, Constant, PythonNetwork, TrialConfig
 from hpo.training import checkpoints
 from hpo.training.averages import WeightAverage, ema_weight
-from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault
 from hpo.training.epoch import Run
+from hpo.training.graphed_run import GraphedRun
 from hpo.training.model_cost import memory_mb
 from hpo.training.solo import SoloEngine
 from tests.helpers.training import CPU, MLP_RUN

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 
 from hpo.config import MLP, Exponential, Plateau, StepDecay, TrialConfig, WarmupCosine
 from hpo.training import checkpoints
-from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import ResidentData
 from hpo.training.engine import EpochResult
 from hpo.training.epoch import Run
+from hpo.training.graphed_run import GraphedRun
 from hpo.training.schedules import lr_factor
 from hpo.training.solo import SoloEngine
 from tests.helpers.training import CPU, MLP_RUN

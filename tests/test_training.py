@@ -25,11 +25,11 @@ from hpo.config import (
 )
 from hpo.errors import TrainingError, UsageError
 from hpo.training import checkpoints
-from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.devices import choose_device, resolve_precision, use_one_thread, work_per_layer
 from hpo.training.engine import EpochResult, Fault, TrialFault
 from hpo.training.epoch import Run
+from hpo.training.graphed_run import GraphedRun
 from hpo.training.optimizers import build_optimizer
 from hpo.training.randomness import StatelessDropout, data_order, generator, random_bytes
 from hpo.training.schedules import lr_factor
@@ -130,10 +130,10 @@ def test_a_cuda_graph_trains_as_the_same_steps_one_by_one(config: TrialConfig, o
     cuda = torch.device("cuda", 0)
     data = SoloEngine(cuda).data(config)
     stepwise = GraphedRun(config, data, cuda)
-    stepwise.capturable = False
+    stepwise.step_graph.capturable = False
     graphed = GraphedRun(config, data, cuda)
     expected, got = curve(stepwise, 3), curve(graphed, 3)
-    assert graphed.graph is not None
+    assert graphed.step_graph.graph is not None
     for ours, theirs in zip(got, expected, strict=True):
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -13,10 +14,14 @@ from hpo import __version__, data
 from hpo.artifacts import configured_root
 from hpo.doctor.findings import Finding, failure, guarded, milliseconds, ok, warning
 from hpo.store.database import schema
+from hpo.store.database.conditions import count, has
 from hpo.store.database.connect import exists, open_store
 from hpo.store.database.url import configured, shown
 from hpo.store.leases import claims
-from hpo.store.record import State
+from hpo.store.record import State, TrialAttributes
+
+if TYPE_CHECKING:
+    import torch
 
 SLOW_MS = 50.0
 """Milliseconds for one query above which a store is too far away, or busy."""
@@ -75,12 +80,27 @@ def check_devices() -> Iterator[Finding]:
                 yield ok("device", text)
     else:
         yield ok("device", f"{device}, {os.cpu_count()} cores; one worker per core, one thread each")
+    yield from _check_graphs(device)
     if shutil.which("nvidia-smi") and not torch.cuda.is_available():
         yield warning("device", "torch cannot use the NVIDIA driver of this machine", "Install a torch built for CUDA.")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     cores = os.cpu_count() or 1
     if load > 0.5 * cores:
         yield warning("device", f"the machine is busy: load {load:.1f} on {cores} cores", "Trials will take longer.")
+
+
+def _check_graphs(device: "torch.device") -> Iterator[Finding]:
+    """Check on every GPU that a small training is captured as a CUDA graph, and does the same when it is replayed."""
+    import torch
+
+    from hpo.training.graphed_run import graph_failure_on
+
+    for i in range(torch.cuda.device_count() if device.type == "cuda" else 0):
+        if reason := graph_failure_on(torch.device("cuda", i)):
+            remedy = "Trials take several times as long. Try another version of torch or of the driver."
+            yield warning("device", f"cuda:{i}: trained without CUDA graphs: {reason}", remedy)
+        else:
+            yield ok("device", f"cuda:{i}: a training step as a CUDA graph does what the plain step does")
 
 
 def check_store(storage: str | None) -> Iterator[Finding]:
@@ -111,6 +131,10 @@ def check_store(storage: str | None) -> Iterator[Finding]:
         stray = sa.and_(trials.state == State.RUNNING, trials.trial_id.not_in(leased))
         zombies = connection.execute(sa.select(sa.func.count()).where(stray)).scalar_one()
         known = list(connection.execute(sa.select(workers.worker_id)).scalars())
+        without_graphs = count(connection, has(TrialAttributes.graph_failure))
+    if without_graphs:
+        text = f"{without_graphs} trials were trained without a CUDA graph, which failed"
+        yield warning("store", text, "hpo trials show gives the reason (graph_failure).")
     dead = [worker for worker in known if claims.died_here(worker)]
     if zombies:
         yield warning(

@@ -16,9 +16,8 @@ from hpo.models import build_model, parameter_count
 from hpo.space import SearchSpace
 from hpo.suggesters import FixedSuggester, RandomSuggester
 from hpo.training.dataset import ResidentData, resident
-from hpo.training.devices import use_one_thread
+from hpo.training.devices import set_up_device, use_one_thread
 from hpo.training.epoch import Run
-from hpo.training.torch_compat import set_up_torch
 
 DRAWS = 200
 """Configurations drawn to choose the smallest, the largest and a typical network."""
@@ -29,7 +28,7 @@ STEPS = 400
 def check_space(space: SearchSpace, device: torch.device) -> Iterator[Finding]:
     """Check a space's data, then train single batches of its networks."""
     use_one_thread()
-    set_up_torch()
+    set_up_device(device)
     info = data.info(space.data)
     try:
         parts = data.load_parts(info, space.split)

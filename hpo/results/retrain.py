@@ -20,10 +20,10 @@ from hpo.errors import DataError, TrainingError
 from hpo.text import one_line
 from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData, resident, scaled, standardized
+from hpo.training.devices import set_up_device
 from hpo.training.engine import Checkpoint, EpochResult, Fault
 from hpo.training.epoch import Run
 from hpo.training.model_cost import memory_mb
-from hpo.training.torch_compat import set_up_torch
 
 OnEpoch = Callable[[EpochResult], None]
 SAVE_SECONDS = 10.0
@@ -92,7 +92,7 @@ def retrain(
 
     Raises: TrainingError if the training diverges or needs too much memory, or the folder cannot be written.
     """
-    set_up_torch()
+    set_up_device(device)
     check_size(config, parts, device)
     if with_validation:
         config = dataclasses.replace(config, patience=None, best_weights=False)

@@ -24,6 +24,7 @@ from hpo.store.database.outages import reason
 from hpo.store.database.url import complete
 from hpo.store.leases import claims, stopping
 from hpo.store.studies import StudyRecord
+from hpo.training.engine import DeviceUnusable
 
 SAME_DEATHS = 5
 """The run ends after so many workers died of the same cause with no trial finished in between."""
@@ -42,6 +43,8 @@ class _Slot:
     output: IO[bytes] | None = None
     start_at: float = 0.0
     """When the next worker may be started, by the monotonic clock."""
+    without_graphs: bool = False
+    """Whether its workers train without CUDA graphs: a failed one has left the device of a worker unusable."""
 
 
 class Supervisor:
@@ -87,6 +90,7 @@ class Supervisor:
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
+            **({"HPO_CUDA_GRAPHS": "0"} if slot.without_graphs else {}),
         }
         slot.output = files.under(slot.log.parent, slot.log.name).open("ab")
         slot.process = subprocess.Popen(
@@ -144,6 +148,11 @@ class Supervisor:
             return
         if code in (1, 2):  # the worker reported an error, which another worker would meet too
             self._stop_with(last_line.removeprefix("hpo: "))
+            return
+        if code == DeviceUnusable.exit_code and not slot.without_graphs:
+            slot.without_graphs, slot.start_at = True, time.monotonic()
+            self.warnings.append(f"{slot.device} is trained on without CUDA graphs from now on: {last_line}")
+            self._reap()
             return
         death = _signal(code) or f"exit code {code}: {last_line}"
         finished = self._count_finished()

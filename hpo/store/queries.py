@@ -54,6 +54,7 @@ def study(connection: Connection, study_id: int) -> StudyView:
         infeasible=stopping.infeasible_draws(connection, study_id),
         drawn_at_random=count(connection, sa.and_(is_of(study_id), has(TrialAttributes.drawn_at_random))),
         revived=second_chances.count_revived(connection, study_id),
+        graph_failures=count(connection, sa.and_(is_of(study_id), has(TrialAttributes.graph_failure))),
         outside=count(connection, sa.and_(is_of(study_id, FINISHED), is_outside())),
     )
 

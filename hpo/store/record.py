@@ -140,6 +140,9 @@ class TrialAttributes(Attributes):
     """The device of the training, such as cpu or cuda:0."""
     precision = user("precision", str)
     """The precision of the training, fp32 or bf16."""
+    graph_failure = user("graph_failure", str)
+    """Why the training took its steps one by one although a CUDA graph was wanted. Written by the worker when the trial
+    ends; read by output and `hpo doctor`."""
     retried_after = user("retried_after", str)
     """The out-of-memory message after which the trial was started again with split batches. Written by the worker."""
     epochs = user("epochs", int)

@@ -60,6 +60,8 @@ class StudyView:
     """Trials that were drawn at random because the sampler's model failed."""
     revived: int = 0
     """Second chances that were given, those in training among them."""
+    graph_failures: int = 0
+    """Trials that took their steps one by one because their CUDA graph failed."""
     outside: int = 0
     """Finished trials that the study's space, changed since, cannot draw."""
 

@@ -1,107 +1,192 @@
-"""A run whose whole training step is one CUDA graph.
+"""A training step as a CUDA graph.
 
 The step of a small network is dozens of kernels of a few microseconds each: launching them takes longer than running
 them. Recorded once and replayed as a graph, a step is one launch. Everything that changes from step to step - the rows,
 the learning rate, the dropout masks - is therefore read on the device, at a step counter that the graph advances.
+
+Warm-up, capture and replay happen on one stream that belongs to the graph alone: torch 2.11 keys the workspaces of
+cuBLAS by stream, so graphs that were captured on a common stream would share one while they are replayed concurrently.
 """
 
+import contextlib
+import gc
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
-from hpo.training.dataset import ResidentData
-from hpo.training.engine import Checkpoint
-from hpo.training.epoch import Run
-from hpo.training.optimizers import build_optimizer
+from hpo.training.engine import DeviceUnusable
 
 WARM_UP_STEPS = 3
 """Steps taken one by one before the capture, so that lazy allocations are done (the number that PyTorch uses)."""
+TOLERANCE = 0.05
+"""Largest share of a step's change by which a replay may differ from the plain step: sums on a GPU have no fixed order,
+and where a gradient is rounding alone, optimizers that divide by its size make full steps of it."""
+SWITCH = "HPO_CUDA_GRAPHS"
+"""Environment variable; `0` trains kernel by kernel."""
+
+_log = logging.getLogger(__name__)
 
 
-class GraphedRun(Run):
-    """A run that replays its step as a graph.
+class Steps(Protocol):
+    """A training whose step reads everything that changes between steps from memory."""
 
-    On a device without graphs, or if the capture fails, it calls the kernels of the same step one by one.
-    """
+    def step(self) -> None:
+        """Take the step at the counter, and advance the counter."""
+        ...
 
-    def __init__(
-        self,
-        config: TrialConfig,
-        data: ResidentData,
-        device: torch.device,
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
-        self.lr = torch.tensor(config.optimizer.lr, dtype=torch.float32, device=device)
-        super().__init__(config, data, device, checkpoint)
-        self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-        """Number of the step within the epoch."""
-        for dropout in self.dropouts:
-            dropout.counter = self.counter
-        self.order = torch.zeros(self.steps, self.batch_size, dtype=torch.int64, device=device)
-        self.lrs = torch.zeros(self.steps, device=device)
-        self.average_weights = torch.zeros(self.steps, device=device)
-        """How far the averages move in each step of the epoch."""
-        self.logits = torch.zeros(self.steps, self.batch_size, data.classes, device=device)
+    def changing(self) -> list[Tensor]:
+        """Return what a step changes, counter included; complete only after a first step."""
+        ...
+
+    def before_capture(self) -> None:
+        """Free what a capture would otherwise free."""
+        ...
+
+
+class StepGraph:
+    """Takes the steps of a training as replays of a graph, where that is possible, else one by one."""
+
+    def __init__(self, device: torch.device, *, wanted: bool = True) -> None:
+        """`wanted` is False for a step that must not be captured."""
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.capturable = device.type == "cuda"
+        self.capturable = wanted and self.stream is not None and os.environ.get(SWITCH) != "0"
+        self.failure = ""
+        """Why the steps are taken one by one although a graph was wanted; empty otherwise."""
+        self._warm = False
 
-    def build_optimizer(self) -> torch.optim.Optimizer:
-        """Return the optimizer of the config, with the learning rate in the tensor that the graph reads."""
-        return build_optimizer(self.config.optimizer, self.model.parameters(), self.device, self.lr)
+    @contextlib.contextmanager
+    def on_stream(self) -> Iterator[None]:
+        """Have what is launched inside computed on the graph's stream, after what the current stream computes now."""
+        if self.stream is None:
+            yield
+            return
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            yield
 
-    def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
-        """Take a step for each row of `order`, int64 [steps, batch]; return all logits, [steps * batch, classes]."""
-        self.order.copy_(order)
-        self.lrs.copy_(torch.tensor(self.history.lrs(self.steps)))
-        if self.average is not None:
-            self.average_weights.copy_(torch.tensor(self.average.weights(first_step)))
-        self.counter.zero_()
+    def join(self) -> None:
+        """Make the current stream wait for all that was launched on the graph's."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+    def run(self, steps: Steps, count: int) -> None:
+        """Take `count` steps; to be called on the graph's stream.
+
+        Raises: torch.OutOfMemoryError; DeviceUnusable if a failed capture has left the device unusable.
+        """
         done = 0
-        if self.capturable and self.graph is None:
-            done = self._warm_up_and_record()
-        for _ in range(done, self.steps):
+        if self.capturable and not self._warm:  # the first step makes the optimizer's state
+            steps.step()
+            done, self._warm = 1, True
+        if self.capturable and self.graph is None and done < count:
+            self._capture(steps)
+            done += 1
+        for _ in range(done, count):
             if self.graph is not None:
                 self.graph.replay()
             else:
-                self._step()
-        return self.logits.flatten(0, 1)
+                steps.step()
 
-    def _step(self) -> None:
-        self.lr.copy_(self.lrs.index_select(0, self.counter).view(()))
-        rows = self.order.index_select(0, self.counter).flatten()
-        self.optimizer.zero_grad()
-        outputs = self.forward_backward(rows)
-        self.update()
-        if self.average is not None:
-            self.average.update_by(self.average_weights.index_select(0, self.counter).view(()))
-        self.logits.index_copy_(0, self.counter, outputs.unsqueeze(0))
-        self.counter.add_(1)
+    def _capture(self, steps: Steps) -> None:
+        """Take a step, and again as a replay of its graph; keep the graph if both did the same."""
+        changing = steps.changing()
+        before = [tensor.clone() for tensor in changing]
+        steps.step()
+        after = [tensor.clone() for tensor in changing]
+        for _ in range(WARM_UP_STEPS - 2):
+            _copy(changing, before)
+            steps.step()
+        _copy(changing, before)
+        steps.before_capture()
+        graph, reason = None, ""
+        try:
+            graph = record(steps, self.stream)
+        except torch.OutOfMemoryError:
+            self._check_usable()
+            raise
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+        if graph is None:
+            self._check_usable(reason)
+        else:
+            graph.replay()
+            if not _did_the_same(before, after, changing):
+                reason = "a replay of the graph differs from the plain step"
+        if not reason:
+            self.graph = graph
+            return
+        _copy(changing, after)
+        self.capturable, self.failure = False, reason
+        _log.warning("trained without a CUDA graph, kernel by kernel: %s", reason)
 
-    def _warm_up_and_record(self) -> int:
-        """Take the first steps on a side stream, then record a graph; return how many steps were taken."""
-        steps = min(WARM_UP_STEPS, self.steps)
-        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(steps):
-                self._step()
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        self.optimizer.zero_grad()
-        self.graph = record(self._step)
-        self.capturable = self.graph is not None
-        return steps
+    def _check_usable(self, reason: str = "out of memory") -> None:
+        if not is_usable(self.device):
+            rule = f"{self.device}: must be usable after a CUDA graph failed ({reason})"
+            raise DeviceUnusable(f"{rule}, got an error. Start again with {SWITCH}=0.")
 
 
-def record(step: Callable[[], None], stream: torch.cuda.Stream | None = None) -> torch.cuda.CUDAGraph | None:
-    """Record a step as a graph, without taking it, and return the graph; None, with a warning, where that fails."""
+def record(steps: Steps, stream: torch.cuda.Stream | None) -> torch.cuda.CUDAGraph:
+    """Record a step on a stream, which is the current one, as a graph, without taking it.
+
+    Not `torch.cuda.graph`: after a failure that leaves its own stream the current one in torch 2.11, and it always
+    waits for the whole device. Raises: RuntimeError.
+    """
+    assert stream is not None
     graph = torch.cuda.CUDAGraph()
+    collecting = gc.isenabled()
+    gc.disable()  # what is collected in a capture could free another graph's memory
     try:
-        with torch.cuda.graph(graph, stream=stream):
-            step()
-    except RuntimeError as error:
-        logging.getLogger(__name__).warning("trained without a CUDA graph, kernel by kernel: %s", error)
-        return None
+        stream.synchronize()
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            steps.step()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # that of the step says more
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    finally:
+        if collecting:
+            gc.enable()
     return graph
+
+
+def is_usable(device: torch.device) -> bool:
+    """Return whether a device computes and frees memory, as a CUDA device does not after some failed captures."""
+    if device.type != "cuda":
+        return True
+    try:
+        if torch.cuda.is_current_stream_capturing():
+            return False
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        return bool(torch.ones(1, device=device).add_(1).item() == 2)
+    except RuntimeError:
+        return False
+
+
+def _copy(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
+
+
+def _did_the_same(before: Sequence[Tensor], plain: Sequence[Tensor], replayed: Sequence[Tensor]) -> bool:
+    """Return whether a replayed step changed tensors as the plain step did, but for rounding."""
+    moved = differing = 0.0
+    for start, one, other in zip(before, plain, replayed, strict=True):
+        if not start.is_floating_point():
+            if not torch.equal(one, other):
+                return False
+            continue
+        same = (one == other) | (one.isnan() & other.isnan())
+        change = torch.where(one == start, 0, one - start).nan_to_num().abs().sum()
+        moved += change.item()
+        differing += torch.where(same, 0, one - other).abs().sum().item()
+    return differing <= TOLERANCE * moved

@@ -7,15 +7,22 @@ import torch
 from hpo.config import CNN, MLP, Network, Precision, PythonNetwork
 from hpo.errors import UsageError
 from hpo.models import InputShape, layer_products
+from hpo.training.torch_compat import set_up_torch
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of this name; `auto` takes CUDA, then MPS, then the CPU. Raises: UsageError."""
+    """Return the device of this name; `auto` takes CUDA, then MPS, then the CPU. Raises: UsageError.
+
+    `cuda:MIG-...` is an instance of a GPU that is split; the process then sees no other one.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, index = name.partition(":")
+    if kind == "cuda" and index.startswith("MIG-") and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        os.environ["CUDA_VISIBLE_DEVICES"] = index
+        index = "0"
     if kind == "cpu" and not index:
         return torch.device("cpu")
     if kind == "mps" and not index and torch.backends.mps.is_available():
@@ -45,6 +52,20 @@ def use_one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def set_up_device(device: torch.device) -> None:
+    """Make a device the current one of this process, and its float32 a true float32; further calls change nothing.
+
+    Without the first, CUDA graphs would be captured, and memory be counted, on another GPU than the one that trains.
+    Without the second, cuDNN rounds the factors of convolutions to the ten bits of TF32. To be called wherever
+    something is trained; it also keeps torch's compiler from being imported.
+    """
+    set_up_torch()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def resolve_precision(
     wanted: Precision, network: Network, input_shape: InputShape, batch_size: int, device: torch.device
 ) -> Precision:
@@ -52,13 +73,12 @@ def resolve_precision(
 
     The rule depends on shapes and hardware alone, so that a config is always trained in the same way. On a CPU, bf16
     autocast is used from the amount of work on above which `benchmarks/precision.py` measured it faster for all shapes.
+    On other devices it was not measured, so they take fp32.
     """
     if wanted != "auto":
         return wanted
     if isinstance(network, PythonNetwork):
         return "fp32"
-    if device.type == "cuda":
-        return "bf16" if isinstance(network, CNN) and torch.cuda.is_bf16_supported() else "fp32"
     if device.type != "cpu" or not _cpu_multiplies_bf16():
         return "fp32"
     least = _BF16_FASTER_CNN if isinstance(network, CNN) else _BF16_FASTER_MLP

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hpo.config import WORST, Metric, TrialConfig
 from hpo.constraints import Cost, Costs
+from hpo.errors import HpoError
 
 FaultKind = Literal["diverged", "oom", "error"]
 
@@ -69,6 +70,13 @@ class Fault:
     """Description in one line."""
 
 
+class DeviceUnusable(HpoError):
+    """Raised where this process can use its device no longer; another process must go on with the trials."""
+
+    exit_code = 75
+    """EX_TEMPFAIL of sysexits.h: the supervisor replaces the worker."""
+
+
 class TrialFault(Exception):
     """Raised by an engine for a trial that cannot be started or measured; `fault` says why."""
 
@@ -97,6 +105,8 @@ class Examination:
     """Share of the rows that are classified correctly, 0 to 1."""
     train_loss: float
     """Mean cross-entropy on the rows."""
+    graph_failure: str = ""
+    """Why the training took its steps one by one although a CUDA graph was wanted; empty otherwise."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,11 @@ class Run:
         return self.history.finished
 
     @property
+    def graph_failure(self) -> str:
+        """Why the steps are taken one by one although a CUDA graph was wanted; empty otherwise."""
+        return ""
+
+    @property
     def final(self) -> EpochResult:
         """The epoch whose weights the training ends with."""
         return self.history.final
@@ -248,7 +253,7 @@ class Run:
         """Evaluate on the first training rows, as many as there are validation rows."""
         rows = len(self.data.validation_y)
         metrics = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
-        return Examination(metrics.accuracy, metrics.loss)
+        return Examination(metrics.accuracy, metrics.loss, self.graph_failure)
 
     def checkpoint(self) -> Checkpoint:
         """Return the state after the latest completed epoch."""

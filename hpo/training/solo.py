@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from hpo.config import TrialConfig
 from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
-from hpo.training.cuda_graph import GraphedRun
 from hpo.training.dataset import DataSets, ResidentData
+from hpo.training.devices import set_up_device
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.epoch import Run
+from hpo.training.graphed_run import GraphedRun
 from hpo.training.model_cost import measure
-from hpo.training.torch_compat import set_up_torch
 
 
 class SoloEngine:
     """An `hpo.training.engine.Engine` that holds one trial. Data sets stay on the device between trials."""
 
     def __init__(self, device: torch.device) -> None:
-        set_up_torch()
+        set_up_device(device)
         self.device = device
         self._data = DataSets(device)
         self._key: int | None = None

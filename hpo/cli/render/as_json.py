@@ -35,6 +35,7 @@ def study_json(study: "StudyView") -> dict[str, Any]:
         "infeasible": study.infeasible,
         "drawn_at_random": study.drawn_at_random,
         "revived": study.revived,
+        "graph_failures": study.graph_failures,
         "outside": study.outside,
         "best_value": study.best_value,
         "budget": study.budget.model_dump() if study.budget else None,

@@ -95,6 +95,8 @@ def print_summary(console: Console, summary: "StudySummary") -> None:
         console.print(f"{view.infeasible} draws broke the constraints: not trained, not counted")
     if view.drawn_at_random:
         console.print(f"{view.drawn_at_random} trials were drawn at random, as the sampler's model failed")
+    if view.graph_failures:
+        console.print(f"{view.graph_failures} trials were trained without a CUDA graph, which failed: hpo trials show")
     if view.outside:
         console.print(f"{view.outside} of the finished trials lie outside the space that was set since (rank out)")
     if summary.failures:

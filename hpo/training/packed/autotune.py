@@ -15,21 +15,23 @@ from torch import Tensor
 from hpo.config import CNN, TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
+from hpo.training.epoch import Run
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import ConvImpl
 from hpo.training.packed.cuda_graph import program_kind
 from hpo.training.packed.network import inputs_of
 from hpo.training.packed.program import Program, member_of
-from hpo.training.packed.unit import SingleRun
 from hpo.training.solo import run_kind
 
-STEPS = 6
-"""Training steps of one timed round."""
+CPU_STEPS, STEPS = 6, 50
+"""Training steps of one timed round, on a CPU and on other devices."""
 ROUNDS = 4
-"""Timed rounds of each candidate after the first."""
+"""Least number of timed rounds of each candidate after the first, which is not timed: in it a GPU records graphs."""
+TIMED_STEPS = 200
+"""Least number of timed steps on other devices than a CPU, whose rounds may be short for want of rows."""
 LONG_ROUND = 0.02
-"""Seconds from which on a round is not repeated, as disturbances are a small part of it, and only the smallest lanes
-are measured."""
+"""On a CPU, seconds from which on a round is not repeated, as disturbances are a small part of it, and only the
+smallest lanes are measured: then the first round is the one that counts."""
 MARGIN = 2 / 3
 """A lane must take less than this share of the solo engine's time per trial. Trials that run at once are drawn without
 each other's results, so a small gain in speed finds nothing sooner. The value is a judgment, not measured."""
@@ -87,28 +89,35 @@ class Chooser:
         return [*(lanes if packable else []), *streams]
 
     def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData, *, packable: bool) -> Plan:
-        few = _first_rows(data, STEPS * bucket.batch, COMPARED_ROWS)
+        on_cpu = self.device.type == "cpu"
+        steps, timed = rounds_of(self.device, len(data.train_y) // bucket.batch)
+        few = _first_rows(data, steps * bucket.batch, COMPARED_ROWS)
         config = replace(config, epochs=100, patience=None, best_weights=False)
         if not self._candidates(config, packable=packable, long=False):
             return UNPACKED
         run, rows = run_kind(self.device)(config, few, self.device), few.validation_x
         rounds: dict[Plan, Callable[[int], object]] = {UNPACKED: run.train_only}
-        times = {UNPACKED: [self._seconds(run.train_only, 0)]}
+        first = {UNPACKED: self._seconds(run.train_only, 0)}
         expected = run.probabilities(rows)
-        long = times[UNPACKED][0] >= LONG_ROUND
+        long = on_cpu and first[UNPACKED] >= LONG_ROUND
         for plan in self._candidates(config, packable=packable, long=long):
             rounds[plan], probabilities = self._candidate(config, few, bucket, plan)
-            times[plan] = [self._seconds(rounds[plan], 0)]
+            first[plan] = self._seconds(rounds[plan], 0)
             if (difference := float(abs(probabilities(rows) - expected).mean())) > TOLERANCE:
                 raise RuntimeError(f"packed networks differ from plain ones by {difference:g} on {self.device}")
-        if not long:
-            for epoch in range(1, ROUNDS + 1):  # in turn, so that other load on the machine affects all candidates
-                for plan, train_round in rounds.items():
-                    times[plan].append(self._seconds(train_round, epoch))
-        per_trial = {plan: min(seconds) / max(1, plan.slots) for plan, seconds in times.items()}
+        seconds = first if long else self._fastest(rounds, timed)
+        per_trial = {plan: fastest / max(1, plan.slots) for plan, fastest in seconds.items()}
         per_trial[UNPACKED] *= MARGIN
         fastest = min(per_trial, key=lambda plan: per_trial[plan])
         return fastest if fastest.slots <= 1 else fastest._replace(slots=self.slots)
+
+    def _fastest(self, rounds: dict[Plan, Callable[[int], object]], timed: int) -> dict[Plan, float]:
+        """Return the duration of each candidate's fastest round, in turn: other load on the machine affects all."""
+        times: dict[Plan, list[float]] = {plan: [] for plan in rounds}
+        for epoch in range(1, timed + 1):
+            for plan, train_round in rounds.items():
+                times[plan].append(self._seconds(train_round, epoch))
+        return {plan: min(seconds) for plan, seconds in times.items()}
 
     def _candidate(
         self, config: TrialConfig, data: ResidentData, bucket: Bucket, plan: Plan
@@ -116,8 +125,7 @@ class Chooser:
         """Return a function that trains an epoch of copies of a trial, and one for the first copy's probabilities."""
         if plan.streams:
             runs = [run_kind(self.device)(config, data, self.device) for _ in range(plan.slots)]
-            units = [SingleRun(key, run, concurrent=True) for key, run in enumerate(runs)]
-            return partial(_train_concurrently, units), runs[0].probabilities
+            return partial(_train_concurrently, runs), runs[0].probabilities
         model = build_model(config.model, data.input_shape, data.classes, seed=config.seed)
         members = [member_of(key, config, model, None, self.device) for key in range(plan.slots)]
         inputs = inputs_of(config, data.train_x)
@@ -140,17 +148,26 @@ class Chooser:
         return clock() - start
 
 
+def rounds_of(device: torch.device, steps: int) -> tuple[int, int]:
+    """Return the steps of a round, of at most `steps`, and how many rounds are timed."""
+    if device.type == "cpu":
+        return min(CPU_STEPS, steps), ROUNDS
+    in_round = max(1, min(STEPS, steps))
+    return in_round, max(ROUNDS, -(-TIMED_STEPS // in_round))
+
+
 def _train_program(program: Program, epoch: int) -> None:
     """Train an epoch of a program: always the first one, as its members' histories stay empty."""
     program.train_epoch()
     program.join()
+    program.training_scores()
 
 
-def _train_concurrently(units: Sequence[SingleRun], epoch: int) -> None:
-    for unit in units:
-        unit.launch()
-    for unit in units:
-        unit.collect()
+def _train_concurrently(runs: Sequence[Run], epoch: int) -> None:
+    """Train an epoch of each run, on a GPU at the same time."""
+    started = [run.start_epoch(epoch) for run in runs]
+    for run, steps in zip(runs, started, strict=True):
+        run.training_scores(steps)
 
 
 def _first_rows(data: ResidentData, train: int, validation: int) -> ResidentData:

@@ -68,7 +68,7 @@ class CNNs:
         self._units = [self._ones(layout.slots, width) for width in widths]
         """For each stage and the head, 1 for a member's channels or units, 0 for padding: [S, C]."""
         self._masks = self._new_masks()
-        self.sites = [Site(index, mask, self._drop_of(index)) for index, mask in self._masks.items()]
+        self.sites = [Site(index, mask, _drop_of(index, layout.pixels)) for index, mask in self._masks.items()]
         for slot in range(layout.slots):
             self.replace(slot)
 
@@ -89,18 +89,6 @@ class CNNs:
         dropped = {index for network in layout.networks for index in dropped_at(network)}
         widths = (*layout.channels, layout.features)
         return {i: self._ones(layout.slots, layout.batch, width) for i, width in enumerate(widths) if i in dropped}
-
-    def _drop_of(self, index: int) -> Callable[[CNN], Drop]:
-        """Return a function for the dropout of a network at a stage, or at the head."""
-
-        def drop(network: CNN) -> Drop:
-            number = sum(rate > 0 for rate in network.dropout[:index])
-            if index < len(network.channels):
-                return Drop(network.dropout[index], network.channels[index], number)
-            units = network.head_width or network.channels[-1] * self.layout.pixels
-            return Drop(network.head_dropout, units, number)
-
-        return drop
 
     def replace(self, slot: int) -> None:
         """Reset a slot to the network that its layout now has there, untrained."""
@@ -212,6 +200,20 @@ class CNNs:
         """Apply each slot's activation to x, whose dimension `dim` is the slots."""
         parts = [ACTIVATIONS[name](x.narrow(dim, start, stop - start)) for name, start, stop in self.runs]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _drop_of(index: int, pixels: int) -> Callable[[CNN], Drop]:
+    """Return a function for the dropout of a network at a stage, or at the head, which takes so many pixels."""
+    # Not a method: it would refer to the networks that hold it, and such a cycle keeps a GPU's memory.
+
+    def drop(network: CNN) -> Drop:
+        number = sum(rate > 0 for rate in network.dropout[:index])
+        if index < len(network.channels):
+            return Drop(network.dropout[index], network.channels[index], number)
+        units = network.head_width or network.channels[-1] * pixels
+        return Drop(network.head_dropout, units, number)
+
+    return drop
 
 
 def _by_name(blocks: Blocks) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hpo.config import EMA
-from hpo.training.cuda_graph import WARM_UP_STEPS, record
+from hpo.training.cuda_graph import StepGraph
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import ConvImpl
@@ -46,9 +46,12 @@ class GraphedProgram(Program):
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
         """Number of the step within the epoch."""
         self.table = torch.zeros(self.steps, self.layout.slots, len(COEFFICIENTS), dtype=rows.dtype, device=self.device)
-        self.capturable = self.device.type == "cuda"
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.stream = torch.cuda.Stream(self.device) if self.capturable else None  # type: ignore[no-untyped-call]
+        self.step_graph = StepGraph(self.device)
+
+    @property
+    def graph_failure(self) -> str:
+        """Why the steps are taken one by one although a CUDA graph was wanted; empty otherwise."""
+        return self.step_graph.failure
 
     def set_members(self, members: Sequence[Member]) -> bool:
         """Make these the members and return True, if each new one fits into a slot that is free."""
@@ -111,29 +114,16 @@ class GraphedProgram(Program):
 
     def train_epoch(self) -> None:
         """Train the next epoch of every member, on the program's stream."""
-        if self.stream is None:
-            self._train_epoch()
-            return
-        self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream):
-            self._train_epoch()
+        with self.step_graph.on_stream():
+            lrs = self.start_epoch()
+            self.table.copy_(self._coefficients(lrs))
+            self.counter.zero_()
+            self.step_graph.run(self, self.steps)
+        self.moments.steps = [step + self.steps for step in self.moments.steps]
 
     def join(self) -> None:
         """Make the current CUDA stream wait for the epoch."""
-        if self.stream is not None:
-            torch.cuda.current_stream(self.device).wait_stream(self.stream)
-
-    def _train_epoch(self) -> None:
-        lrs = self.start_epoch()
-        self.table.copy_(self._coefficients(lrs))
-        self.counter.zero_()
-        done = self._warm_up_and_record() if self.capturable and self.graph is None else 0
-        for _ in range(done, self.steps):
-            if self.graph is not None:
-                self.graph.replay()
-            else:
-                self.step()
-        self.moments.steps = [step + self.steps for step in self.moments.steps]
+        self.step_graph.join()
 
     def _coefficients(self, lrs: Sequence[Sequence[float]]) -> Tensor:
         """Return the coefficients of each step and slot, computed in float64: [steps, S, 11]."""
@@ -161,14 +151,12 @@ class GraphedProgram(Program):
         """Return the entry of a tensor, [steps, ...], at the counter."""
         return tensor.index_select(0, self.counter).squeeze(0)
 
-    def _warm_up_and_record(self) -> int:
-        """Take the first steps one by one, then record a graph; return how many steps were taken."""
-        steps = min(WARM_UP_STEPS, self.steps)
-        for _ in range(steps):
-            self.step()
-        self.graph = record(self.step, self.stream)
-        self.capturable = self.graph is not None
-        return steps
+    def changing(self) -> list[Tensor]:
+        """Return what a step changes: parameters, moments, running statistics, averages, the counter."""
+        return [*super().changing(), self.counter]
+
+    def before_capture(self) -> None:
+        """Do nothing: a step allocates nothing that it keeps."""
 
 
 def program_kind(device: torch.device) -> type[Program]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +15,8 @@ from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
 from hpo.models import build_model, parameter_count
 from hpo.training.dataset import DataSets, ResidentData
-from hpo.training.devices import resolve_precision
-from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts, Fault, TrialFault
+from hpo.training.devices import resolve_precision, set_up_device
+from hpo.training.engine import Checkpoint, DeviceUnusable, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.epoch import Run
 from hpo.training.packed.autotune import UNPACKED, Plan
 from hpo.training.packed.bucket import Bucket, bucket_of, why_not_packed
@@ -26,7 +27,6 @@ from hpo.training.packed.program import member_of
 from hpo.training.packed.unit import SingleRun, Unit
 from hpo.training.packed.unit_queue import UnitQueue
 from hpo.training.solo import fault_of, measure_costs, run_kind
-from hpo.training.torch_compat import set_up_torch
 
 CPU_SLOTS, SLOTS = 8, 64
 """Trials that an engine holds, on a CPU and on other devices. On a CPU, more were measured to gain little."""
@@ -55,7 +55,7 @@ class PackedEngine:
 
     def __init__(self, device: torch.device, planner: Planner | None = None, slots: int | None = None) -> None:
         """Make an empty engine. Without a planner, everything that can be packed is packed."""
-        set_up_torch()
+        set_up_device(device)
         self.device = device
         self.slots = slots or default_slots(device)
         self.planner: Planner = planner or self._pack_all
@@ -91,6 +91,8 @@ class PackedEngine:
         """Take a trial, from its start or from a checkpoint. Raises: TrialFault; then it was not taken."""
         try:
             facts, packed = self._admit(key, config, checkpoint)
+        except DeviceUnusable:
+            raise
         except (HpoError, RuntimeError, ValueError) as error:
             raise TrialFault(fault_of(error)) from error
         self._offer = min(2 * self._offer, self.slots) if packed else 1
@@ -167,16 +169,17 @@ class PackedEngine:
         """
         try:
             action()
+            return True
         except (RuntimeError, ValueError, MemoryError) as error:
             fault = fault_of(error)
-            if fault.kind == "oom" and isinstance(unit, Lane) and len(unit.live()) > 1:
-                self.units.add(unit.split())
-                self._lanes.limit(unit.bucket, unit.slots)
-                _log.warning("out of memory: lanes of %s now hold %d trials", unit.bucket, unit.slots)
-            else:
-                outcomes.update(dict.fromkeys(unit.live(), fault))
-            return False
-        return True
+        # Only here, where the error is gone and with it the tensors of the step that failed, is their memory free.
+        if fault.kind == "oom" and isinstance(unit, Lane) and len(unit.live()) > 1:
+            self.units.add(unit.split())
+            self._lanes.limit(unit.bucket, unit.slots)
+            _log.warning("out of memory: lanes of %s now hold %d trials", unit.bucket, unit.slots)
+        else:
+            outcomes.update(dict.fromkeys(unit.live(), fault))
+        return False
 
     def snapshot(self, key: int) -> Checkpoint:
         """Return a trial's state after its latest completed epoch."""
@@ -184,7 +187,8 @@ class PackedEngine:
 
     def examine(self, key: int) -> Examination:
         """Evaluate a trial on training rows after its latest completed epoch."""
-        return self._plain(key).examine()
+        examined = self._plain(key).examine()
+        return replace(examined, graph_failure=self.units.unit_of(key).graph_failure())
 
     def predict(self, key: int) -> NDArray[np.float32]:
         """Return a trial's probabilities on the validation rows: [rows, classes]."""

@@ -37,6 +37,7 @@ class Lane:
         self.ended: set[int] = set()
         """Trials whose training has ended; their state is in their `Member` again."""
         self._started = 0.0
+        self._graph_failure = ""
         self._program_is_new = True
         self.seconds: float | None = None
         """Duration of the latest epoch; None if its program was made during it."""
@@ -135,7 +136,12 @@ class Lane:
             for slot, member in self.program.held():
                 if member.key in self.live():
                     member.tensors = self.program.tensors(slot)
+            self._graph_failure = self.graph_failure()
         self.program = None
+
+    def graph_failure(self) -> str:
+        """Return why the steps are taken one by one although a CUDA graph was wanted; empty otherwise."""
+        return self._graph_failure or (self.program.graph_failure if self.program is not None else "")
 
     def split(self) -> "Lane":
         """Halve a lane that does not fit in memory; return the new lane of the other half."""

@@ -1,6 +1,8 @@
 """How many trials fit in a device's memory: the free memory divided by that of one slot."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -33,9 +35,21 @@ def slots_that_fit(config: TrialConfig, bucket: Bucket, data: ResidentData, devi
 def free_bytes(device: torch.device) -> int | None:
     """Return the bytes that can still be allocated on a GPU; None for other devices."""
     if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + cached
+        segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        return int(torch.cuda.mem_get_info(device)[0]) + cached_bytes(segments, device)
     return None  # the few slots on a CPU take little of any machine's memory
+
+
+def cached_bytes(segments: Iterable[Mapping[str, Any]], device: torch.device) -> int:
+    """Return the bytes that torch holds of a device without using them, given torch's snapshot of its memory.
+
+    What belongs to the pool of a CUDA graph does not count: only that graph can use it.
+    """
+    return sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in segments
+        if segment["device"] == device.index and tuple(segment["segment_pool_id"]) == (0, 0)
+    )
 
 
 def slot_bytes(config: TrialConfig, bucket: Bucket, data: ResidentData, device: torch.device) -> int:

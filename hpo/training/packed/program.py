@@ -179,16 +179,22 @@ class Program:
 
     def snapshot(self) -> None:
         """Copy everything that an epoch changes, for `rollback`."""
-        self._snapshot = [tensor.clone() for tensor in self._changing()]
+        self._snapshot = [tensor.clone() for tensor in self.changing()]
         self._snapshot_steps = list(self.moments.steps)
 
     def rollback(self) -> None:
         """Restore the state of the latest `snapshot`, as if the epoch had not been trained."""
-        for tensor, copy in zip(self._changing(), self._snapshot, strict=True):
+        for tensor, copy in zip(self.changing(), self._snapshot, strict=True):
             tensor.copy_(copy)
         self.moments.steps = list(self._snapshot_steps)
 
-    def _changing(self) -> list[Tensor]:
+    @property
+    def graph_failure(self) -> str:
+        """Why the steps are taken one by one although a CUDA graph was wanted; empty otherwise."""
+        return ""
+
+    def changing(self) -> list[Tensor]:
+        """Return what an epoch changes: parameters, moments, running statistics and averages."""
         moments = (self.moments.first, self.moments.second)
         blocks = [tensor for side in (self.network.params, *moments) for tensor in side.tensors()]
         averages = self.averages.tensors() if self.averages is not None else []

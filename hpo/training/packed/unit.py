@@ -1,9 +1,6 @@
 """Units: what the packed engine schedules. A lane is one, and so is a trial that is trained by itself."""
 
-import contextlib
 from typing import Protocol
-
-import torch
 
 from hpo.training.engine import Checkpoint, EpochResult, Fault
 from hpo.training.epoch import Run
@@ -33,6 +30,10 @@ class Unit(Protocol):
         """Finish the epoch that was launched; return its outcome for each live trial."""
         ...
 
+    def graph_failure(self) -> str:
+        """Return why the steps are taken one by one although a CUDA graph was wanted; empty otherwise."""
+        ...
+
     def end(self, key: int) -> None:
         """End the training of a trial; its state stays until it is evicted."""
         ...
@@ -50,16 +51,13 @@ class SingleRun:
     """A unit of one trial, trained as the solo engine does."""
 
     def __init__(self, key: int, run: Run, *, concurrent: bool = False) -> None:
-        """With `concurrent`, the run has a CUDA stream of its own and computes at the same time as other units.
+        """`concurrent` says that on a GPU, where each run has a stream of its own, other units compute meanwhile.
 
         Without CUDA, concurrent units take turns nevertheless.
         """
         self.shared = concurrent
         self._runs = {key: run}
         self._live = {key}
-        self._stream: torch.cuda.Stream | None = None
-        if concurrent and run.device.type == "cuda":
-            self._stream = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
 
     def trials(self) -> list[int]:
         """Return the trial's key; nothing once it is evicted."""
@@ -71,19 +69,16 @@ class SingleRun:
 
     def launch(self) -> None:
         """Start the trial's next epoch."""
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        with self._on_stream():
-            for key in self._live:
-                self._runs[key].launch()
+        for key in self._live:
+            self._runs[key].launch()
 
     def collect(self) -> dict[int, EpochResult | Fault]:
         """Finish the epoch that was launched; return its outcome."""
-        with self._on_stream():
-            return {key: self._runs[key].collect() for key in self._live}
+        return {key: self._runs[key].collect() for key in self._live}
 
-    def _on_stream(self) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+    def graph_failure(self) -> str:
+        """Return why the steps are taken one by one although a CUDA graph was wanted; empty otherwise."""
+        return next((run.graph_failure for run in self._runs.values()), "")
 
     def end(self, key: int) -> None:
         """End the trial's training."""
