@@ -86,10 +86,8 @@ def test_the_shell_completes(line: str, completions: set[str], tmp_path: Path) -
 
 
 OPTIONS = {
-    (
-        "run",
-    ): "--dashboard --data --device --engine --label --max-failures --objective --patience --python --recipe --seed "
-    "--space --stop-at --storage --study --timeout --trials --warm-from --workers",
+    ("run",): "--dashboard --data --device --engine --label --max-failures --objective --patience --python --recipe "
+    "--revive --seed --space --stop-at --storage --study --timeout --trials --warm-from --workers",
     ("watch",): "--storage",
     ("worker",): "--device --engine --python --storage --study",
     ("init",): "--data --label --recipe --space --storage --study --trials",
@@ -193,7 +191,7 @@ ERRORS = [
     (["export-model", "x", "--to", "keras"], 2, '--to: no format named "keras".'),
     (["confirm", "x", "--seeds", "1"], 2, "--seeds: must be at least 2, for one score says nothing of their spread"),
     (["confirm", "x", "--top", "0"], 2, "--top: must be at least 1, got 0."),
-    (["audit", "x", "--trials", "0"], 2, "--trials: must be at least 1, got 0."),
+    (["audit", "x", "--trials", "-1"], 2, "--trials: must be at least 0, got -1."),
     (["confirm", "x", "--workers", "0"], 2, "--workers: must be at least 1, got 0."),
     (["dashboard", "--port", "70000"], 2, "--port: must be between 0 and 65535, got 70000."),
     (["worker", "--study", "x", "--engine", "fast"], 2, '--engine: must be auto, packed or solo, got "fast".'),

@@ -115,12 +115,15 @@ class Study(StudyFigures):
         """Train pruned trials, drawn at random, to the end: did pruning miss anything?
 
         The result has `audited` (each with `value` at the end, `value_then`, `pruned_at`), `better` (how many beat the
-        best), `share` (exact 95 % interval of that share of all pruned trials) and `loss` (by how much the best was
-        beaten). Trainings that were done before count. Raises: UsageError for `trials` < 1; StudyError if nothing was
-        pruned or no trial is complete; KeyboardInterrupt after an interrupt: the same call resumes.
+        best), `share` (exact 95 % interval of that share of all pruned trials), `loss` (by how much the best was
+        beaten) and `pruners`: what other pruners would have kept and saved, from the kept curves alone. Trainings that
+        were done before count; `trials` = 0 trains nothing. Raises: UsageError for `trials` < 0; StudyError if nothing
+        was pruned or no trial is complete; KeyboardInterrupt after an interrupt: the same call resumes.
         """
         from hpo.service import audit
 
+        if trials == 0:
+            return audit.begin_audit(self._store, self._record)
         record = audit.prepare_audit(self._store, self._record, trials=trials)
         outcome = self._work(record, workers=workers, device=device, engine=engine, progress=progress)
         run = audit.AuditRun(record.name, outcome, audit.read_audit(self._store, self._record))

@@ -13,6 +13,7 @@ from hpo.errors import StudyError
 from hpo.results import linked_study
 from hpo.results.intervals import LEVEL, Interval
 from hpo.results.linked_study import AUDIT
+from hpo.results.pruner_comparison import PrunerComparison
 from hpo.store import queries, studies
 from hpo.store.database import trial_rows
 from hpo.store.database.conditions import count, is_of
@@ -43,7 +44,7 @@ class Audit:
     """What pruned trials would have reached, the best first."""
 
     study: str
-    """Name of the study that holds the trainings."""
+    """Name of the study that holds the trainings; empty if there is none."""
     metric: Metric
     winner: int
     """Number of the study's best trial."""
@@ -53,6 +54,8 @@ class Audit:
     audited: tuple[Audited, ...]
     missing: int
     """Trainings that failed or are still to come."""
+    pruners: PrunerComparison | None = None
+    """What other pruners would have kept and saved, by the curves that are kept; where it was asked for."""
 
     @property
     def better(self) -> int:
@@ -67,11 +70,13 @@ class Audit:
     @property
     def loss(self) -> float:
         """How far the best audited trial ended above the study's best; 0 if none did."""
-        return max(0.0, *(trial.value - self.winner_value for trial in self.audited))
+        return max([0.0, *(trial.value - self.winner_value for trial in self.audited)])
 
     @property
     def summary(self) -> str:
         """What pruning may have missed, in words."""
+        if not self.audited:
+            return f"None of {self.pruned} pruned trials was trained to the end yet."
         low, high = round(self.share.low * self.pruned), round(self.share.high * self.pruned)
         by = f", by up to {self.loss:.4f}" if self.better else ""
         return (
@@ -102,15 +107,7 @@ def prepare(store: Store, study: StudyRecord, trials: int) -> StudyRecord:
     Trainings that exist already stay and count. Raises: StudyError if no trial was pruned or none is complete, or if
     another study has the name.
     """
-    linked_study.refuse_linked(store, study)
-    pruned = _pruned(store, study)
-    with store.read() as connection:
-        if not queries.best_trials(connection, study.study_id, 1):
-            raise StudyError(
-                f'Study "{study.name}" has no complete trial yet. Continue it: hpo run --study {study.name}'
-            )
-    if not pruned:
-        raise StudyError(f'Study "{study.name}" has no pruned trial: pruning has missed nothing.')
+    pruned, _ = _auditable(store, study)
     auditing = linked_study.make(store, study, AUDIT, trials=min(trials, len(pruned)))
     with store.write() as connection:
         store.lock_study(connection, auditing.study_id)
@@ -128,6 +125,26 @@ def prepare(store: Store, study: StudyRecord, trials: int) -> StudyRecord:
         total = count(connection, is_of(auditing.study_id, FINISHED + UNFINISHED))
     studies.update_budget(store, auditing, trials=total)
     return studies.load_study(store, auditing.name)
+
+
+def _auditable(store: Store, study: StudyRecord) -> tuple[list[TrialView], TrialView]:
+    """Return the pruned trials of a study and its best one. Raises: StudyError if it lacks either."""
+    linked_study.refuse_linked(store, study)
+    pruned = _pruned(store, study)
+    with store.read() as connection:
+        best = queries.best_trials(connection, study.study_id, 1)
+    if not best:
+        raise StudyError(f'Study "{study.name}" has no complete trial yet. Continue it: hpo run --study {study.name}')
+    if not pruned:
+        raise StudyError(f'Study "{study.name}" has no pruned trial: pruning has missed nothing.')
+    return pruned, best[0]
+
+
+def begin(store: Store, study: StudyRecord) -> Audit:
+    """Return what is known without further trainings. Raises: StudyError if nothing was pruned or is complete."""
+    pruned, best = _auditable(store, study)
+    nothing = Audit("", study.metric, best.number, best.value or 0.0, len(pruned), (), 0)
+    return evaluate(store, study) or nothing
 
 
 def evaluate(store: Store, study: StudyRecord) -> Audit | None:

@@ -19,6 +19,7 @@ from hpo.config import metric_label
 from hpo.results import audit, charts, confirmation, report_charts
 from hpo.results.audit import Audit
 from hpo.results.candidates import Confirmation
+from hpo.results.pruner_comparison import PrunerComparison, compare_pruners
 from hpo.runner.dashboard_note import data_name
 from hpo.store import queries
 from hpo.store.database import trial_rows
@@ -29,6 +30,8 @@ from hpo.store.studies import StudyRecord
 from hpo.store.views import StudyView, TrialView
 
 _PAGE = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
+COMPARED = 100
+"""Most trials on which pruners are compared: a page is to be made in a second or two."""
 TOP = 15
 """Rows of the leaderboard."""
 
@@ -49,6 +52,8 @@ class _Material:
     baseline: float | None
     confirmation: Confirmation | None
     audit: Audit | None
+    pruners: PrunerComparison | None
+    """None where nothing was pruned."""
 
     @property
     def metric(self) -> str:
@@ -104,6 +109,7 @@ def _read(store: Store, study: StudyRecord) -> _Material:
         baseline=baseline.value if baseline else None,
         confirmation=confirmation.evaluate(store, study),
         audit=audit.evaluate(store, study),
+        pruners=compare_pruners(store, study, COMPARED) if state.counts[State.PRUNED] else None,
     )
 
 
@@ -161,6 +167,8 @@ def _sections(material: _Material) -> Iterator[_Section]:
     yield _confirmation_section(material)
     if material.audit is not None:
         yield _Section("What pruning may have missed", material.audit.summary, _audited(material.audit))
+    if material.pruners is not None:
+        yield _Section("What other pruners would have done", material.pruners.summary, _pruned_by(material.pruners))
     yield _Section("The best trials", html=_leaderboard(trials, metric))
     history = charts.history_figure(trials, metric, baseline=material.baseline)
     yield _Section("Best so far", "Over finished trials, and over time.", name="best", figure=history)
@@ -257,6 +265,20 @@ def _audited(result: Audit) -> str:
         for t in result.audited
     ]
     return _table(("trial", "pruned at", "value then", "at the end", "configuration"), rows)
+
+
+def _pruned_by(comparison: PrunerComparison) -> str:
+    rows: list[tuple[object, ...]] = [
+        (
+            each.name + (" (this study's)" if each.is_own else ""),
+            f"{each.survivors} of {comparison.trials}",
+            f"{each.epochs:,}",
+            f"{100 * comparison.saved(each):.0f} %",
+            "survives" if each.winner_survives else "is pruned",
+        )
+        for each in comparison.outcomes
+    ]
+    return _table(("pruner", "trained to the end", "epochs", "saved", "the best"), rows)
 
 
 def _candidates(result: Confirmation) -> str:

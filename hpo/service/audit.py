@@ -1,19 +1,31 @@
 """Audit: pruned trials, chosen at random, are trained to the end: did pruning miss anything?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpo.config import metric_label
 from hpo.errors import StudyError, UsageError
 from hpo.results import audit, linked_study
 from hpo.results.audit import Audit, Audited
+from hpo.results.pruner_comparison import PrunerComparison, compare_pruners
 from hpo.service.create import fetch_study_data
 from hpo.service.data import OnDownload, ignore_download
 from hpo.service.search import Observer, RunOutcome, StopRequest, run_workers
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 
-__all__ = ["Audit", "AuditRun", "Audited", "check_count", "metric_label", "prepare_audit", "read_audit", "run_audit"]
+__all__ = [
+    "Audit",
+    "AuditRun",
+    "Audited",
+    "PrunerComparison",
+    "begin_audit",
+    "check_count",
+    "metric_label",
+    "prepare_audit",
+    "read_audit",
+    "run_audit",
+]
 
 
 @dataclass(frozen=True)
@@ -66,15 +78,28 @@ def run_audit(
     if auditing is None:
         raise StudyError(f'Study "{study.name}" has no audit. Make one: hpo audit {study.name}')
     outcome = run_workers(store, auditing, devices=devices, engine=engine, observer=observer, stop=stop)
-    return AuditRun(auditing.name, outcome, audit.evaluate(store, study))
+    return AuditRun(auditing.name, outcome, read_audit(store, study))
 
 
 def check_count(trials: int) -> None:
-    """Refuse a number of trials that shows nothing. Raises: UsageError."""
-    if trials < 1:
-        raise UsageError(f"trials: must be at least 1, got {trials}.")
+    """Refuse a number of trials that is none. Raises: UsageError."""
+    if trials < 0:
+        raise UsageError(f"trials: must be at least 0, got {trials}.")
 
 
 def read_audit(store: Store, study: StudyRecord) -> Audit | None:
     """Return what a study's audit has shown so far; None if no pruned trial was trained to the end."""
-    return audit.evaluate(store, study)
+    result = audit.evaluate(store, study)
+    return None if result is None else _with_pruners(store, study, result)
+
+
+def begin_audit(store: Store, study: StudyRecord) -> Audit:
+    """Return what a study's kept curves and its audit so far show, without training anything.
+
+    Raises: StudyError if nothing was pruned or no trial is complete.
+    """
+    return _with_pruners(store, study, audit.begin(store, study))
+
+
+def _with_pruners(store: Store, study: StudyRecord, result: Audit) -> Audit:
+    return replace(result, pruners=compare_pruners(store, study))

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.service.audit import Audit
+    from hpo.service.audit import Audit, PrunerComparison
     from hpo.service.confirm import Confirmation, Interval
     from hpo.service.studies import StudySummary, StudyView, TrialView
 
@@ -105,6 +105,29 @@ def audit_json(result: "Audit") -> dict[str, Any]:
                 "config": trial.config.to_dict(),
             }
             for trial in result.audited
+        ],
+        "pruners": None if result.pruners is None else _pruners_json(result.pruners),
+    }
+
+
+def _pruners_json(comparison: "PrunerComparison") -> dict[str, Any]:
+    return {
+        "trials": comparison.trials,
+        "of": comparison.of,
+        "partly_trained": comparison.partly_trained,
+        "winner": comparison.winner,
+        "epochs": comparison.epochs,
+        "outcomes": [
+            {
+                "pruner": outcome.pruner.model_dump(),
+                "is_own": outcome.is_own,
+                "survivors": outcome.survivors,
+                "estimated": outcome.estimated,
+                "epochs": outcome.epochs,
+                "saved": round(comparison.saved(outcome), 4),
+                "winner_survives": outcome.winner_survives,
+            }
+            for outcome in comparison.outcomes
         ],
     }
 

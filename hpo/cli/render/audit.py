@@ -7,7 +7,7 @@ from rich.table import Table
 from hpo import service
 
 if TYPE_CHECKING:
-    from hpo.service.audit import Audit
+    from hpo.service.audit import Audit, PrunerComparison
 
 
 def audit_table(result: "Audit") -> Table:
@@ -24,4 +24,22 @@ def audit_table(result: "Audit") -> Table:
         f"{service.audit.metric_label(result.metric)}; the best is trial {result.winner}, {result.winner_value:.4f}"
         f"{missing}"
     )
+    return table
+
+
+def pruner_table(comparison: "PrunerComparison") -> Table:
+    """Return what each pruner would have kept and saved."""
+    table = Table(box=None, pad_edge=False, caption_justify="left")
+    for column in ("pruner", "trained to the end", "epochs", "saved", "the best"):
+        left = column in ("pruner", "the best")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for outcome in comparison.outcomes:
+        table.add_row(
+            outcome.name + (" (this study's)" if outcome.is_own else ""),
+            f"{outcome.survivors} of {comparison.trials}",
+            f"{outcome.epochs:,}",
+            f"{100 * comparison.saved(outcome):.0f} %",
+            "survives" if outcome.winner_survives else "is pruned",
+        )
+    table.caption = comparison.summary
     return table
