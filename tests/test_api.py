@@ -71,6 +71,7 @@ def test_a_search_ends_with_its_budget_and_is_resumed_by_name(study: hpo.Study) 
     assert study.run(trials=10, **HERE) is study and study.status.finished == 10
 
 
+@pytest.mark.slow
 def test_worker_processes_train_the_same_study() -> None:
     study = hpo.search("ann_digits", trials=3, recipe=SMALL, workers=2, progress=False)
     assert study.status.finished == 3 and not study.status.workers
@@ -85,6 +86,7 @@ def test_the_best_trial_and_the_table_of_all(study: hpo.Study) -> None:
     assert table["optimizer.lr"].notna().all()
 
 
+@pytest.mark.slow
 def test_the_command_line_and_optuna_see_the_same_study(study: hpo.Study) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "hpo", "studies", "show", "ann_digits", "--json"],
@@ -104,6 +106,7 @@ def test_an_opened_study_is_unchanged(study: hpo.Study) -> None:
         hpo.open("ann_digit")
 
 
+@pytest.mark.slow
 def test_confirmed_exported_trained_and_used(study: hpo.Study, tmp_path: Path) -> None:
     assert study.confirmation is None
     confirmation = study.confirm(top=1, seeds=2, **HERE)
@@ -171,6 +174,7 @@ def _space() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_space_may_be_a_dict_or_an_object_or_a_path() -> None:
     study = hpo.search(_space(), study="by_dict", trials=1, **HERE)
     assert study.status.finished == 1
@@ -278,6 +282,7 @@ def test_requests_that_cannot_be_met(study: hpo.Study) -> None:
     assert list(hpo.studies()["study"]) == ["ann_digits"]
 
 
+@pytest.mark.slow
 def test_what_needs_a_finished_trial_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run([sys.executable, "-m", "hpo", "init", "--space", "ann_digits"], check=True, capture_output=True)
     study = hpo.open("ann_digits")
@@ -287,6 +292,7 @@ def test_what_needs_a_finished_trial_says_so(monkeypatch: pytest.MonkeyPatch) ->
     assert "no trial complete" in repr(study)
 
 
+@pytest.mark.slow
 def test_an_interrupt_releases_the_trials(tmp_path: Path) -> None:
     code = textwrap.dedent(
         """

@@ -42,17 +42,20 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.slow
 @parametrize_with_checks([quick()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES)  # type: ignore[untyped-decorator]
 def test_scikit_learn_checks(estimator: hpo.SearchClassifier, check: Any) -> None:
     check(estimator)
 
 
+@pytest.mark.slow
 def test_folds_of_a_pipeline_are_scored() -> None:
     x, y = load_wine(return_X_y=True)
     scores = cross_val_score(make_pipeline(StandardScaler(), quick(trials=2)), x, y, cv=3)
     assert scores.mean() > 0.85
 
 
+@pytest.mark.slow
 def test_a_fit_that_has_ended_is_not_searched_again() -> None:
     x, y = load_wine(return_X_y=True)
     first = quick(trials=2).fit(x, y)

@@ -13,6 +13,7 @@ from hpo.training.simulated import SimulatedEngine
 from tests.helpers.studies import MakeStudy, trials_of, work
 
 
+@pytest.mark.slow
 def test_the_interval_is_exact() -> None:
     everything = share_interval(2, 10, 10)
     assert (everything.low, everything.high) == (0.2, 0.2)
@@ -25,6 +26,7 @@ def test_the_interval_is_exact() -> None:
         assert np.mean(covered) >= 0.94, number
 
 
+@pytest.mark.slow
 def test_pruned_trials_are_trained_to_their_end(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=30, space={"epochs": 9}, pruner="successive_halving")
     work(store, study, SimulatedEngine(), tmp_path)

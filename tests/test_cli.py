@@ -62,6 +62,7 @@ def test_the_list_of_commands_has_the_first_lines_of_their_helps() -> None:
         assert " ".join((commands[name].help or "").partition("\n\n")[0].split()) == lazy.summary, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "completions"),
     [

@@ -54,6 +54,7 @@ def test_luck_is_told_from_merit(store: Store, make_study: MakeStudy, tmp_path: 
     assert exported.provenance["promised_test_accuracy"][0] < winner.mean < 1
 
 
+@pytest.mark.slow
 def test_a_null_space_has_no_winner(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """Hyperparameters that change nothing: the best of forty looks good, and is not."""
     study, result = confirmed(store, make_study, tmp_path, NoisyEngine(lambda config: 0.8), trials=40)
@@ -62,6 +63,7 @@ def test_a_null_space_has_no_winner(store: Store, make_study: MakeStudy, tmp_pat
     assert export.winner(store, study).provenance["better_than_baseline"] is False
 
 
+@pytest.mark.slow
 def test_more_seeds_add_to_what_is_there(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     engine = NoisyEngine(lambda config: 0.8)
     study, before = confirmed(store, make_study, tmp_path, engine, trials=6, seeds=2)
@@ -150,6 +152,7 @@ def test_every_time_other_rows_are_validated_on_the_same_for_all(
     assert len(set.union(*cuts.values()) | {study.space.split.seed}) == 4
 
 
+@pytest.mark.slow
 def test_a_confirmation_keeps_to_the_rows_that_it_began_with(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:
@@ -180,6 +183,7 @@ class RowsOfUnequalEase(NoisyEngine):
         return outcomes
 
 
+@pytest.mark.slow
 def test_a_winner_is_found_though_the_rows_differ_more_than_the_candidates(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Pa
     assert drawn[0] == drawn[1] and len(drawn[0]) > max(trials, 10), "the first 10 are random"
 
 
+@pytest.mark.slow
 def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path) -> None:
     """Of the draws after the first 10, TPE wastes far fewer than random does."""
     wasted = {}
@@ -96,6 +97,7 @@ def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path) -> No
     assert wasted["tpe"] < 0.6 * wasted["random"]
 
 
+@pytest.mark.slow
 def test_a_space_without_anything_feasible_ends(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=5, space={"constraints": {"max_parameters": 1}})
     over = work(store, study, SimulatedEngine(capacity=2), tmp_path)
@@ -130,6 +132,7 @@ def test_a_trial_that_goes_on_is_not_judged_again(store: Store, make_study: Make
     assert engine.measured == [] and [t.state.name for t in trials_of(store, study)] == ["COMPLETE"]
 
 
+@pytest.mark.slow
 def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=16)
     work(store, study, SimulatedEngine(), tmp_path)

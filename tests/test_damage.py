@@ -213,6 +213,7 @@ def test_only_what_is_known_to_pass_is_tried_again(root: Path) -> None:
         assert not is_transient(caught.value), broken
 
 
+@pytest.mark.slow
 def test_no_damage_makes_a_command_crash_hang_or_touch_what_is_not_its_own(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

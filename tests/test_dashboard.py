@@ -72,6 +72,7 @@ def study(store: Store, make_study: MakeStudy, tmp_path: Path) -> StudyRecord:
     return made
 
 
+@pytest.mark.slow
 def test_it_starts_on_an_empty_store_and_shows_what_comes(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     app = make_app(store.url, tmp_path / "artifacts")
     assert json.loads(ask(app, "/api/studies")[2])["study_summaries"] == []
@@ -307,6 +308,7 @@ def sent(address: tuple[str, int], text: str) -> socket.socket:
     return connection
 
 
+@pytest.mark.slow
 def test_half_open_requests_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpo.dashboard.connections.HEADER_SECONDS", 1.0)
     with served(Guard(passes, Credentials(["ann:right"], "test"))) as address, contextlib.ExitStack() as stack:

@@ -189,6 +189,7 @@ def test_a_silent_network_costs_a_source_its_patience_and_no_more(
     assert data.state(unlucky) == "missing"
 
 
+@pytest.mark.slow
 def test_a_slow_source_that_goes_on_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "TIMEOUT", 1.0)
     sizes: list[int] = []
@@ -255,6 +256,7 @@ def test_an_unknown_data_set_gets_the_nearest() -> None:
         data.info("fashion-mnist")
 
 
+@pytest.mark.slow
 def test_fashion_mnist_is_the_real_one() -> None:
     fashion = data.info("fashion_mnist")
     data.fetch(fashion)

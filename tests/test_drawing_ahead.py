@@ -79,6 +79,7 @@ def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp
         assert all(v == accuracy(config, e) for e, v in trial.intermediate_values.items())
 
 
+@pytest.mark.slow
 def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=30)
     engine = SimulatedEngine(5, 0.1, is_async=True)
@@ -98,6 +99,7 @@ def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study:
     assert by_the_loop[0] == 5 and sum(by_the_loop[1:]) <= 6  # of 25; more than none on a busy machine
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_hands_back_what_it_had_drawn(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=30)
     engine = SimulatedEngine(4, 0.1, is_async=True)

@@ -41,6 +41,8 @@ from hpo.training.engine import Checkpoint, EpochResult
 from tests.helpers.retraining import MLP_CONFIG
 from tests.test_hostile_files import write_model
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("HPO_FUZZ", "50"))
 fuzzed = settings(
     max_examples=EXAMPLES,

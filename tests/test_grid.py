@@ -124,6 +124,7 @@ def check_all_once(space: SearchSpace, found: list[optuna.trial.FrozenTrial]) ->
         assert space.draw(optuna.trial.FixedTrial(trial.params), config.seed) == config
 
 
+@pytest.mark.slow
 def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path) -> None:
     params = {"mlp": {"depth": 1, "width": [16]}, "optimizer": {"name": "sgd"}}
     space = grid_space(baselines=[{"name": "plain", "params": params}])
@@ -155,6 +156,7 @@ def test_a_budget_may_end_before_the_grid(store: Store, tmp_path: Path) -> None:
     assert first != [t.params for t in trials_of(store, study)], "the order follows from the seed"
 
 
+@pytest.mark.slow
 def test_many_workers_never_draw_the_same(store: Store, tmp_path: Path) -> None:
     study = grid_study(store, trials=99)
     overs: list[StopReason | None] = []

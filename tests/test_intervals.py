@@ -45,6 +45,7 @@ def test_a_promise_is_kept_as_often_as_it_says() -> None:
         assert kept / 400 >= 0.93
 
 
+@pytest.mark.slow
 def test_equal_candidates_rarely_differ() -> None:
     chance = np.random.default_rng(0)
     wrong = 0
@@ -85,6 +86,7 @@ def test_comparisons_in_pairs_do_not_see_how_easy_a_cut_is() -> None:
     assert blocked_gaps(six[:5], six[5], overlap=0.0)[0].half == pytest.approx(half, rel=0.005)
 
 
+@pytest.mark.slow
 def test_equal_candidates_on_the_same_cuts_rarely_differ() -> None:
     chance = np.random.default_rng(1)
     wrong = 0

@@ -187,6 +187,7 @@ def test_faults_are_recorded_and_the_study_goes_on(store: Store, make_study: Mak
     assert {seeds[t.number] for t in trials} >= {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     first, second = make_study("a", trials=25, seed=3), make_study("b", trials=25, seed=3)
     other = make_study("c", trials=25, seed=4)
@@ -196,6 +197,7 @@ def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy,
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1)
 

@@ -19,6 +19,7 @@ from hpo.results.export import Export
 from tests.helpers.retraining import MLP_CONFIG, trained
 
 
+@pytest.mark.slow
 def test_a_model_folder_is_enough(tmp_path: Path) -> None:
     kept, metrics = trained(MLP_CONFIG, tmp_path)
     model_folder.write_model_folder(tmp_path, Export(MLP_CONFIG, {}, "of a test"), kept, metrics)

@@ -82,8 +82,9 @@ def assert_padding_is_zero(program: Program) -> None:
         assert len(padding) > 10_000 and not padding.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch or none", "layer"])
-@pytest.mark.parametrize(("dropout", "epochs"), [(False, 6), pytest.param(True, EPOCHS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("dropout", "epochs"), [(False, 6), (True, EPOCHS)])
 def test_packed_trials_are_those_of_the_solo_engine(
     doubles: ResidentData, dropout: bool, epochs: int, norm: str
 ) -> None:
@@ -211,6 +212,7 @@ def test_every_slots_optimizer_is_torchs_own(
             assert (view - plain).abs().max() <= 1e-12
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData) -> None:
     """Killed in a lane and resumed in another, beside others; or in the solo engine; or from there in a lane."""
     configs = [dataclasses.replace(c, epochs=8) for c in mixed_mlps(dropout=True)[:8]]

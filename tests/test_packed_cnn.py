@@ -46,6 +46,7 @@ def solo_runs() -> dict[TrialConfig, Run]:
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("conv_impl", "dropout"), [("grouped", False), ("grouped", True), ("unfolded", True)])
 @pytest.mark.parametrize("form", [pytest.param(f, marks=pytest.mark.slow if f == DOUBLED else ()) for f in FORMS])
 def test_packed_trials_are_those_of_the_solo_engine(

@@ -69,6 +69,7 @@ def sizes(engine: PackedEngine) -> list[int]:
     return sorted(len(unit.trials()) for unit in engine.units)
 
 
+@pytest.mark.slow
 def test_lanes_train_what_the_solo_engine_trains() -> None:
     """Of two batch sizes, on real rows, in fp32: the same curves but for rounding."""
     engine, configs = PackedEngine(CPU), [config(n, batch_size=16 if n % 3 else 32) for n in range(6)]

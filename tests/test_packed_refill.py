@@ -75,6 +75,7 @@ def narrower(config: TrialConfig, seed: int) -> TrialConfig:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_newcomers_train_in_the_places_of_others_as_they_would_alone(graphed: None, family: str) -> None:
     data, configs = some(family)

@@ -19,6 +19,7 @@ def faulty(config: object, epoch: int) -> Fault | None:
     return Fault("oom", "as planned") if epoch == 2 and config.seed % 7 == 0 else None  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     engine = NoisyEngine(lambda config: 0.9 - config.optimizer.lr)
     engine.fault = faulty

@@ -169,6 +169,7 @@ def states(study: OpenedStudy) -> list[str]:
     return [trial.state.name for trial in trials_of(study.store, study.study)]
 
 
+@pytest.mark.slow
 def test_workers_run_a_study_to_its_end_and_an_observer_sees_it() -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 2}))
     recorder = Recorder()
@@ -183,6 +184,7 @@ def test_workers_run_a_study_to_its_end_and_an_observer_sees_it() -> None:
     assert silent == outcome and recorder.entered == 1, "what is over needs no workers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupt_hands_the_trials_back(times: int) -> None:
     """As in a notebook: KeyboardInterrupt in the calling thread, no handler of signals."""
@@ -212,6 +214,7 @@ def test_a_broken_observer_leaves_no_worker_behind() -> None:
     assert "RUNNING" not in states(study)
 
 
+@pytest.mark.slow
 def test_workers_run_from_any_thread_and_signals_are_the_callers() -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 1}))
     before, outcomes = signal.getsignal(signal.SIGINT), []
@@ -240,6 +243,7 @@ def test_a_failure_is_named() -> None:
 # What becomes of a study
 
 
+@pytest.mark.slow
 def test_a_winner_is_confirmed_exported_trained_and_used(folder: Path) -> None:
     study = open_study(StudyRequest(space="ann_digits", limits={"trials": 2}))
     run_workers(study.store, study.study, devices=["cpu"])

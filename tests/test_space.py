@@ -23,6 +23,7 @@ from tests.helpers.studies import small_space
 FIXTURE = Path(__file__).parent / "fixtures" / "v0.1.0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_200_random_draws_build(name: str) -> None:
     loaded = space.load_space(name)

@@ -78,6 +78,7 @@ def test_a_wider_space_keeps_every_trial_and_learns_from_it(
     assert len(trials_of(store, study)) == 24
 
 
+@pytest.mark.slow
 def test_a_narrower_space_hides_what_it_cannot_draw(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = finished_study(store, make_study, tmp_path)
     before = trials_of(store, study)
@@ -210,6 +211,7 @@ def test_a_failure_midway_writes_nothing(
     assert rows(store) == before
 
 
+@pytest.mark.slow
 def test_a_study_with_workers_is_refused_and_a_late_worker_notices(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:

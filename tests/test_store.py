@@ -361,6 +361,7 @@ def test_limits_are_kept_and_can_be_changed(store: Store, make_study: MakeStudy)
         assert stopping.over(connection, study.study_id) is None
 
 
+@pytest.mark.slow
 def test_the_clock_of_a_study_counts_working_time_only(store: Store, make_study: MakeStudy) -> None:
     study = make_study()
 

@@ -75,6 +75,7 @@ def test_a_worker_of_a_deleted_study_writes_nothing(store: Store, make_study: Ma
         assert connection.execute(sa.select(schema.hpo_workers)).all() == []
 
 
+@pytest.mark.slow
 def test_a_study_with_workers_is_neither_deleted_nor_renamed(store: Store, make_study: MakeStudy) -> None:
     study = make_study("s", trials=3)
     with Session(store, study, {}):
@@ -104,6 +105,7 @@ def other_store(store: Store, tmp_path: Path, request: pytest.FixtureRequest) ->
     return open_store(parse(f"sqlite:///{tmp_path}/other.db"), create=True)
 
 
+@pytest.mark.slow
 def test_a_copy_in_another_kind_of_store_is_equal_and_can_go_on(
     store: Store, other_store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:
@@ -200,6 +202,7 @@ def test_only_finished_trials_can_be_voided(store: Store, make_study: MakeStudy)
             admin.void(store, "s", 0, "x")
 
 
+@pytest.mark.slow
 def test_retry_runs_again_only_what_failed(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study("s", trials=20, max_failures=50)
     kinds = {0: "error", 1: "oom"}

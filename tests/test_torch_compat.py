@@ -27,6 +27,7 @@ def test_optimizers_call_what_is_cached_under_the_compilers_name() -> None:
         assert method.__wrapped__.__dict__[name] is method.__wrapped__, f"{method.__name__}: {name} holds another"
 
 
+@pytest.mark.slow
 def test_training_with_a_made_engine_imports_no_compiler() -> None:
     program = """
 import sys, numpy as np

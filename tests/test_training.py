@@ -290,6 +290,7 @@ def test_auto_precision_is_a_rule_of_shapes(monkeypatch: pytest.MonkeyPatch) -> 
     assert resolve_precision("auto", large, (784,), 256, CPU) == "fp32"
 
 
+@pytest.mark.slow
 def test_bf16_learns_as_fp32_does(digits: ResidentData) -> None:
     config = dataclasses.replace(MLP_RUN, epochs=15)
     last = [curve(Run(dataclasses.replace(config, precision=p), digits, CPU), 15)[-1] for p in ("fp32", "bf16")]

@@ -77,7 +77,8 @@ def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Mad
     assert (view.metric_label, view.cost_label) == ("validation accuracy", "parameters")
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "qmc", "random"])
 @pytest.mark.parametrize("constraints", [{}, {"max_parameters": 100}])
 def test_every_sampler_draws_the_same_whoever_draws(
     store: Store, make: Made, tmp_path: Path, sampler: str, constraints: dict[str, object]
@@ -106,6 +107,7 @@ def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path) -> N
     assert all(generations.count(g) == 6 for g in range(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["successive_halving", "median", "percentile"])
 def test_pruning_is_optunas_among_those_that_cost_no_more(
     store: Store, make: Made, tmp_path: Path, pruner: str
@@ -139,6 +141,7 @@ def test_pruning_is_optunas_among_those_that_cost_no_more(
             assert trial.values == [accuracy(config, epoch), widths(trial)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median"])
 def test_what_is_pruned_was_beaten_by_something_no_larger(
     store: Store, make: Made, tmp_path: Path, pruner: str
@@ -180,6 +183,7 @@ def test_limits_go_by_the_metric(store: Store, make: Made, tmp_path: Path) -> No
     assert max(t.values[0] for t in stored(store).trials if t.values) >= 0.8
 
 
+@pytest.mark.slow
 def test_the_front_is_exported_confirmed_and_reported(
     store: Store, make: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

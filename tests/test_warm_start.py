@@ -69,6 +69,7 @@ def tiny_space() -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=9, space=tiny_space())
     work(store, study, SimulatedEngine(), tmp_path)
