@@ -57,6 +57,8 @@ class Sampler(Section):
     continuous ranges, in random order; NSGA-II, for two objectives."""
     startup_trials: Annotated[int, Field(ge=1)] = 10
     """Number of random draws before the sampler uses its model."""
+    local_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the draws after the random ones that change one of the best configurations in a few parameters."""
     population: Annotated[int, Field(ge=2)] = 20
     """Number of trials per generation of NSGA-II; the first generation is random."""
 

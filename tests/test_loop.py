@@ -118,18 +118,19 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6] and trial.value == trial.intermediate_values[6]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "tpe, local", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
 def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str) -> None:
     """A study in one go, and one whose worker is replaced after each few trials: the same configs."""
     if sampler == "gp" and store.url.get_backend_name() != "sqlite":
         pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
     trials = 9 if sampler == "gp" else 14  # the first 5 are random
+    name_of_sampler, share = sampler.removesuffix(", local"), 0.5 if "local" in sampler else 0.0
     for name, pauses in (("one", 1000), ("many", 7)):
         recipe = StudyRecipe(
             budget=Budget(trials=trials),
             pruner=Pruner(name="none"),
-            sampler=Sampler.model_validate({"name": sampler, "startup_trials": 5}),
+            sampler=Sampler.model_validate({"name": name_of_sampler, "startup_trials": 5, "local_share": share}),
         )
         assert studies.create(store, name, "small", small_space(), recipe, "f" * 64)
         study = studies.load_study(store, name)

@@ -3,7 +3,6 @@
 import copy
 
 import optuna
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
@@ -17,6 +16,7 @@ from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
 from hpo.strategy.gaussian_process import GaussianProcess
 from hpo.strategy.grid_sampler import GridSampler
+from hpo.strategy.local_search import LocalSearch
 from hpo.strategy.pruner_view import PrunerView
 from hpo.strategy.pruners import make_pruner
 from hpo.strategy.sampler_view import ModelView, SamplerView
@@ -38,11 +38,13 @@ class StudySearch:
         with quiet():  # some samplers are experimental
             self._sampler = make_sampler(recipe.sampler, recipe.seed, space)
         epochs, best = space.max_epochs, BEST[space.metric]
-        learns_from_pruned = isinstance(self._sampler, GaussianProcess)
-        self._view = (
-            ModelView(cache, epochs, best, recipe.sampler.startup_trials) if learns_from_pruned else SamplerView(cache)
+        startup = recipe.sampler.startup_trials
+        model_view = ModelView(cache, epochs, best, startup)
+        self._local = LocalSearch(
+            self._sampler, lambda: model_view.parents(startup), model_view.space, share=recipe.sampler.local_share
         )
-        self._study = Study(cache.study_name, self._view, sampler=self._sampler)
+        self._view = model_view if isinstance(self._sampler, GaussianProcess) else SamplerView(cache)
+        self._study = Study(cache.study_name, self._view, sampler=self._local)
         self._pruner_view = PrunerView(cache, epochs, recipe.pruner.compare, best)
         self.second_chances = SecondChances(cache, epochs, best)
         self._pruning = Study(cache.study_name, self._pruner_view, pruner=make_pruner(recipe.pruner, epochs))
@@ -67,6 +69,7 @@ class StudySearch:
         else:
             purpose = f"draw/{attempt}" if attempt else "draw"
             self._sampler.reseed_for(derived_seed(self.recipe.seed, purpose, number), number, attempt)
+            self._local.reseed_for(derived_seed(self.recipe.seed, f"local {purpose}", number))
         forget_cached_trials(self._study)
         self._view.begin_draw(trial_id)
         self.cache.begin_draw()
@@ -123,6 +126,5 @@ class StudySearch:
             cost = TrialAttributes.of(trial).cost
             assert cost is not None, "the cost is noted before training"
             values.append(cost)
-        sampler: BaseSampler = self._sampler
-        sampler.after_trial(self._study, trial, state, values)
+        self._local.after_trial(self._study, trial, state, values)
         self.cache.set_state(trial_id, state, values)
