@@ -30,7 +30,8 @@ import psutil
 import torch
 from optuna.trial import TrialState
 
-from benchmarks.peer_sides import CPU, SIDES, TASKS, Reported, space_of
+from benchmarks.peer_loops import CPU, TASKS, Reported, space_of
+from benchmarks.peer_sides import SIDES
 from hpo import data
 from hpo.config import Split, TrialConfig
 from hpo.suggesters import FixedSuggester
