@@ -52,7 +52,7 @@ SPACE: dict[str, Any] = {
     "schedule": {"name": {"choices": ["none", "cosine", "one_cycle"]}},
 }
 """What throughput and whole studies draw from."""
-SMALL = {"data_fraction": 0.04, "epochs": 4}
+SMALL = {"data_fraction": 0.02, "epochs": 2}
 CNNS = Case("fashion_mnist", (), (2,), (32, 64), 0.2, 5, None, (16, 32, 64))
 PROMISED = {"mlps": {"by hand": 100.0, "solo": 15.0}, "cnns": {"by hand": 15.0}, "one trial": {"by hand": 8.0}}
 """How many times the trials per hour of each side hpo shall have on an H100 or H200."""
@@ -103,8 +103,8 @@ class Side:
 def throughput(part: "Part") -> None:
     """Measure trials per hour of all sides, each for a share of the time, on three sets of trials."""
     device, space = prepare(part), space_of(part)
-    count = 12 if part.small else 200
-    cnns = configs(CNNS if not part.small else replace(CNNS, rows=0.02, epochs=2, channels=(4, 8)), count // 3, seed=2)
+    count = 6 if part.small else 200
+    cnns = configs(CNNS if not part.small else replace(CNNS, rows=0.01, epochs=1, channels=(4, 8)), count // 3, seed=2)
     one = TrialConfig("fashion_mnist", MLP((128, 64), (0.0, 0.0)), Adam(1e-3), 64, 20, split=Split(10000))
     sets = {"mlps": draws(space, count), "cnns": cnns}
     sets["one trial"] = [replace(one, data_fraction=0.1, epochs=3) if part.small else one]
@@ -135,7 +135,7 @@ def throughput(part: "Part") -> None:
         ratios = {side: round(best / rate, 2) for side, rate in hourly.items() if rate}
         part.put(**{name: found | {"best_over": ratios}})
         part.say(f"{name}: " + ", ".join(f"{side} {rate:,.0f}/h" for side, rate in hourly.items()))
-        for other, promised in PROMISED[name].items():
+        for other, promised in PROMISED[name].items() if device.type == "cuda" else ():
             got = ratios.get(other, 0.0)
             part.say(f"  hpo/{other}: {got}x (to reach: {promised}x){'' if got >= promised else '  MISSED'}")
 

@@ -184,7 +184,7 @@ def test_a_search_on_a_damaged_store_says_so_at_once(root: Path, monkeypatch: py
     code, said = ended(more, monkeypatch)
     assert code == 1 and time.monotonic() - start < 10
     [line] = [line for line in said.splitlines() if line.startswith("hpo: ")]
-    assert 'trial 1: trials.datetime_start must be a time, got "soon". Correct it' in line
+    assert 'trial 1: trials.datetime_start must be a time, got "soon". Mend it' in line
 
 
 def test_flipped_bytes_are_damage_and_no_outage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

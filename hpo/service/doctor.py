@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from hpo.doctor import machine_checks, space_checks
+from hpo.doctor import machine_checks, space_checks, store_checks
 from hpo.doctor.findings import Finding
 from hpo.doctor.resume_proof import ResumeProof
 from hpo.doctor.resume_proof import prove_resume as prove
@@ -12,7 +12,7 @@ from hpo.service.data import OnDownload, fetch_data, ignore_download
 from hpo.space import load_space
 from hpo.training.devices import choose_device
 
-__all__ = ["Finding", "ResumeOnDevice", "ResumeProof", "examine", "prove_resume"]
+__all__ = ["Finding", "ResumeOnDevice", "ResumeProof", "examine", "examine_store", "prove_resume"]
 
 
 def examine(storage: str | None = None, *, space: str | None = None, device: str = "auto") -> Iterator[Finding]:
@@ -26,6 +26,14 @@ def examine(storage: str | None = None, *, space: str | None = None, device: str
     return itertools.chain(
         findings, space_checks.check_space(load_space(space, trust_code=True), choose_device(device))
     )
+
+
+def examine_store(storage: str | None = None, *, repair: bool = False) -> Iterator[Finding]:
+    """Yield what is wrong with a store and its files; with `repair`, mend it after a copy and yield what was done.
+
+    Raises: StoreError for a store that is missing or not hpo's, or at which workers are while it is to be mended.
+    """
+    return store_checks.check_whole_store(storage, mend=repair)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """`hpo doctor`: what a helpful colleague checks on this machine."""
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +12,12 @@ from hpo.cli.options import AsJson, Device, Storage, complete_space
 from hpo.cli.render.doctor import finding_line, proof_lines
 from hpo.cli.render.progress import download_bar
 
+if TYPE_CHECKING:
+    from hpo.service.doctor import Finding
+
 app = typer.Typer(
-    help="Check this machine and the setup; `resume` proves that training resumes exactly.", add_completion=False
+    help="Check this machine and the setup; `store` finds and mends damage, `resume` proves that training resumes.",
+    add_completion=False,
 )
 
 
@@ -34,15 +39,31 @@ def doctor(
     """Check versions, devices, the store, data and disk; with --space, whether its networks run and learn."""
     if context.invoked_subcommand is not None:
         return
-    findings, console = [], out()
-    for finding in service.doctor.examine(storage, space=space, device=device):
-        findings.append(finding)
+    _print(service.doctor.examine(storage, space=space, device=device), as_json=as_json)
+
+
+def _print(findings: "Iterable[Finding]", *, as_json: bool) -> None:
+    """Print findings as they come, or all as JSON. Raises: Exit(1) if one is a failure."""
+    found, console = [], out()
+    for finding in findings:
+        found.append(finding)
         if not as_json:
             console.print(finding_line(finding))
     if as_json:
-        print_json([dataclasses.asdict(finding) for finding in findings])
-    if any(finding.status == "failure" for finding in findings):
+        print_json([dataclasses.asdict(finding) for finding in found])
+    if any(finding.status == "failure" for finding in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def store(
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended, after a copy.")] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find damage in a store and its files: every value, trials without workers, lost and foreign files."""
+    _print(service.doctor.examine_store(storage, repair=repair), as_json=as_json)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Damage of a store: all of it found, and mended where that is possible, after a copy."""
