@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ class Validation:
     """[N, C, H, W] of images, [N, F] of tables."""
     y: NDArray[np.int64]
     classes: tuple[str, ...]
+
+
+def can_draw() -> bool:
+    """Say whether matplotlib is installed."""
+    try:
+        version("matplotlib")
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 class TrialPlotter:

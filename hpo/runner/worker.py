@@ -1,7 +1,6 @@
 """A worker: one process at work on a study, until the study is over or it is told to stop."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import platform
@@ -19,7 +18,7 @@ from hpo.recipe import EngineName
 from hpo.runner.checkpoint_retention import CheckpointRetention, policy_of
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
-from hpo.runner.trial_plots import TrialPlotter, Validation
+from hpo.runner.trial_plots import TrialPlotter, Validation, can_draw
 from hpo.store import queries
 from hpo.store.database.connect import Store
 from hpo.store.leases.outbox import WorkerLost
@@ -115,7 +114,7 @@ def train_study(
     keeper = CheckpointRetention(study_files(store.url, study.uid), policy_of(store, study))
     with contextlib.ExitStack() as stack:
         plotter = None
-        if plots and importlib.util.find_spec("matplotlib"):  # training goes on where only its own needs are installed
+        if plots and can_draw():  # training goes on where only its own needs are installed
             folder = dashboard_folder(store.url)
             plotter = stack.enter_context(TrialPlotter(folder, study.uid, partial(_validation, study)))
         over = work(store, study, engine, keeper, description, stopping=stop, plotter=plotter)

@@ -44,14 +44,14 @@ def doctor(
 
 def _print(findings: "Iterable[Finding]", *, as_json: bool) -> None:
     """Print findings as they come, or all as JSON. Raises: Exit(1) if one is a failure."""
-    found, console = [], out()
+    shown, console = [], out()
     for finding in findings:
-        found.append(finding)
+        shown.append(finding)
         if not as_json:
             console.print(finding_line(finding))
     if as_json:
-        print_json([dataclasses.asdict(finding) for finding in found])
-    if any(finding.status == "failure" for finding in found):
+        print_json([dataclasses.asdict(finding) for finding in shown])
+    if any(finding.status == "failure" for finding in shown):
         raise typer.Exit(1)
 
 

@@ -86,20 +86,20 @@ def _of_numbers(connection: Connection, study_id: int, name: str) -> Iterator[Fa
     """
     trials = schema.trials.c
     rows = sa.select(trials.trial_id, trials.number).where(trials.study_id == study_id).order_by(trials.trial_id)
-    found = [(row.trial_id, row.number) for row in connection.execute(rows)]
-    if sorted(number for _, number in found) == list(range(len(found))):
+    numbered = [(row.trial_id, row.number) for row in connection.execute(rows)]
+    if sorted(number for _, number in numbered) == list(range(len(numbered))):
         return
-    right = _rising([number if number < len(found) + MOST_LOST else -1 for _, number in found])
-    for place in sorted(set(range(len(found))) - set(right)):
-        trial_id, number = found[place]
+    right = _rising([number if number < len(numbered) + MOST_LOST else -1 for _, number in numbered])
+    for place in sorted(set(range(len(numbered))) - set(right)):
+        trial_id, number = numbered[place]
         text = f'study "{name}", trial {number}: trials.number must rise with trial_id from 0 on, got {number}'
         yield Fault(
             text,
             "it gets the number that is missing there, or the next one",
-            partial(mends.renumber, study_id=study_id, trial_id=trial_id, below=_next_number(found, right, place)),
+            partial(mends.renumber, study_id=study_id, trial_id=trial_id, below=_next_number(numbered, right, place)),
         )
-    if len(right) == len(found):
-        lost = sorted(set(range(found[-1][1] + 1 if found else 0)) - {number for _, number in found})
+    if len(right) == len(numbered):
+        lost = sorted(set(range(numbered[-1][1] + 1 if numbered else 0)) - {number for _, number in numbered})
         if lost:
             shown = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
             text = f'study "{name}": trials.number must count from 0 without gaps, got none of {shown}'
@@ -126,9 +126,9 @@ def _rising(numbers: Sequence[int]) -> list[int]:
     return chain[::-1]
 
 
-def _next_number(found: Sequence[tuple[int, int]], right: Sequence[int], place: int) -> int | None:
+def _next_number(numbered: Sequence[tuple[int, int]], right: Sequence[int], place: int) -> int | None:
     """Return the number of the next trial whose number is right; None if there is none."""
-    return next((found[later][1] for later in right if later > place), None)
+    return next((numbered[later][1] for later in right if later > place), None)
 
 
 def _of_values(connection: Connection, study_id: int, name: str) -> Iterator[Fault]:
