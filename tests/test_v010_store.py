@@ -53,7 +53,7 @@ def test_its_studies_are_listed_and_shown(old_store: Store) -> None:
 def test_a_study_is_resumed_with_two_more_trials(old_store: Store) -> None:
     study = studies.load_study(old_store, "digits")
     studies.update_budget(old_store, study, trials=10)
-    train_study(old_store, study, "cpu", threading.Event(), supervisor="", engine_name="solo")
+    train_study(old_store, study, "cpu", threading.Event(), engine_name="solo")
     with old_store.read() as connection:
         view = queries.study(connection, study.study_id)
         added = [

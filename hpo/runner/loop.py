@@ -50,8 +50,10 @@ class Loop:
         keeper: CheckpointRetention,
         stopping: Callable[[], bool] = lambda: False,
         plotter: TrialPlotter | None = None,
+        *,
+        idle: float | None = None,
     ) -> None:
-        """`stopping` is asked between epochs."""
+        """`stopping` is asked between epochs. After `idle` seconds with nothing to claim the loop ends."""
         self.session, self.engine, self.keeper, self.stopping = session, engine, keeper, stopping
         self.notes = DashboardNoteWriter(session.store, session.study, session.worker_id, session.search.importances)
         self.live: dict[int, Live] = {}
@@ -62,10 +64,11 @@ class Loop:
         self._failures: list[str] | None = []
         """Failures of this worker's trials; None once one has finished."""
         self._looked = 0.0
+        self._idle, self._busy_at = idle, time.monotonic()
         self._over: StopReason | None = None
 
     def run(self) -> StopReason | None:
-        """Work until the study is over, and return why; None if told to stop, with all trials released.
+        """Work until the study is over, and return why; None if told to stop or idle, with all trials released.
 
         Raises: WorkerLost, StoreError.
         """
@@ -77,7 +80,10 @@ class Loop:
             waiting = self.fill()
             if self.live:
                 self.advance()
+                self._busy_at = time.monotonic()
             elif waiting:
+                if self._idle is not None and time.monotonic() - self._busy_at > self._idle:
+                    break
                 time.sleep(IDLE_SECONDS)
         for key in list(self.live):
             self._release(key)

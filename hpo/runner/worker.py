@@ -6,7 +6,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -38,8 +38,9 @@ def work(
     *,
     stopping: threading.Event | None = None,
     plotter: TrialPlotter | None = None,
+    idle: float | None = None,
 ) -> StopReason | None:
-    """Work on a study; return why it is over, or None if told to stop. Raises: StoreError.
+    """Work on a study; return why it is over, or None if told to stop, or if idle for so long. Raises: StoreError.
 
     A worker that others have declared dead - it was suspended, or cut off from the store for too long - drops its
     trials, which others have taken over, and starts again.
@@ -51,7 +52,7 @@ def work(
         loop = None
         try:
             with session:
-                loop = Loop(session, engine, keeper, stop.is_set, plotter)
+                loop = Loop(session, engine, keeper, stop.is_set, plotter, idle=idle)
                 return loop.run()
         except WorkerLost:
             _log.warning("this worker was declared dead and its trials were taken over; it starts again")
@@ -95,30 +96,32 @@ def train_study(
     device: str,
     stop: threading.Event,
     *,
-    supervisor: str,
+    about: Mapping[str, Any] | None = None,
+    idle: float | None = None,
     engine_name: EngineName | None = None,
     plots: bool = True,
 ) -> StopReason | None:
     """Check that the data is the study's, then work on it; with the recipe's engine if none is named.
 
-    Returns why the study is over, or None if told to stop.
+    Returns why the study is over, or None if told to stop or if there was nothing to claim for `idle` seconds.
 
-    `plots` has a process of the lowest priority draw pictures of the trials. Raises: HpoError.
+    `about` adds to what others can read about this worker. `plots` has a process of the lowest priority draw pictures
+    of the trials. Raises: HpoError.
     """
     silence()
     info = data.info(study.space.data)
     data.fetch(info)
     check_data(study, data.fingerprint(info, study.space.split))
     engine = make_engine(engine_name or study.recipe.engine, device, most_held(store, study))
-    description = {"host": platform.node(), "process": os.getpid(), "device": device, "supervisor": supervisor}
+    description = {"host": platform.node(), "process": os.getpid(), "device": device, **(about or {})}
     keeper = CheckpointRetention(study_files(store.url, study.uid), policy_of(store, study))
     with contextlib.ExitStack() as stack:
         plotter = None
         if plots and can_draw():  # training goes on where only its own needs are installed
             folder = dashboard_folder(store.url)
             plotter = stack.enter_context(TrialPlotter(folder, study.uid, partial(_validation, study)))
-        over = work(store, study, engine, keeper, description, stopping=stop, plotter=plotter)
-    _log.info("done: %s", over.reason if over else "told to stop")
+        over = work(store, study, engine, keeper, description, stopping=stop, plotter=plotter, idle=idle)
+    _log.info("done: %s", over.reason if over else "told to stop, or idle")
     return over
 
 

@@ -216,7 +216,7 @@ def run_in_process(
 
     def train() -> None:
         try:
-            train_study(store, study, device, stop, supervisor="", engine_name=engine, plots=False)
+            train_study(store, study, device, stop, engine_name=engine, plots=False)
         except BaseException as error:  # raised again in the calling thread
             errors.append(error)
 

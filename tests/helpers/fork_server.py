@@ -135,10 +135,11 @@ def _connected() -> socket.socket:
 
 def fork_workers() -> None:
     """Have this process start its workers, and what draws their pictures, here."""
-    from hpo.runner import supervisor, trial_plots
+    from hpo.runner import trial_plots
+    from hpo.runner.launchers import process
 
     names = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-    for module in (supervisor, trial_plots):
+    for module in (process, trial_plots):
         vars(module)["subprocess"] = names
 
 

@@ -106,6 +106,18 @@ def claim(
     return claimed
 
 
+def claimable(connection: Connection, study_id: int, *, draws: bool = True) -> int:
+    """Return how many trials workers could claim now; without `draws` only those that wait are counted."""
+    progress = stopping.progress(connection, study_id)
+    if progress.over is not None:
+        return 0
+    leases = count_rows(connection, schema.hpo_leases.c.study_id == study_id)
+    left = max(0, progress.budget.trials - progress.finished - leases)
+    if draws and not progress.budget.only_waiting:
+        return left
+    return min(left, count_rows(connection, is_of(study_id, [State.WAITING])))
+
+
 def _end(connection: Connection, study_id: int, reason: str) -> StopReason:
     table = schema.hpo_studies
     connection.execute(sa.update(table).where(table.c.study_id == study_id).values(stop_reason=reason))
