@@ -7,12 +7,16 @@ import contextlib
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpo import service
+from hpo.cli.console import err
 from hpo.errors import UsageError
+
+if TYPE_CHECKING:
+    from hpo.service.places import Plan
 
 
 def _starting(names: list[str], incomplete: str) -> list[str]:
@@ -60,6 +64,31 @@ Workers = Annotated[
     int | None,
     typer.Option(metavar="N", help="Number of worker processes. [default: one per CPU core, or one per GPU]"),
 ]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="PLACE",
+        help="Where the workers run: local; ray (the cluster of this machine, or of RAY_ADDRESS); ray://HOST:PORT "
+        "(Ray's client server); slurm.",
+    ),
+]
+Cpus = Annotated[float | None, typer.Option(metavar="N", help="CPU cores of each worker on Ray or Slurm. [default: 1]")]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", help="GPUs of each worker on Ray or Slurm; on Ray also a part, such as 0.25. [default: 0]"
+    ),
+]
+PlaceOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on-option",
+        metavar="KEY=VALUE",
+        help="A setting of the place, may be repeated. Slurm: partition, account, time (minutes), mem_gb, and others "
+        "of submitit. Ray: wait=yes, if the resources are added later.",
+    ),
+]
 EngineOption = Annotated[
     str | None,
     typer.Option(
@@ -81,6 +110,29 @@ OwnCode = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def plan_from(
+    on: str,
+    *,
+    workers: int | None,
+    device: str,
+    cpus: float | None,
+    gpus: float | None,
+    place_options: list[str] | None,
+    storage: str | None,
+) -> "Plan":
+    """Return how the workers that the options ask for can be started. Raises: UsageError."""
+    with as_option():
+        wanted = service.places.Wanted(
+            on=on,
+            workers=workers,
+            device=device,
+            cpus=cpus,
+            gpus=gpus,
+            options=service.places.parse_options(place_options or ()),
+        )
+        return service.places.plan_for(wanted, storage=storage, say=err().print)
+
+
 def at_least_one(option: str, value: int | None) -> int | None:
     """Return a count if it is one. Raises: UsageError."""
     if value is not None and value < 1:
@@ -98,7 +150,10 @@ def as_option(option: str | None = None) -> Iterator[None]:
         yield
     except UsageError as error:
         field, _, text = str(error).partition(": ")
-        raise UsageError(f"{option or f'--{field}'}: {text}") from None
+        if field.isupper():  # the name of an environment variable
+            raise
+        name = option or "--" + field.replace("_", "-")
+        raise UsageError(f"{name}: {text}") from None
 
 
 def renamed(old: str, new: str, advice: Callable[[str], str]) -> Callable[[str | None], str | None]:

@@ -120,7 +120,6 @@ class Supervisor:
             elif slot.worker is None and 0 < slot.start_at <= time.monotonic() and not self._stopping:
                 self._replace(slot)
         if time.monotonic() - self._last_reap >= REAP_SECONDS:
-            self.launcher.tend()
             self._reap()
             self._say_who_waits()
 

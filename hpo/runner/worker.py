@@ -148,6 +148,10 @@ def stop_on_signals(second: Callable[[], None]) -> StopEvent:
         stop.signal = number
         stop.set()
 
+    def leave(number: int, frame: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGUSR2, leave)  # Slurm announces the end of a job by it, SIGTERM following or not
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
     return stop

@@ -16,6 +16,7 @@ from hpo.errors import StudyError, UsageError
 from hpo.interpreter import python
 from hpo.recipe import EngineName
 from hpo.runner.devices import devices_for
+from hpo.runner.launchers.contract import Launcher
 from hpo.runner.supervisor import Supervisor
 from hpo.store import queries
 from hpo.store.database.connect import Store
@@ -146,8 +147,11 @@ def run_workers(
     engine: str | None = None,
     observer: Observer | None = None,
     stop: StopRequest | None = None,
+    launcher: Launcher | None = None,
 ) -> RunOutcome:
-    """Keep one worker process per device at a study until it is over; return at once if it is over already.
+    """Keep one worker per device at a study until it is over; return at once if it is over already.
+
+    The workers are processes of this machine, or run where `launcher` starts them; it is closed in the end.
 
     A `KeyboardInterrupt` in the calling thread is a request to stop, as one by `stop`: workers end after their epoch
     and hand back their trials, which the next run resumes; a second request ends them at once. Signal handlers are the
@@ -156,21 +160,25 @@ def run_workers(
     check_engine(engine)
     study.space.check_code()
     observer, stop = observer or SilentObserver(), stop or StopRequest()
-    with store.read() as connection:
-        state = queries.study(connection, study.study_id)
-    if state.over is not None:
-        return RunOutcome(study.name)
-    total = state.budget.trials if state.budget is not None else 0
-    observer.say(f'study "{study.name}": {state.finished} of {total} trials done')
-    supervisor = Supervisor(store, study, devices, log_folder(store.url, study.uid), engine=engine)
-    try:
-        supervisor.start()
-        with observer:
-            _supervise(supervisor, observer, stop)
-    except BaseException:  # not one of a worker, but of this process: its workers must not outlive it
-        supervisor.kill()
-        raise
-    return RunOutcome(study.name, supervisor.failure, stop.count > 0)
+    with contextlib.ExitStack() as at_end:
+        if launcher is not None:
+            at_end.callback(launcher.close)
+        with store.read() as connection:
+            state = queries.study(connection, study.study_id)
+        if state.over is not None:
+            return RunOutcome(study.name)
+        total = state.budget.trials if state.budget is not None else 0
+        observer.say(f'study "{study.name}": {state.finished} of {total} trials done')
+        logs = log_folder(store.url, study.uid)
+        supervisor = Supervisor(store, study, devices, logs, engine=engine, launcher=launcher)
+        try:
+            supervisor.start()
+            with observer:
+                _supervise(supervisor, observer, stop)
+        except BaseException:  # not one of a worker, but of this process: its workers must not outlive it
+            supervisor.kill()
+            raise
+        return RunOutcome(study.name, supervisor.failure, stop.count > 0)
 
 
 def _supervise(supervisor: Supervisor, observer: Observer, stop: StopRequest) -> None:

@@ -8,9 +8,13 @@ import typer
 from hpo import service
 from hpo.cli.console import err, out
 from hpo.cli.options import (
+    Cpus,
     Device,
     EngineOption,
+    Gpus,
+    OnOption,
     OwnCode,
+    PlaceOptions,
     Storage,
     Workers,
     as_option,
@@ -18,6 +22,7 @@ from hpo.cli.options import (
     complete_recipe,
     complete_space,
     complete_study,
+    plan_from,
     renamed,
     with_option,
 )
@@ -30,6 +35,7 @@ from hpo.errors import UsageError
 if TYPE_CHECKING:
     from hpo.service.create import OpenedStudy, StudyRequest
     from hpo.service.data import OwnData
+    from hpo.service.places import Plan
 
 SpaceOption = Annotated[
     str | None,
@@ -108,6 +114,10 @@ def run(
     workers: Workers = None,
     device: Device = "auto",
     engine: EngineOption = None,
+    on: OnOption = "local",
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    on_option: PlaceOptions = None,
     python: OwnCode = None,
     storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: the recipe's]")] = None,
@@ -142,7 +152,7 @@ def run(
     with as_option():
         service.search.check_engine(engine)
         goal = None if objective is None else service.create.parse_objective(objective)
-    devices = service.search.devices_for(device, workers)
+    plan = plan_from(on, workers=workers, device=device, cpus=cpus, gpus=gpus, place_options=on_option, storage=storage)
     request = service.create.StudyRequest(
         space=space,
         study=study,
@@ -157,7 +167,7 @@ def run(
         names = [part.strip() for part in warm_from.split(",") if part.strip()]
         print_warm_trials(err(), service.warm_start.enqueue_best(opened.store, opened.study, names))
     with service.search.dashboard_beside(opened.store) if dashboard else contextlib.nullcontext():
-        _search(opened, devices, engine)
+        _search(opened, plan, engine)
 
 
 def _given(**fields: Any) -> dict[str, Any]:
@@ -181,12 +191,18 @@ def _open(request: "StudyRequest") -> "OpenedStudy":
     return opened
 
 
-def _search(opened: "OpenedStudy", devices: list[str], engine: str | None) -> None:
+def _search(opened: "OpenedStudy", plan: "Plan", engine: str | None) -> None:
     """Run workers on a study until it is over or stopped, with a view of them; then print the leaderboard."""
     store, study = opened.store, opened.study
     with service.search.stop_on_signals() as stop:
         outcome = service.search.run_workers(
-            store, study, devices=devices, engine=engine, observer=LiveView(store, study, err()), stop=stop
+            store,
+            study,
+            devices=plan.devices,
+            launcher=plan.launcher,
+            engine=engine,
+            observer=LiveView(store, study, err()),
+            stop=stop,
         )
     board = service.studies.leaderboard(store, study.study_id)
     out().print(leaderboard_table(board))

@@ -90,10 +90,6 @@ class Launcher(Protocol):
         """Ask for a worker; return at once. Raises: OSError if it cannot be asked for now."""
         ...
 
-    def tend(self) -> None:
-        """Look after the places; called once a second. Workers in places that are being taken away are stopped."""
-        ...
-
     def close(self) -> None:
         """Release what the launcher holds; called when all its workers have ended."""
         ...

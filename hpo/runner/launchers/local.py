@@ -36,8 +36,5 @@ class LocalLauncher:
         """Start a worker. Raises: OSError if its log cannot be written, or there is no memory for a process."""
         return LocalWorker(order)
 
-    def tend(self) -> None:
-        """Do nothing: this machine stays."""
-
     def close(self) -> None:
         """Do nothing: nothing is held."""
