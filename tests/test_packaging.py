@@ -97,7 +97,7 @@ def test_the_oldest_dependencies_are_the_lower_bounds() -> None:
         if line and not line.startswith("#")
     )
     extras = PROJECT["optional-dependencies"]
-    for requirement in [*PROJECT["dependencies"], *extras["s3"], *extras["onnx"]]:
+    for requirement in [*PROJECT["dependencies"], *extras["s3"], *extras["onnx"], *extras["ray"], *extras["slurm"]]:
         match = re.match(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)", requirement)
         assert match, f"{requirement}: has no lower bound"
         name, lowest = match.groups()

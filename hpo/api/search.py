@@ -12,6 +12,7 @@ from hpo.artifacts import data_folder
 from hpo.errors import UsageError
 from hpo.service.create import StudyRequest, open_existing, open_study
 from hpo.service.data import OwnData, own_data
+from hpo.service.places import Wanted, planned
 from hpo.service.stores import open_store
 from hpo.service.trust import allow_code
 from hpo.service.warm_start import enqueue_best
@@ -46,6 +47,10 @@ def search(
     workers: int | None = None,
     device: str = "auto",
     engine: "EngineName | None" = None,
+    on: str = "local",
+    cpus: float | None = None,
+    gpus: float | None = None,
+    on_options: Mapping[str, str] | None = None,
     storage: str | None = None,
     python: Iterable[str | Path] = (),
     progress: bool = True,
@@ -82,6 +87,11 @@ def search(
         workers: Worker processes; 0 trains in this process. [default: one per CPU core, or one per GPU]
         device: auto, cpu, cuda, cuda:N or mps.
         engine: solo, packed or auto.
+        on: Where the workers run: "local", "ray" (the cluster of this machine, of RAY_ADDRESS, or that this process is
+            connected to), "ray://HOST:PORT", "slurm".
+        cpus: CPU cores of each worker on Ray or Slurm. [default: 1]
+        gpus: GPUs of each worker on Ray or Slurm; on Ray also a part, such as 0.25. [default: 0]
+        on_options: Settings of the place; Slurm: partition, account, time (minutes), mem_gb, and others of submitit.
         storage: URL of the store. [default: the environment variable HPO_STORAGE, else sqlite:///runs/studies.db]
         python: Python files with code of yours that the space may run.
         progress: Show progress in the terminal or notebook.
@@ -111,10 +121,12 @@ def search(
         storage=storage,
         data=_source(data, label, test=test, test_fraction=test_fraction, storage=storage),
     )
-    opened = open_study(request)
-    enqueue_best(opened.store, opened.study, warm_from)
-    result = Study(opened.store, opened.study)
-    result.run(workers=workers, device=device, engine=engine, progress=progress)
+    wanted = Wanted(on=on, workers=workers, device=device, cpus=cpus, gpus=gpus, options=on_options or {})
+    with planned(wanted, storage=storage) as plan:
+        opened = open_study(request)
+        enqueue_best(opened.store, opened.study, warm_from)
+        result = Study(opened.store, opened.study)
+        result.run(workers=workers, device=device, engine=engine, on=plan or on, progress=progress)
     return result
 
 

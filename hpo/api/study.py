@@ -1,5 +1,7 @@
 """`hpo.Study`: a study as an object, for notebooks and programs."""
 
+import contextlib
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +11,10 @@ from hpo.api.figures import StudyFigures
 from hpo.api.progress import epochs_shown, observer_for
 from hpo.errors import UsageError
 from hpo.service import stores
+from hpo.service.places import Plan, Wanted, planned
 from hpo.service.search import RunOutcome, devices_for, run_in_process, run_workers
 from hpo.store import studies
+from hpo.store.database.url import complete
 from hpo.store.studies import load_study
 
 if TYPE_CHECKING:
@@ -40,14 +44,19 @@ class Study(StudyFigures):
         workers: int | None = None,
         device: str = "auto",
         engine: "EngineName | None" = None,
+        on: "str | Plan" = "local",
+        cpus: float | None = None,
+        gpus: float | None = None,
+        on_options: Mapping[str, str] | None = None,
         progress: bool = True,
     ) -> "Study":
         """Resume the study until a limit of its budget is reached; returns the study.
 
         `trials`, `timeout` (seconds, a text such as "30m", or a timedelta) and `revive` (so many of the trials, the
-        last of them, train on the pruned trials that promise most) change the budget, which counts all runs. Raises:
-        StudyError if no worker can run or no trial is left for second chances; KeyboardInterrupt after an interrupt,
-        once all workers have released their trials.
+        last of them, train on the pruned trials that promise most) change the budget, which counts all runs. `on`,
+        `cpus`, `gpus` and `on_options` say where the workers run, as for `hpo.search`. Raises: UsageError for a place
+        where they cannot; StudyError if no worker can run or no trial is left for second chances; KeyboardInterrupt
+        after an interrupt, once all workers have released their trials.
         """
         limits = {
             "trials": trials,
@@ -55,12 +64,25 @@ class Study(StudyFigures):
             "revive": revive,
         }
         changes = {name: value for name, value in limits.items() if value is not None}
-        studies.update_budget(self._store, self._record, **changes)  # without changes: a stopped study may resume
-        self._work(self._record, workers=workers, device=device, engine=engine, progress=progress)
+        with contextlib.ExitStack() as at_end:
+            if isinstance(on, str):
+                wanted = Wanted(on=on, workers=workers, device=device, cpus=cpus, gpus=gpus, options=on_options or {})
+                plan = at_end.enter_context(planned(wanted, storage=complete(self._store.url)))
+            else:
+                plan = on
+            studies.update_budget(self._store, self._record, **changes)  # without changes: a stopped one may resume
+            self._work(self._record, device=device, engine=engine, progress=progress, plan=plan, workers=workers)
         return self
 
     def _work(
-        self, record: "StudyRecord", *, workers: int | None, device: str, engine: "EngineName | None", progress: bool
+        self,
+        record: "StudyRecord",
+        *,
+        workers: int | None,
+        device: str,
+        engine: "EngineName | None",
+        progress: bool,
+        plan: "Plan | None" = None,
     ) -> RunOutcome:
         """Train a study's trials. Raises: StudyError if no worker can, KeyboardInterrupt if it was interrupted."""
         if workers is not None and workers < 0:
@@ -69,8 +91,11 @@ class Study(StudyFigures):
         if workers == 0:
             outcome = run_in_process(self._store, record, device=device, engine=engine, observer=observer)
         else:
-            devices = devices_for(device, workers)
-            outcome = run_workers(self._store, record, devices=devices, engine=engine, observer=observer)
+            devices = devices_for(device, workers) if plan is None else plan.devices
+            launcher = None if plan is None else plan.launcher
+            outcome = run_workers(
+                self._store, record, devices=devices, engine=engine, observer=observer, launcher=launcher
+            )
         outcome.raise_for_failure()
         if outcome.stopped:
             raise KeyboardInterrupt

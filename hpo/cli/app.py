@@ -30,6 +30,11 @@ class Commands(LazyGroup):
                 "worker:worker",
                 "Start a worker for a study; there can be many, on any machine that reaches the store.",
             ),
+            (
+                "logs",
+                "logs:logs",
+                "Print what the workers of a study have written, wherever they ran.",
+            ),
             ("dashboard", "dashboard:dashboard", "Show the studies of a store in optuna-dashboard."),
             (
                 "confirm",

@@ -150,7 +150,7 @@ def as_option(option: str | None = None) -> Iterator[None]:
         yield
     except UsageError as error:
         field, _, text = str(error).partition(": ")
-        if field.isupper():  # the name of an environment variable
+        if field.isupper() or (field == "storage" and option is None):  # also named by a variable
             raise
         name = option or "--" + field.replace("_", "-")
         raise UsageError(f"{name}: {text}") from None

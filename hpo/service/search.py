@@ -151,7 +151,7 @@ def run_workers(
 ) -> RunOutcome:
     """Keep one worker per device at a study until it is over; return at once if it is over already.
 
-    The workers are processes of this machine, or run where `launcher` starts them; it is closed in the end.
+    The workers are processes of this machine, or run where `launcher` starts them; closing it is the caller's affair.
 
     A `KeyboardInterrupt` in the calling thread is a request to stop, as one by `stop`: workers end after their epoch
     and hand back their trials, which the next run resumes; a second request ends them at once. Signal handlers are the
@@ -160,25 +160,21 @@ def run_workers(
     check_engine(engine)
     study.space.check_code()
     observer, stop = observer or SilentObserver(), stop or StopRequest()
-    with contextlib.ExitStack() as at_end:
-        if launcher is not None:
-            at_end.callback(launcher.close)
-        with store.read() as connection:
-            state = queries.study(connection, study.study_id)
-        if state.over is not None:
-            return RunOutcome(study.name)
-        total = state.budget.trials if state.budget is not None else 0
-        observer.say(f'study "{study.name}": {state.finished} of {total} trials done')
-        logs = log_folder(store.url, study.uid)
-        supervisor = Supervisor(store, study, devices, logs, engine=engine, launcher=launcher)
-        try:
-            supervisor.start()
-            with observer:
-                _supervise(supervisor, observer, stop)
-        except BaseException:  # not one of a worker, but of this process: its workers must not outlive it
-            supervisor.kill()
-            raise
-        return RunOutcome(study.name, supervisor.failure, stop.count > 0)
+    with store.read() as connection:
+        state = queries.study(connection, study.study_id)
+    if state.over is not None:
+        return RunOutcome(study.name)
+    total = state.budget.trials if state.budget is not None else 0
+    observer.say(f'study "{study.name}": {state.finished} of {total} trials done')
+    supervisor = Supervisor(store, study, devices, log_folder(store.url, study.uid), engine=engine, launcher=launcher)
+    try:
+        supervisor.start()
+        with observer:
+            _supervise(supervisor, observer, stop)
+    except BaseException:  # not one of a worker, but of this process: its workers must not outlive it
+        supervisor.kill()
+        raise
+    return RunOutcome(study.name, supervisor.failure, stop.count > 0)
 
 
 def _supervise(supervisor: Supervisor, observer: Observer, stop: StopRequest) -> None:

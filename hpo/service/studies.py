@@ -60,6 +60,8 @@ class StudySummary:
     front: tuple[TrialView, ...]
     """The Pareto front; empty with one objective."""
     leaderboard: Leaderboard
+    device_hours: float
+    """Hours of training of all trials that have ended, each by itself: in a lane, its part of the lane's time."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,9 @@ def show_study(store: Store, name: str, *, top: int = 10) -> StudySummary:
         history = queries.best_so_far(connection, study_id)
         best = queries.best_trials(connection, study_id, top)
         front = queries.front(connection, study_id)
-    return StudySummary(
-        view, failures, tuple(history), tuple(best), tuple(front), leaderboard(store, study_id, top=top)
-    )
+        hours = queries.training_seconds(connection, study_id) / 3600
+    board = leaderboard(store, study_id, top=top)
+    return StudySummary(view, failures, tuple(history), tuple(best), tuple(front), board, hours)
 
 
 def show_trial(store: Store, name: str, number: int) -> TrialDetails:

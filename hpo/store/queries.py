@@ -175,6 +175,15 @@ def failure_kinds(connection: Connection, study_id: int) -> dict[str, int]:
     return dict(kinds)
 
 
+def training_seconds(connection: Connection, study_id: int) -> float:
+    """Return the seconds of training of all trials that have ended."""
+    attrs = schema.trial_user_attributes.c
+    query = sa.select(sa.func.sum(sa.cast(attrs.value_json, sa.Float))).where(
+        attrs.trial_id == schema.trials.c.trial_id, is_of(study_id), attrs.key == TrialAttributes.seconds.key
+    )
+    return float(connection.execute(query).scalar() or 0.0)
+
+
 def trial_id_of(connection: Connection, study_id: int, number: int) -> int | None:
     """Return the id of a trial by its number; None if there is none."""
     query = sa.select(schema.trials.c.trial_id).where(is_of(study_id), schema.trials.c.number == number)

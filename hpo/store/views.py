@@ -96,6 +96,12 @@ class StudyView:
         return 3600 * self.finished / self.active_seconds if self.finished and self.active_seconds else None
 
     @property
+    def workers_asked(self) -> int:
+        """Workers that the runs which are at work have asked for, with those that were started by hand."""
+        asked = {w["supervisor"]: int(w["asked"]) for w in self.workers if w.get("supervisor") and "asked" in w}
+        return sum(asked.values()) + sum(w.get("supervisor") not in asked for w in self.workers)
+
+    @property
     def lanes(self) -> int:
         """Programs in which workers train several trials at once."""
         return sum(int(worker.get("lanes", 0)) for worker in self.workers)

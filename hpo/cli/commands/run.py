@@ -162,6 +162,11 @@ def run(
         storage=storage,
         data=_own_data(data, label),
     )
+    with contextlib.closing(plan.launcher):
+        _run(request, plan, warm_from=warm_from, engine=engine, dashboard=dashboard)
+
+
+def _run(request: "StudyRequest", plan: "Plan", *, warm_from: str | None, engine: str | None, dashboard: bool) -> None:
     opened = _open(request)
     if warm_from is not None:
         names = [part.strip() for part in warm_from.split(",") if part.strip()]

@@ -45,6 +45,7 @@ def study_json(study: "StudyView") -> dict[str, Any]:
         "lanes": study.lanes,
         "occupancy": study.occupancy,
         "workers": list(study.workers),
+        "workers_asked": study.workers_asked,
     }
 
 
@@ -52,6 +53,7 @@ def summary_json(summary: "StudySummary") -> dict[str, Any]:
     """Return a study with its best trials as JSON types."""
     return study_json(summary.view) | {
         "failures": dict(summary.failures),
+        "device_hours": summary.device_hours,
         "best_trials": [trial_json(trial) for trial in summary.best],
         "front": [trial.number for trial in summary.front],
     }

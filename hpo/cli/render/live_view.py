@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo import service
-from hpo.cli.render.text import duration, ended_line, lanes, pace, sparkline, value_text
+from hpo.cli.render.text import duration, ended_line, lanes, pace, sparkline, value_text, workers_at
 from hpo.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class LiveView:
             self._header(study),
             self._progress(study),
             self._best(progress),
-            self._workers(study),
+            Text("  ".join(part for part in (workers_at(study), lanes(study)) if part), style="dim"),
         ]
         rows = max(3, self.console.height - 13)
         if progress.running:
@@ -128,21 +128,6 @@ class LiveView:
         space = study.attributes.space or {}
         text = Text.assemble((study.name, "bold"), f"  {space.get('title') or study.attributes.space_name or ''}")
         return text.append(f"  {space.get('data', '')} in {service.stores.store_name(self.store)}", style="dim")
-
-    def _workers(self, study: "StudyView") -> Text:
-        """Who is at work, on what, with how much memory."""
-        hosts: dict[str, list[str]] = {}
-        for worker in study.workers:
-            stats = [str(worker.get("device", "?"))]
-            if "memory_mb" in worker:
-                stats.append(f"{worker['memory_mb']:,} MB")
-            if "gpu_percent" in worker:
-                stats.append(f"GPU {worker['gpu_percent']} %")
-            hosts.setdefault(str(worker.get("host", "?")), []).append(" ".join(stats))
-        count = len(study.workers)
-        listed = "; ".join(f"{host}: {', '.join(sorted(workers))}" for host, workers in sorted(hosts.items()))
-        parts = [f"{count} worker{'' if count == 1 else 's'}", listed, lanes(study)]
-        return Text("  ".join(part for part in parts if part), style="dim")
 
     def _progress(self, study: "StudyView") -> Table:
         budget, state = study.budget, service.progress.State

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo import service
-from hpo.cli.render.text import lanes, pace, sparkline
+from hpo.cli.render.text import lanes, pace, sparkline, workers_at
 
 if TYPE_CHECKING:
     from hpo.service.studies import Leaderboard, StudySummary, StudyView, TrialDetails, TrialView
@@ -91,6 +91,10 @@ def print_summary(console: Console, summary: "StudySummary") -> None:
         console.print(", ".join(part for part in (pace(view), lanes(view)) if part))
     if view.revived:
         console.print(f"{view.revived} of the trials are second chances: pruned ones, trained on")
+    if view.workers:
+        console.print(workers_at(view), soft_wrap=True)
+    if summary.device_hours:
+        console.print(f"{summary.device_hours:,.2f} device-hours of training")
     if view.infeasible:
         console.print(f"{view.infeasible} draws broke the constraints: not trained, not counted")
     if view.drawn_at_random:

@@ -47,6 +47,22 @@ def lanes(study: "StudyView") -> str:
     return ", ".join(parts)
 
 
+def workers_at(study: "StudyView") -> str:
+    """Return how many workers are at work of how many that were asked for, where, and with how much memory."""
+    places: dict[str, list[str]] = {}
+    for worker in study.workers:
+        stats = [str(worker.get("device", "?"))]
+        if "memory_mb" in worker:
+            stats.append(f"{worker['memory_mb']:,} MB")
+        if "gpu_percent" in worker:
+            stats.append(f"GPU {worker['gpu_percent']} %")
+        places.setdefault(str(worker.get("place") or worker.get("host", "?")), []).append(" ".join(stats))
+    count, asked = len(study.workers), study.workers_asked
+    number = f"{count} of {asked} workers" if asked > count else f"{count} worker{'' if count == 1 else 's'}"
+    listed = "; ".join(f"{place}: {', '.join(sorted(workers))}" for place, workers in sorted(places.items()))
+    return f"{number}  {listed}" if listed else number
+
+
 def ended_line(trial: "TrialView") -> str:
     """Return how a trial ended, in one line."""
     attributes, failure = trial.attributes, trial.attributes.failure

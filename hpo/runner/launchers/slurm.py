@@ -1,7 +1,6 @@
 """Workers as Slurm jobs, submitted by submitit."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import secrets
@@ -23,6 +22,8 @@ ASK_SECONDS = 60.0
 """How often Slurm is asked about jobs; their own files are looked at each time."""
 LATE_SECONDS = 10.0
 """How long a file of a job may take to be seen here, after Slurm says that the job has ended."""
+KILL_SECONDS = 5.0
+"""How long a kill waits for the job to see it."""
 MINUTES = 240
 """Time limit of a job without the option `time`."""
 OWN_OPTIONS = ("cluster", "time", "mem_gb")
@@ -46,13 +47,13 @@ class SlurmWorker:
         if self._ended is None:
             if not self.place and (started := _read(self._file(STARTED))) is not None:
                 self.place = str(started["place"])
-            told = _read(self._file(ENDED))
-            if told is None:
+            report = _read(self._file(ENDED))
+            if report is None:
                 self._ended = self._look_at_job()
-            elif told["leaving"] and told["code"] == 0:
+            elif report["leaving"] and report["code"] == 0:
                 self._ended = Ended(None, "Slurm takes its job away")
             else:
-                self._ended = Ended(int(told["code"]), str(told["cause"]))
+                self._ended = Ended(int(report["code"]), str(report["cause"]))
         return self._ended
 
     def _look_at_job(self) -> Ended | None:
@@ -75,8 +76,11 @@ class SlurmWorker:
             self._cancel()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once; its job is cancelled if it does not do so itself."""
         self._file(KILL).touch()
+        deadline = time.monotonic() + KILL_SECONDS
+        while self.place and self.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
         self._cancel()
         self._ended = self._ended or Ended(-9)
 
@@ -102,8 +106,12 @@ class SlurmLauncher:
 
     def __init__(self, resources: Resources, options: Mapping[str, str], url: URL) -> None:
         """Check all that can be checked before a job runs. Raises: UsageError."""
-        if importlib.util.find_spec("submitit") is None:
-            raise UsageError("on: slurm needs submitit, which is not installed. Install it: pip install 'hpo[slurm]'")
+        try:
+            import submitit  # noqa: F401
+        except ImportError as error:
+            raise UsageError(
+                "on: slurm needs submitit, which is not installed. Install it: pip install 'hpo[slurm]'"
+            ) from error
         cluster = options.get("cluster", "slurm")
         if cluster not in ("slurm", "local"):
             raise UsageError(f'on_option: cluster must be slurm or local, got "{cluster}".')
