@@ -87,10 +87,12 @@ def test_the_shell_completes(line: str, completions: set[str], tmp_path: Path) -
 
 
 OPTIONS = {
-    ("run",): "--dashboard --data --device --engine --label --max-failures --objective --patience --python --recipe "
-    "--revive --seed --space --stop-at --storage --study --timeout --trials --warm-from --workers",
+    ("run",): "--cpus --dashboard --data --device --engine --gpus --label --max-failures --objective --on --on-option "
+    "--patience --python --recipe --revive --seed --space --stop-at --storage --study --timeout --trials --warm-from "
+    "--workers",
     ("watch",): "--storage",
-    ("worker",): "--device --engine --python --storage --study",
+    ("worker",): "--device --engine --idle --python --storage --study",
+    ("logs",): "--lines --storage",
     ("init",): "--data --label --recipe --space --storage --study --trials",
     ("dashboard",): "--allow-host --auth-file --host --make-auth --open --port --read-only --storage",
     ("confirm",): "--device --engine --json --python --same-cut --seeds --storage --top --workers",

@@ -8,6 +8,7 @@ import pytest
 from hpo.recipe import StudyRecipe
 from hpo.runner import devices
 from hpo.runner.devices import Accelerators, accelerators, cores, devices_for, visible_mig
+from hpo.runner.launchers.local import LocalLauncher
 from hpo.runner.supervisor import Supervisor
 from hpo.store import studies
 from hpo.store.database.connect import open_store
@@ -61,7 +62,9 @@ def test_a_worker_without_a_usable_device_is_replaced_by_one_without_graphs(tmp_
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
     assert studies.create(store, "s", "small", small_space(), StudyRecipe(), "f" * 64)
     command = [sys.executable, "-m", "tests.helpers.worker_without_device"]
-    supervisor = Supervisor(store, studies.load_study(store, "s"), ["cuda:0"], tmp_path, command=command)
+    supervisor = Supervisor(
+        store, studies.load_study(store, "s"), ["cuda:0"], tmp_path, launcher=LocalLauncher(command)
+    )
     supervisor.start()
     while supervisor.running:
         supervisor.poll()

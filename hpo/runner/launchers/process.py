@@ -14,13 +14,21 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED"
 class WorkerProcess:
     """A running `hpo worker`. It stops when its standard input closes, so also when its parent dies."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
-        """Start it; what it writes is added to `output`. Raises: OSError."""
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        output: Path,
+        *,
+        command: Sequence[str] = (),
+    ) -> None:
+        """Start it, or another command; what it writes is added to `output`. Raises: OSError."""
+        begin = command or python("-X", "faulthandler", "-m", "hpo", "worker", "--supervised")
         output.parent.mkdir(parents=True, exist_ok=True)
         self._output = files.under(output.parent, output.name).open("ab")
         try:
             self._process = subprocess.Popen(
-                [*python("-X", "faulthandler", "-m", "hpo", "worker", "--supervised"), *arguments],
+                [*begin, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
