@@ -9,7 +9,10 @@ COPY pyproject.toml README.md LICENSE ./
 COPY hpo ./hpo
 COPY search_spaces ./search_spaces
 COPY studies ./studies
-RUN pip install --no-cache-dir '.[s3]'
+# More for a cluster: --build-arg EXTRAS=s3,ray --build-arg PACKAGES=ray[default]==2.60.0
+ARG EXTRAS=s3
+ARG PACKAGES=
+RUN pip install --no-cache-dir ".[$EXTRAS]" $PACKAGES
 
 USER hpo
 ENV HPO_DATA=/data HPO_ARTIFACTS=/runs/artifacts PYTHONUNBUFFERED=1
