@@ -115,5 +115,9 @@ def test_a_browser_gets_in_with_the_password_alone(environment: dict[str, str]) 
         with open_page(login=(USER, PASSWORD)) as page:
             page.goto(f"{running.address}/dashboard")
             page.wait_for_selector("text=ann_digits", timeout=30_000)
+            page.goto(f"{running.address}/reports")
+            page.click("text=ann_digits")
+            page.wait_for_selector("#best .main-svg", timeout=30_000)
+            assert "trials finished" in page.inner_text("body")
     finally:
         running.stop()

@@ -31,6 +31,7 @@ from hpo.errors import UsageError
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
+from hpo.service.report import report_html
 from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
@@ -396,3 +397,30 @@ def test_an_artifact_that_is_none_is_not_found(
     for path in (f"/api/artifacts/{study.study_id}/{artifact_id}", f"/api/studies/{study.study_id}"):
         assert ask(app, path, "DELETE", b"{}")[0] == "404 Not Found"
     assert precious.read_text() == "as it was" and (folder / "link").is_symlink()
+
+
+def test_each_study_has_a_report_behind_the_same_login(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
+    made, asked = make_study(trials=2), list[str]()
+
+    def render(name: str) -> str:
+        asked.append(name)
+        return report_html(store, studies.load_study(store, name))
+
+    users = Credentials(["ann:long enough"], "test")
+    app = make_app(store.url, tmp_path / "artifacts", users, render=render)
+    assert ask(app, "/reports/s")[0] == "401 Unauthorized" == ask(app, "/reports")[0] and asked == []
+    login = "Basic " + base64.b64encode(b"ann:long enough").decode()
+    assert b'<a href="/reports/s">s</a>' in ask(app, "/reports", authorization=login)[2]
+    status, headers, page = ask(app, "/reports/s", authorization=login)
+    assert status == "200 OK" and b"<title>s</title>" in page and headers["Refresh"] == "15"
+    assert headers["Content-Security-Policy"].startswith("sandbox allow-scripts"), "its scripts reach no dashboard"
+    again = ask(app, "/reports/s", authorization=login, if_none_match=headers["ETag"])
+    assert again[0] == "304 Not Modified" and again[2] == b"" and ask(app, "/reports/s", authorization=login)[2] == page
+    assert asked == ["s"], "it is made once as long as nothing changes"
+    with Session(store, made, {}) as session:
+        Loop(session, SimulatedEngine(), CheckpointRetention(FolderFiles(tmp_path), made.recipe.checkpoints)).run()
+    status, after, page = ask(app, "/reports/s", authorization=login, if_none_match=headers["ETag"])
+    assert status == "200 OK" and b"<b>2</b>" in page and "Refresh" not in after, "the study is over"
+    status, _, page = ask(app, "/reports/%3Cb%3E", authorization=login)
+    assert status == "404 Not Found" and b"<b>" not in page and b"&lt;b&gt;" in page
+    assert ask(app, "/reports/s", "POST", authorization=login)[0] == "405 Method Not Allowed"

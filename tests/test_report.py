@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from hpo.errors import StudyError
 from hpo.results import audit, confirmation
 from hpo.results.report import report
+from hpo.results.report_pair import report_pair
 from hpo.store.database.connect import Store
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
@@ -36,6 +38,24 @@ def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_
     assert "<td>oom</td>" in page and "optimizer.lr" in page and "logarithmic" in page
     sources = re.findall(r"(?:src|href)=", page[: page.index('id="plotly"')])
     assert sources == [], "nothing is loaded from elsewhere"
+
+
+def test_two_studies_side_by_side_show_what_differs(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
+    engine = NoisyEngine(lambda config: 0.9 - config.optimizer.lr)
+    first = make_study(trials=6, space={"epochs": 4, "baselines": [BASELINE]})
+    second = make_study("other", trials=8, seed=1, pruner="median", space={"epochs": 4, "batch_size": 64})
+    for study in (first, second):
+        work(store, study, engine, tmp_path)
+    work(store, confirmation.prepare(store, first, 1, 2), engine, tmp_path)
+    page = report_pair(store, first, second)
+    assert len(page) < 5_000_000 and "<title>s and other</title>" in page
+    assert "<tr><th></th><th>s</th><th>other</th></tr>" in page and "Both validate on the same rows." in page
+    assert "<tr><td>recipe.pruner.name</td><td>none</td><td>median</td></tr>" in page
+    assert "<tr><td>batch_size</td><td>32</td><td>64</td></tr>" in page and "<td>budget.trials</td>" in page
+    assert "<td>epochs</td>" not in page, "what is the same is left out"
+    assert "s&#x27;s winner trained again" in page and "<td>not confirmed</td>" in page
+    with pytest.raises(StudyError, match="two studies are compared, got it twice"):
+        report_pair(store, first, first)
 
 
 def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hpo.dashboard.connections import LIMITS, DeadlineChannel
 from hpo.dashboard.credentials import Credentials
 from hpo.dashboard.guard import Guard, is_loopback
 from hpo.dashboard.renaming import Renaming
+from hpo.dashboard.reports import Render, Reports
 from hpo.dashboard.storage import dashboard_storage
 from hpo.errors import HpoError, UsageError
 from hpo.store.database.connect import Store
@@ -25,10 +26,14 @@ def make_app(
     artifacts: Path,
     credentials: Credentials | None = None,
     *,
+    render: Render | None = None,
     read_only: bool = False,
     hosts: Iterable[str] = (),
 ) -> Guard:
-    """Return the guarded dashboard of a store as a WSGI application. Raises: StoreError."""
+    """Return the guarded dashboard of a store as a WSGI application, with reports by `render` if that is given.
+
+    Raises: StoreError.
+    """
     import optuna_dashboard
 
     from hpo.dashboard.artifacts import DashboardArtifacts  # bottle comes with optuna-dashboard
@@ -36,7 +41,10 @@ def make_app(
     storage = dashboard_storage(url, read_only=read_only, threads=THREADS)
     artifacts.mkdir(parents=True, exist_ok=True)
     inner = optuna_dashboard.wsgi(storage, artifact_store=DashboardArtifacts(artifacts))
-    return Guard(Renaming(inner, Store(url)), credentials, read_only=read_only, hosts=hosts)
+    store = Store(url)
+    shown = Renaming(inner, store)
+    whole = shown if render is None else Reports(shown, store, render)
+    return Guard(whole, credentials, read_only=read_only, hosts=hosts)
 
 
 def check_exposure(host: str, credentials: Credentials | None) -> None:

@@ -55,21 +55,28 @@ def complete(trials: Trials) -> list[FrozenTrial]:
     return [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
 
 
-def history_figure(trials: Trials, metric: str, *, baseline: float | None = None) -> go.Figure:
-    """Return the best value so far, over finished trials and over the minutes since the first one started.
-
-    `metric` labels the axis; `baseline` is a value to compare with.
-    """
+def history(trials: Trials) -> tuple[list[float | None], list[float]]:
+    """Return the best value after each ended trial, None before there is any, and the minutes since the first start."""
     ended = sorted((t for t in trials if t.state.is_finished() and t.datetime_complete), key=_end)
     first = min((t.datetime_start for t in trials if t.datetime_start), default=None)
-    values, minutes, best = [], [], -math.inf
+    values: list[float | None] = []
+    minutes, best = [], -math.inf
     for trial in ended:
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             best = max(best, trial.value)
         values.append(best if math.isfinite(best) else None)
         minutes.append((_end(trial) - first).total_seconds() / 60 if first else 0.0)
+    return values, minutes
+
+
+def history_figure(trials: Trials, metric: str, *, baseline: float | None = None) -> go.Figure:
+    """Return the best value so far, over finished trials and over the minutes since the first one started.
+
+    `metric` labels the axis; `baseline` is a value to compare with.
+    """
+    values, minutes = history(trials)
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
-    for column, xs in ((1, list(range(1, len(ended) + 1))), (2, minutes)):
+    for column, xs in ((1, list(range(1, len(values) + 1))), (2, minutes)):
         line = {"color": BEST, "shape": "hv"}
         figure.add_trace(go.Scatter(x=xs, y=values, mode="lines", line=line, showlegend=False), row=1, col=column)
     if baseline is not None:

@@ -54,6 +54,8 @@ class PrunerComparison:
     """Trials of which only a part was trained; the rest of their curves is a projection."""
     winner: int
     """Number of the best of the trials."""
+    winner_trained_as: int
+    """Its number as a second chance; the same if it had none."""
     epochs: int
     """Epochs that training all to the end takes."""
     outcomes: tuple[PrunerOutcome, ...]
@@ -63,14 +65,16 @@ class PrunerComparison:
     def summary(self) -> str:
         """What was compared, and on what it rests, in words."""
         first = f"the first {self.trials} of {self.of}" if self.trials < self.of else f"the {self.trials}"
+        revived = self.winner_trained_as != self.winner
+        again = f", whose second chance is trial {self.winner_trained_as}" if revived else ""
         projected = (
             f" Of {self.partly_trained} of them only a part was trained; the rest of their curves is projected."
             if self.partly_trained
             else ""
         )
         return (
-            f"What each pruner does with {first} trials, one after another; the best of them is trial {self.winner}."
-            f"{projected}"
+            f"What each pruner does with {first} trials, one after another; the best of them is trial {self.winner}"
+            f"{again}.{projected}"
         )
 
     def saved(self, outcome: PrunerOutcome) -> float:
@@ -98,7 +102,8 @@ def compare_pruners(store: Store, study: StudyRecord, most: int = MOST) -> Prune
     complete = [trial for trial in trials[:most] if trial.trained.state == TrialState.COMPLETE and trial.in_search]
     if not complete:
         return None
-    winner = max(complete, key=lambda trial: (trial.trained.values[0], -trial.source.number)).source.number
+    best = max(complete, key=lambda trial: (trial.trained.values[0], -trial.source.number))
+    winner = best.source.number
     curves = [_kept(trial.source, trial.trained) for trial in trials[:most]]
     replay = PrunerReplay(study.name, curves, study.effective_space.max_epochs, BEST[study.metric])
     chosen = study.recipe.pruner
@@ -117,7 +122,7 @@ def compare_pruners(store: Store, study: StudyRecord, most: int = MOST) -> Prune
         )
     partly = sum(not kept.whole for kept in curves)
     total = sum(map(len, replay.values))
-    return PrunerComparison(len(curves), len(trials), partly, winner, total, tuple(outcomes))
+    return PrunerComparison(len(curves), len(trials), partly, winner, best.trained.number, total, tuple(outcomes))
 
 
 def _others(pruner: Pruner) -> Iterator[Pruner]:

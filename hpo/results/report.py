@@ -1,17 +1,9 @@
 """A study as one page that needs no network: what was searched, the results, what to do next."""
 
-import base64
-import gzip
-import html
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from string import Template
 from typing import Any
 
-import plotly
-import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from hpo import documents
@@ -20,6 +12,7 @@ from hpo.results import audit, charts, confirmation, report_charts
 from hpo.results.audit import Audit
 from hpo.results.candidates import Confirmation
 from hpo.results.pruner_comparison import PrunerComparison, compare_pruners
+from hpo.results.report_page import Section, Tile, escaped, page, table
 from hpo.runner.dashboard_note import data_name
 from hpo.store import queries
 from hpo.store.database import trial_rows
@@ -29,7 +22,6 @@ from hpo.store.record import State, TrialAttributes
 from hpo.store.studies import StudyRecord
 from hpo.store.views import StudyView, TrialView
 
-_PAGE = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
 COMPARED = 100
 """Most trials on which pruners are compared: a page is to be made in a second or two."""
 TOP = 15
@@ -37,7 +29,7 @@ TOP = 15
 
 
 @dataclass(frozen=True)
-class _Material:
+class Material:
     """What a report is made of, as read from the store."""
 
     study: StudyRecord
@@ -61,45 +53,26 @@ class _Material:
         return metric_label(self.study.metric)
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A part of the page: a title, an explanation, a figure and HTML below it, each if there is one."""
-
-    title: str
-    text: str = ""
-    html: str = ""
-    name: str = ""
-    """The figure's name in the page."""
-    figure: go.Figure | None = None
-
-
 def report(store: Store, study: StudyRecord, commands: str) -> str:
     """Return a study's report as HTML: below 5 MB, its figures drawn when they are scrolled into view.
 
     `commands` are what can be run next, one a line.
     """
-    material = _read(store, study)
-    sections = [*_sections(material), _Section("To continue", html=f"<pre>{_text(commands)}</pre>")]
-    figures = {s.name: json.loads(s.figure.to_json()) for s in sections if s.figure is not None}
-    return _PAGE.substitute(
-        title=_text(study.name),
-        subtitle=_text(study.space.title or study.space_name),
-        tiles=_tiles(material),
-        sections="\n".join(_section_html(section) for section in sections),
-        figures=json.dumps(figures).replace("</", "<\\/"),
-        plotly=_plotly(),
-        footer=_text(f"{shown(store.url)} · data {study.fingerprint[:16]}"),
-    )
+    material = read(store, study)
+    sections = [*_sections(material), Section("To continue", html=f"<pre>{escaped(commands)}</pre>")]
+    footer = f"{shown(store.url)} · data {study.fingerprint[:16]}"
+    return page(study.name, study.space.title or study.space_name, _tiles(material), sections, footer)
 
 
-def _read(store: Store, study: StudyRecord) -> _Material:
+def read(store: Store, study: StudyRecord) -> Material:
+    """Read what a report is made of."""
     with store.read() as connection:
         state = queries.study(connection, study.study_id)
         all_trials = trial_rows.load_trials(connection, study.study_id)
         failures = queries.failure_kinds(connection, study.study_id)
         baseline = queries.baseline_trial(connection, study.study_id)
         front = list(queries.front(connection, study.study_id))
-    return _Material(
+    return Material(
         study=study,
         state=state,
         all_trials=all_trials,
@@ -113,32 +86,7 @@ def _read(store: Store, study: StudyRecord) -> _Material:
     )
 
 
-def _section_html(section: _Section) -> str:
-    figure = ""
-    if section.figure is not None:
-        height = int(section.figure.layout.height)
-        figure = f'<div class=figure id="{section.name}" style="height:{height}px"></div>'
-    title, text = _text(section.title), _text(section.text)
-    return f"<section><h2>{title}</h2><p>{text}</p>{figure}{section.html}</section>"
-
-
-def _plotly() -> str:
-    """Return Plotly's library, compressed, as text: a third of its size; browsers unpack it themselves."""
-    source = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    return base64.b64encode(gzip.compress(source.read_bytes(), 9)).decode()
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    names = "".join(f"<th>{_text(name)}</th>" for name in head)
-    lines = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{names}</tr>{lines}</table>"
-
-
-def _tiles(material: _Material) -> str:
+def _tiles(material: Material) -> list[Tile]:
     seconds = sum(TrialAttributes.of(t).seconds or 0.0 for t in material.trials)
     state, baseline, result = material.state, material.baseline, material.confirmation
     outside = f", {state.outside} outside the space that was set since" if state.outside else ""
@@ -153,27 +101,27 @@ def _tiles(material: _Material) -> str:
     if result is not None:
         half = result.winner.interval.half
         tiles.append((f"{result.winner.mean:.4f}", f"the winner's mean when trained again, ± {half:.4f}"))
-    return "".join(f"<div class=tile><b>{_text(value)}</b><span>{_text(label)}</span></div>" for value, label in tiles)
+    return tiles
 
 
-def _sections(material: _Material) -> Iterator[_Section]:
+def _sections(material: Material) -> Iterator[Section]:
     trials, metric = material.trials, material.metric
-    yield _Section("What was searched", html=_searched(material.study))
+    yield Section("What was searched", html=_searched(material.study))
     if material.front:
         label = {"metric": material.state.metric_label, "cost": material.state.cost_label or "cost"}
         figure = charts.pareto_figure(material.all_trials, material.front, **label)
         text = "Each trial of the front is the best of those that cost no more than it."
-        yield _Section("Pareto front", text, name="front", figure=figure)
+        yield Section("Pareto front", text, name="front", figure=figure)
     yield _confirmation_section(material)
     if material.audit is not None:
-        yield _Section("What pruning may have missed", material.audit.summary, _audited(material.audit))
+        yield Section("What pruning may have missed", material.audit.summary, _audited(material.audit))
     if material.pruners is not None:
-        yield _Section("What other pruners would have done", material.pruners.summary, _pruned_by(material.pruners))
-    yield _Section("The best trials", html=_leaderboard(trials, metric))
+        yield Section("What other pruners would have done", material.pruners.summary, _pruned_by(material.pruners))
+    yield Section("The best trials", html=_leaderboard(trials, metric))
     history = charts.history_figure(trials, metric, baseline=material.baseline)
-    yield _Section("Best so far", "Over finished trials, and over time.", name="best", figure=history)
+    yield Section("Best so far", "Over finished trials, and over time.", name="best", figure=history)
     curves = charts.curves_figure(trials, metric)
-    yield _Section("Learning curves", "Crosses mark where a trial was pruned.", name="curves", figure=curves)
+    yield Section("Learning curves", "Crosses mark where a trial was pruned.", name="curves", figure=curves)
     for title, text, name, figure in (
         (
             "Importances",
@@ -201,20 +149,20 @@ def _sections(material: _Material) -> Iterator[_Section]:
         ),
     ):
         if figure is not None:
-            yield _Section(title, text, name=name, figure=figure)
+            yield Section(title, text, name=name, figure=figure)
     kinds = sorted(material.failures.items())
-    failures = _table(("fault", "trials"), [*kinds]) if kinds else "<p>No trial failed.</p>"
-    yield _Section("Time and failures", html=failures, name="time", figure=report_charts.time_figure(trials))
+    failures = table(("fault", "trials"), [*kinds]) if kinds else "<p>No trial failed.</p>"
+    yield Section("Time and failures", html=failures, name="time", figure=report_charts.time_figure(trials))
 
 
-def _confirmation_section(material: _Material) -> _Section:
+def _confirmation_section(material: Material) -> Section:
     result = material.confirmation
     if result is None:
         text = f"Not done: the best may be luck. To know: hpo confirm {material.study.name}"
-        return _Section("Confirmation", text)
+        return Section("Confirmation", text)
     text = f"Trial {result.winner.number} is {result.verdict}. Diamonds are the values in the search: the best of many."
     figure = report_charts.confirmation_figure(result)
-    return _Section("Confirmation", text, _candidates(result), name="confirmed", figure=figure)
+    return Section("Confirmation", text, _candidates(result), name="confirmed", figure=figure)
 
 
 def _searched(study: StudyRecord) -> str:
@@ -224,8 +172,8 @@ def _searched(study: StudyRecord) -> str:
     content = documents.dump(study.space)
     for key in ("title", "data", "baselines"):
         content.pop(key, None)
-    rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(rule)}</td></tr>" for name, rule in _flat(content))
-    summary = "".join(f"<p>{_text(line)}</p>" for line in lines)
+    rows = "".join(f"<tr><td>{escaped(name)}</td><td>{escaped(rule)}</td></tr>" for name, rule in _flat(content))
+    summary = "".join(f"<p>{escaped(line)}</p>" for line in lines)
     return f"{summary}<details><summary>ranges</summary><table>{rows}</table></details>"
 
 
@@ -253,10 +201,11 @@ def _leaderboard(trials: list[FrozenTrial], metric: str) -> str:
         known = attributes.config is not None
         label = attributes.training_config(trial.number).summary() if known else str(trial.params)
         name = attributes.baseline
+        label += "" if attributes.revives is None else f" (second chance of trial {attributes.revives})"
         measured = ["" if value is None else value for value in (attributes.epochs, attributes.seconds)]
         rows.append((trial.number, f"{trial.value:.4f}", *measured, f"baseline: {name}" if name else label))
     head = ("trial", metric, "epochs", "seconds", "configuration")
-    return _table(head, rows) if rows else "<p>No trial is complete yet.</p>"
+    return table(head, rows) if rows else "<p>No trial is complete yet.</p>"
 
 
 def _audited(result: Audit) -> str:
@@ -264,7 +213,7 @@ def _audited(result: Audit) -> str:
         (t.number, f"epoch {t.pruned_at}", f"{t.value_then:.4f}", f"{t.value:.4f}", t.config.summary())
         for t in result.audited
     ]
-    return _table(("trial", "pruned at", "value then", "at the end", "configuration"), rows)
+    return table(("trial", "pruned at", "value then", "at the end", "configuration"), rows)
 
 
 def _pruned_by(comparison: PrunerComparison) -> str:
@@ -278,7 +227,7 @@ def _pruned_by(comparison: PrunerComparison) -> str:
         )
         for each in comparison.outcomes
     ]
-    return _table(("pruner", "trained to the end", "epochs", "saved", "the best"), rows)
+    return table(("pruner", "trained to the end", "epochs", "saved", "the best"), rows)
 
 
 def _candidates(result: Confirmation) -> str:
@@ -296,4 +245,4 @@ def _candidates(result: Confirmation) -> str:
     ]
     promised = "promised on test rows" if result.test_like_training else "promised on rows like those of training"
     head = ("trial", "searched", "trained again", "luck", "over the baseline", promised, "configuration")
-    return _table(head, entries)
+    return table(head, entries)

@@ -96,6 +96,8 @@ def note(connection: Connection, study: StudyRecord, importances: dict[str, floa
         lines += [f"| {name} | {value:.2f} |" for name, value in list(importances.items())[:8]]
         lines.append("")
     lines += [
+        f"[The report](/reports/{study.name}), or as a file: `hpo report {study.name}`.",
+        "",
         "To continue:",
         "",
         "```",

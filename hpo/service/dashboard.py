@@ -1,5 +1,6 @@
 """The dashboard of a store, served until it is interrupted."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from hpo.artifacts import dashboard_folder
 from hpo.dashboard import credentials
 from hpo.dashboard.server import check_exposure, make_app, serve
 from hpo.errors import UsageError
+from hpo.store import studies
+from hpo.store.database.connect import Store
 from hpo.store.database.url import configured, shown
 
 
@@ -40,6 +43,13 @@ def check_port(port: int) -> None:
         raise UsageError(f"port: must be between 0 and 65535, got {port}.")
 
 
+def _report_of(store: Store, name: str) -> str:
+    """Return a study's report as HTML. Raises: StudyError if there is none of this name."""
+    from hpo.service.report import report_html  # it needs Plotly, and is used when a report is first asked for
+
+    return report_html(store, studies.load_study(store, name))
+
+
 def serve_dashboard(request: DashboardRequest, *, on_ready: Callable[[str, str], None]) -> None:
     """Serve a store's dashboard until interrupted; `on_ready` is called with the store's and the page's address.
 
@@ -51,5 +61,6 @@ def serve_dashboard(request: DashboardRequest, *, on_ready: Callable[[str, str],
     check_exposure(request.host, users)
     url = configured(request.storage)
     hosts = [request.host, *request.allowed_hosts]
-    app = make_app(url, dashboard_folder(url), users, read_only=request.read_only, hosts=hosts)
+    render = functools.partial(_report_of, Store(url))
+    app = make_app(url, dashboard_folder(url), users, render=render, read_only=request.read_only, hosts=hosts)
     serve(app, request.host, request.port, lambda address: on_ready(shown(url), address))

@@ -11,7 +11,7 @@ from hpo import files
 from hpo.config import metric_label
 from hpo.constraints import COST_NAMES
 from hpo.errors import StudyError
-from hpo.results import charts, report
+from hpo.results import charts, report, report_pair
 from hpo.service.next_steps import next_commands
 from hpo.store import queries
 from hpo.store.database import trial_rows
@@ -60,8 +60,13 @@ def report_html(store: Store, study: StudyRecord) -> str:
     return report.report(store, study, next_commands(store, view))
 
 
-def write_report(store: Store, study: StudyRecord, path: str | Path = "report.html") -> ReportFile:
-    """Write a study's report to a file, whole or not at all. Raises: HpoError if it cannot be written."""
-    content = report_html(store, study)
+def write_report(
+    store: Store, study: StudyRecord, path: str | Path = "report.html", *, beside: StudyRecord | None = None
+) -> ReportFile:
+    """Write a study's report to a file, whole or not at all; or, with `beside`, two studies side by side.
+
+    Raises: StudyError for one study named twice, HpoError if the file cannot be written.
+    """
+    content = report_html(store, study) if beside is None else report_pair.report_pair(store, study, beside)
     files.write_output(Path(path), content)
     return ReportFile(Path(path), len(content))
