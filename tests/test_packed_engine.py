@@ -25,7 +25,7 @@ from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault, TrialFault
 from hpo.training.epoch import Run
-from hpo.training.packed import autotune, memory
+from hpo.training.packed import autotune, memory, slot_memory
 from hpo.training.packed.autotune import UNPACKED, Chooser, Plan
 from hpo.training.packed.bucket import Bucket, bucket_of
 from hpo.training.packed.engine import PackedEngine
@@ -263,21 +263,21 @@ def test_a_lane_is_planned_for_the_memory_that_is_free(monkeypatch: pytest.Monke
     engine, wanted = PackedEngine(CPU), config(0)
     data = engine.data(wanted)
     bucket = bucket_of(wanted, data)
-    one = memory.slot_bytes(wanted, bucket, data, CPU)
+    one = slot_memory.slot_bytes(wanted, bucket, data, CPU)
     padded = sum(width * inputs + width for width, inputs in [(16, 64), (10, 16)])
     epoch = len(data.train_y) * (8 + 8 + 4 * 10)  # rows, labels and logits
     assert 4 * 4 * padded + epoch < one < 2 * (4 * 4 * padded + epoch) + 10 * 4 * 32 * 16
-    averaged = memory.slot_bytes(dataclasses.replace(wanted, average=EMA()), bucket, data, CPU)
+    averaged = slot_memory.slot_bytes(dataclasses.replace(wanted, average=EMA()), bucket, data, CPU)
     table = 4 * (len(data.train_y) // 32)  # one number per step
     assert 4 * padded + table <= averaged - one < 4 * padded + table + 100
     doubled = dataclasses.replace(wanted, model=MLP((512,), (0.1,)))
-    assert memory.slot_bytes(doubled, bucket_of(doubled, data), data, CPU) > 4 * one
+    assert slot_memory.slot_bytes(doubled, bucket_of(doubled, data), data, CPU) > 4 * one
     assert memory.free_bytes(CPU) is None
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 3.5 * one / memory.SHARE)
+    monkeypatch.setattr(slot_memory, "free_bytes", lambda device: 3.5 * one / slot_memory.SHARE)
     for key in range(7):
         engine.admit(key, wanted)
     assert sizes(engine) == [1, 3, 3]
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(slot_memory, "free_bytes", lambda device: 0)
     engine.admit(9, config(9, batch_size=64))  # a lane of one is the least
     assert sizes(engine) == [1, 1, 3, 3]
 

@@ -7,7 +7,9 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpo.training.torch_compat import lerp
@@ -22,6 +24,18 @@ def ema_weight(horizon: float, step: int, steps: int) -> float:
     """
     rate = 1 / horizon / steps
     return math.expm1(-rate) / math.expm1(-(step + 1) * rate)
+
+
+def ema_weights(horizons: NDArray[np.float64], done: NDArray[np.int64], steps: int) -> NDArray[np.float64]:
+    """Return what `ema_weight` returns for each step of an epoch and each of some trials: [steps, trials].
+
+    `horizons` are theirs, 0 for a trial without an average, whose weights are 0; before the epoch each had taken
+    `done` steps.
+    """
+    has = horizons > 0
+    rates = 1 / np.where(has, horizons, 1.0) / steps
+    counts = done + 1 + np.arange(steps)[:, None]
+    return np.where(has, np.expm1(-rates) / np.expm1(-counts * rates), 0.0)
 
 
 class WeightAverage:
@@ -49,9 +63,9 @@ class WeightAverage:
         for average, value in zip(self.tensors.values(), self._current(), strict=True):
             average.lerp_(value, weight.to(average.dtype))
 
-    def weights(self, first_step: int) -> list[float]:
+    def weights(self, first_step: int) -> NDArray[np.float64]:
         """Return what `ema_weight` returns for each step of an epoch, whose first step is counted over all epochs."""
-        return [ema_weight(self.horizon, first_step + step, self.steps) for step in range(self.steps)]
+        return ema_weights(np.array([self.horizon]), np.array([first_step]), self.steps)[:, 0]
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore the averages from a copy of `tensors`."""

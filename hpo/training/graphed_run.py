@@ -76,9 +76,9 @@ class GraphedRun(Run):
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
         """Take a step for each row of `order`, int64 [steps, batch]; return all logits, [steps * batch, classes]."""
         self.order.copy_(order)
-        self.lrs.copy_(torch.tensor(self.history.lrs(self.steps)))
+        self.lrs.copy_(torch.from_numpy(self.history.lrs(self.steps)))
         if self.average is not None:
-            self.average_weights.copy_(torch.tensor(self.average.weights(first_step)))
+            self.average_weights.copy_(torch.from_numpy(self.average.weights(first_step)))
         self.counter.zero_()
         self.step_graph.run(self, self.steps)
         return self.logits.flatten(0, 1)

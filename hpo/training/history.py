@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpo.config import TrialConfig
 from hpo.training.engine import EpochResult, Fault, final
 from hpo.training.metrics import Metrics
+from hpo.training.schedule_tables import lr_factors
 from hpo.training.schedules import lr_factor
 
 
@@ -52,9 +56,11 @@ class History(Sequence[EpochResult]):
         values = self._scores()
         return all(value < values[-1] for value in values[:-1])
 
-    def lrs(self, steps: int) -> list[float]:
-        """Return the learning rate at each step of the next epoch, which has `steps` steps."""
-        return [self.lr_at(self.epoch * steps + step, steps) for step in range(steps)]
+    def lrs(self, steps: int) -> NDArray[np.float64]:
+        """Return the learning rate at each step of the next epoch, which has `steps` steps: as `lr_at`, but rounded."""
+        losses = [result.validation_loss for result in self._results]
+        factors = lr_factors(self.config.schedule, self.epoch * steps, steps, self.config.epochs * steps, losses)
+        return self.config.optimizer.lr * factors
 
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate at a step, counted from 0 over all epochs of `steps` steps each."""

@@ -18,6 +18,7 @@ __all__ = [
     "PRIVATE_NAMES",
     "StorageLedger",
     "TorchDispatchMode",
+    "copy_all",
     "fused_adam",
     "fused_sgd",
     "lerp",
@@ -37,6 +38,7 @@ PRIVATE_NAMES: tuple[tuple[object, str], ...] = (
     (torch, "_foreach_sqrt"),
     (torch, "_foreach_addcdiv_"),
     (torch, "_foreach_lerp_"),
+    (torch, "_foreach_copy_"),
     (torch.UntypedStorage, "_cdata"),
     (torch.utils._python_dispatch, "TorchDispatchMode"),
     (torch.utils._pytree, "tree_leaves"),
@@ -160,6 +162,11 @@ def rmsprop(
 def lerp(averages: Sequence[Tensor], values: Sequence[Tensor], weight: float) -> None:
     """Move averages in place towards values, by this share of the distance, as `torch.lerp` does one by one."""
     torch._foreach_lerp_(list(averages), list(values), weight)
+
+
+def copy_all(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy each value to its target, in one call."""
+    torch._foreach_copy_(list(targets), list(values))
 
 
 class StorageLedger(TorchDispatchMode):  # type: ignore[no-untyped-call]

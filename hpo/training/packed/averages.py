@@ -3,11 +3,12 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpo.config import EMA, Average
-from hpo.training.averages import ema_weight
+from hpo.training.averages import ema_weights
 from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.network import PackedNetwork
 from hpo.training.torch_compat import lerp
@@ -30,7 +31,7 @@ class Averages:
         """Horizon of each slot's average in epochs; None for a slot without one."""
         self.table = torch.zeros(steps, len(configs), dtype=like.dtype, device=like.device)
         """How far the average of each slot moves in each step of the epoch, 0 without one: [steps, S]."""
-        self._rows: list[list[float]] = []
+        self._rows = np.zeros((steps, len(configs)))
         self._has = torch.zeros(len(configs), dtype=torch.bool, device=like.device)
         for slot, config in enumerate(configs):
             self.replace(slot, config)
@@ -88,12 +89,9 @@ class Averages:
 
     def start_epoch(self, done: Sequence[int]) -> None:
         """Compute the table of the next epoch, before which each slot has taken `done` steps."""
-        slots = list(zip(self.horizons, done, strict=True))
-        self._rows = [
-            [0.0 if horizon is None else ema_weight(horizon, count + step, self.steps) for horizon, count in slots]
-            for step in range(self.steps)
-        ]
-        self.table.copy_(torch.tensor(self._rows, dtype=torch.float64))
+        horizons = np.array([horizon or 0.0 for horizon in self.horizons])
+        self._rows = ema_weights(horizons, np.array(done), self.steps)
+        self.table.copy_(torch.from_numpy(self._rows))
 
     def update(self, step: int) -> None:
         """Add the weights after a step of the epoch to the averages."""
@@ -102,7 +100,7 @@ class Averages:
             self.apply(self.table[step])
             return
         for slot in averaged:
-            lerp(*self._slots[slot], self._rows[step][slot])
+            lerp(*self._slots[slot], float(self._rows[step, slot]))
 
     def apply(self, row: Tensor) -> None:
         """Add the weights after a step to the averages of all slots at once, by its row of the table: [S]."""

@@ -4,6 +4,7 @@ The padding of a member's rows and columns is zero and stays zero: its weights a
 and therefore its gradients (those of sigmoid are masked).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -97,7 +98,8 @@ def padded(size: int, to: int = ROUNDED_TO) -> int:
 class Blocks:
     """One padded tensor per weight, over all slots that have it, and one row of vectors per slot.
 
-    Parameters are such blocks, and so are gradients and each moment of an optimizer.
+    Parameters are such blocks, and so are gradients and each moment of an optimizer. Where shapes are static, all
+    blocks are parts of one slab, [slots, numbers], so that an optimizer's step takes a few kernels for all of them.
     """
 
     def __init__(self, layout: AnyLayout, dtype: torch.dtype, device: torch.device) -> None:
@@ -105,16 +107,29 @@ class Blocks:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         self.layout = layout
-        self.matrices = {m.name: zeros(m.stop - m.start, *m.shape) for m in layout.matrices}
+        sizes = [math.prod(matrix.shape) for matrix in layout.matrices]
+        sizes.append(sum(length for _, length in layout.vectors.values()))
+        self.slab = zeros(layout.slots, padded(sum(sizes))) if layout.static_shapes else None
+        """All blocks side by side; None where they are separate."""
+        if self.slab is not None:
+            *parts, self.vectors = self.slab[:, : sum(sizes)].split(sizes, 1)
+            shapes = [(layout.slots, *matrix.shape) for matrix in layout.matrices]
+            blocks = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        else:
+            blocks = [zeros(matrix.stop - matrix.start, *matrix.shape) for matrix in layout.matrices]
+            self.vectors = zeros(layout.slots, sizes[-1])
+        self.matrices = {matrix.name: block for matrix, block in zip(layout.matrices, blocks, strict=True)}
         """Blocks by name: [slots that have the weight, ...]."""
-        self.vectors = zeros(layout.slots, sum(length for _, length in layout.vectors.values()))
 
     def tensors(self) -> list[Tensor]:
-        """Return all blocks."""
-        return [*self.matrices.values(), self.vectors]
+        """Return the slab, or all blocks where there is none."""
+        return [*self.matrices.values(), self.vectors] if self.slab is None else [self.slab]
 
     def blocks(self) -> Iterator[tuple[Tensor, int, int]]:
-        """Yield each block with its first slot and its last slot + 1."""
+        """Yield each of `tensors` with its first slot and its last slot + 1."""
+        if self.slab is not None:
+            yield self.slab, 0, self.layout.slots
+            return
         for matrix in self.layout.matrices:
             yield self.matrices[matrix.name], matrix.start, matrix.stop
         yield self.vectors, 0, self.layout.slots

@@ -17,12 +17,12 @@ from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.cnn_layout import CNNLayout
 from hpo.training.packed.loss import Loss
 from hpo.training.packed.masks import Drop, Site, dropped_at
+from hpo.training.packed.memory import chunk_rows
 from hpo.training.packed.norms import EPS, MOMENTUM
+from hpo.training.torch_compat import copy_all
 
 ConvImpl = Literal["grouped", "unfolded"]
 """How convolutions are computed; which is faster depends on the device and the shapes."""
-EVALUATION_NUMBERS = 2**21
-"""Approximate number of activations of one layer that are held at once in evaluation."""
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "leaky_relu": F.leaky_relu,
@@ -124,15 +124,14 @@ class CNNs:
         self.logits.copy_(logits.detach())
         self.loss.backward(self.logits, labels, self.logits_grad)
         grads = torch.autograd.grad(logits, list(self._leaves.values()), self.logits_grad)
-        for name, grad in zip(self._leaves, grads, strict=True):
-            self._grads[name].copy_(grad)
+        copy_all([self._grads[name] for name in self._leaves], grads)
         return self.logits
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
         """Return every member's logits for the same rows x [rows, C, H, W], in evaluation mode: [S, rows, classes]."""
         layout, pixels = self.layout, x.shape[2] * x.shape[3]
-        rows = max(16, EVALUATION_NUMBERS // (layout.slots * layout.channels[0] * pixels))
+        rows = chunk_rows(layout.slots * layout.channels[0] * pixels, x)
         return torch.cat([self._forward(part, training=False) for part in torch.split(x, rows)], 1)
 
     def _forward(self, x: Tensor, *, training: bool) -> Tensor:

@@ -19,9 +19,10 @@ from hpo.training.cuda_graph import StepGraph
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import ConvImpl
-from hpo.training.packed.masks import dropped_at
-from hpo.training.packed.optimizers import COEFFICIENTS, VectorizedStep, coefficients
+from hpo.training.packed.masks import Dropout, StackedRules, dropped_at
+from hpo.training.packed.optimizers import CHANGING, Step, VectorizedStep
 from hpo.training.packed.program import Member, Program
+from hpo.training.packed.static_mlp import StaticMLPs
 
 LEAST_HELD = 0.5
 """Share of occupied slots below which a smaller program is made: an empty slot takes as long as an occupied one."""
@@ -42,11 +43,27 @@ class GraphedProgram(Program):
         conv_impl: ConvImpl = "grouped",
     ) -> None:
         super().__init__(members, data, rows, bucket, conv_impl=conv_impl)
-        self.vectorized = VectorizedStep(self.network.params, self.network.grads, self.moments)
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
         """Number of the step within the epoch."""
-        self.table = torch.zeros(self.steps, self.layout.slots, len(COEFFICIENTS), dtype=rows.dtype, device=self.device)
+        self.table = torch.zeros(self.steps, self.layout.slots, len(CHANGING) + 1, dtype=rows.dtype, device=self.device)
+        """For each step and slot the optimizer's coefficients, and how far the average moves."""
         self.step_graph = StepGraph(self.device)
+
+    def _optimizer_step(self) -> Step:
+        self.vectorized = VectorizedStep(self.network.params, self.network.grads, self.moments)
+        return self.vectorized
+
+    def _new_dropouts(self) -> list[Dropout]:
+        # A graph reads the dropout bytes of its step by a counter, so those of the whole epoch must exist.
+        self.rules: StackedRules | None = None
+        networks, sites = self.layout.networks, self.network.sites
+        if not isinstance(self.network, StaticMLPs) or not sites:
+            return [Dropout(site, networks, self.steps, whole_epoch=True) for site in sites]
+        self.rules = rules = StackedRules(self.network.masks, self.steps)
+        return [
+            Dropout(site, networks, self.steps, whole_epoch=True, rules=rules.rules(number))
+            for number, site in enumerate(sites)
+        ]
 
     @property
     def graph_failure(self) -> str:
@@ -89,6 +106,7 @@ class GraphedProgram(Program):
         self.members[slot] = None
         self.network.params.clear(slot)
         self.moments.replace(slot, None)
+        self.vectorized.replace(slot, None)
         if self.averages is not None:
             self.averages.replace(slot, None)
         for dropout in self.dropouts:
@@ -104,6 +122,7 @@ class GraphedProgram(Program):
         balanced = config.class_weight == "balanced"
         self.network.loss.replace(slot, config.label_smoothing, self._class_weights if balanced else None)
         self.moments.replace(slot, config.optimizer)
+        self.vectorized.replace(slot, config.optimizer)
         if self.clip is not None:
             self.clip.replace(slot, config.clip_norm)
         if self.averages is not None:
@@ -116,7 +135,9 @@ class GraphedProgram(Program):
         """Train the next epoch of every member, on the program's stream."""
         with self.step_graph.on_stream():
             lrs = self.start_epoch()
-            self.table.copy_(self._coefficients(lrs))
+            self.table[:, :, :-1] = self.vectorized.table(lrs)
+            if self.averages is not None:
+                self.table[:, :, -1] = self.averages.table
             self.counter.zero_()
             self.step_graph.run(self, self.steps)
         self.moments.steps = [step + self.steps for step in self.moments.steps]
@@ -125,26 +146,21 @@ class GraphedProgram(Program):
         """Make the current CUDA stream wait for the epoch."""
         self.step_graph.join()
 
-    def _coefficients(self, lrs: Sequence[Sequence[float]]) -> Tensor:
-        """Return the coefficients of each step and slot, computed in float64: [steps, S, 11]."""
-        slots = list(zip(self.moments.configs, self.moments.steps, strict=True))
-        table = [
-            [coefficients(config, lr, done + step + 1) for (config, done), lr in zip(slots, rates, strict=True)]
-            for step, rates in enumerate(lrs)
-        ]
-        return torch.tensor(table, dtype=torch.float64).to(self.table.dtype)
-
     def step(self) -> None:
         """Take the step at the counter: this is what the graph records."""
-        for dropout in self.dropouts:
-            dropout.set_mask(self._now(dropout.bytes))
-        logits = self.network.compute_gradients(self.rows, self._now(self.order), self._now(self.labels))
+        if self.rules is not None:
+            self.rules.set_masks(self._now(self.rules.bytes))
+        else:
+            for dropout in self.dropouts:
+                dropout.set_mask(self._now(dropout.bytes))
+        logits = self.network.compute_gradients(self.rows, *self._now(self.batches))
         self.logits.index_copy_(0, self.counter, logits.unsqueeze(0))
         if self.clip is not None:
             self.clip()
-        self.vectorized.apply(self._now(self.table))
+        row = self._now(self.table)
+        self.vectorized.apply(row[:, :-1])
         if self.averages is not None:
-            self.averages.apply(self._now(self.averages.table))
+            self.averages.apply(row[:, -1])
         self.counter.add_(1)
 
     def _now(self, tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hpo.training.dataset import ResidentData
 from hpo.training.engine import Checkpoint, EpochResult, Fault
-from hpo.training.metrics import compute_metrics
+from hpo.training.metrics import confusions, metrics_of
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import ConvImpl
 from hpo.training.packed.cuda_graph import program_kind
@@ -103,18 +103,20 @@ class Lane:
         assert program is not None
         try:
             program.join()
-            training = program.training_scores()
-            logits_of_slots = program.evaluate(self.validation)
+            confusion = program.training_confusions()
+            logits = program.evaluate(self.validation).transpose(0, 1)
+            training, validation = metrics_of([confusion, confusions(logits, self.data.validation_y.unsqueeze(1))])
         except torch.OutOfMemoryError:
             program.rollback()
             raise
-        validation = [compute_metrics(logits, self.data.validation_y) for logits in logits_of_slots]
         seconds = time.perf_counter() - self._started
         self.seconds = None if self._program_is_new else seconds
         outcomes: dict[int, EpochResult | Fault] = {}
         held = program.held()
         for slot, member in held:
-            outcome = member.history.add_epoch(training[slot], validation[slot], seconds / len(held))
+            outcome = member.history.add_epoch(
+                (training[slot].accuracy, training[slot].loss), validation[slot], seconds / len(held)
+            )
             outcomes[member.key] = outcome
             if isinstance(outcome, EpochResult):
                 self._after_epoch(program, slot, member, outcome)

@@ -8,8 +8,8 @@ from hpo.training.dataset import DataKey, ResidentData
 from hpo.training.packed.autotune import Plan
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.lane import Lane
-from hpo.training.packed.memory import slots_that_fit
 from hpo.training.packed.network import inputs_of
+from hpo.training.packed.slot_memory import slots_that_fit
 
 
 class LaneFactory:

@@ -17,6 +17,8 @@ class Loss:
         self._smooth = torch.tensor(list(smoothing), dtype=like.dtype, device=like.device).view(-1, 1, 1)
         self._smooths = layout.static_shapes or any(smoothing)
         self._less = self._smooth - 1.0
+        self._spread = self._smooth / self._classes
+        """The part of the target that each class has for any label: [S, 1, 1]."""
         self._hit = self._less.expand(-1, layout.batch, 1)
         self.weights: Tensor | None = None
         """Weight of each class in the loss of each slot, if any member has class weights: [S, C]."""
@@ -30,6 +32,7 @@ class Loss:
         """Give a slot the loss of another member; class weights are [C], None for equal ones."""
         self._smooth[slot] = smoothing
         self._less[slot] = smoothing - 1.0
+        self._spread[slot] = smoothing / self._classes
         if self.weights is not None:
             self.weights[slot] = 1.0 if weights is None else weights
 
@@ -43,13 +46,13 @@ class Loss:
             self._weighted(grad, y, self.weights)
             return
         if self._smooths:
-            grad.sub_(self._smooth / self._classes)
+            grad.sub_(self._spread)
         grad.scatter_add_(2, y.unsqueeze(-1), self._hit).mul_(1 / self._batch)
 
     def _weighted(self, grad: Tensor, y: Tensor, weights: Tensor) -> None:
         """Turn the softmax into the gradient of torch's weighted mean, in which the smoothing is weighted too."""
         of_rows = weights.gather(1, y).unsqueeze(-1)
-        spread = self._smooth / self._classes  # the part of the target that each class has for any label
+        spread = self._spread
         grad.mul_((1.0 - self._smooth) * of_rows + spread * weights.sum(1).view(-1, 1, 1))
         grad.sub_(spread * weights.unsqueeze(1)).scatter_add_(2, y.unsqueeze(-1), self._hit * of_rows)
         grad.div_(of_rows.sum(1, keepdim=True))

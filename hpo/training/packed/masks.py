@@ -60,6 +60,46 @@ class Site:
     """Returns the dropout of a network at this site."""
 
 
+class Rules(NamedTuple):
+    """What turns a site's random bytes into its mask."""
+
+    bytes: Tensor
+    """Random bytes: uint8 [steps held, slots, rows, units]."""
+    thresholds: Tensor
+    """Bytes below it drop their unit: uint8 [slots, 1, 1]."""
+    scales: Tensor
+    """Factor of the units that are kept: [slots, 1, 1]."""
+
+
+def new_rules(mask: Tensor, held: int) -> Rules:
+    """Return the rules of a site for `held` steps, none of which drops anything."""
+    slots, device = len(mask), mask.device
+    drawn = torch.zeros(held, *mask.shape, dtype=torch.uint8, device=device)
+    thresholds = torch.zeros(slots, 1, 1, dtype=torch.uint8, device=device)
+    return Rules(drawn, thresholds, torch.ones(slots, 1, 1, dtype=mask.dtype, device=device))
+
+
+class StackedRules:
+    """The rules of several sites of one shape in common tensors, so that their masks take one call."""
+
+    def __init__(self, masks: Tensor, steps: int) -> None:
+        """`masks` are those of all sites: [sites, rows, slots, units]."""
+        sites, _, slots, _ = masks.shape
+        self.masks = masks
+        self.bytes = torch.zeros(steps, *masks.shape, dtype=torch.uint8, device=masks.device)
+        self._thresholds = torch.zeros(sites, 1, slots, 1, dtype=torch.uint8, device=masks.device)
+        self._scales = torch.ones(sites, 1, slots, 1, dtype=masks.dtype, device=masks.device)
+
+    def rules(self, site: int) -> Rules:
+        """Return the part of a site."""
+        thresholds, scales = (tensor[site].transpose(0, 1) for tensor in (self._thresholds, self._scales))
+        return Rules(self.bytes[:, site].transpose(1, 2), thresholds, scales)
+
+    def set_masks(self, drawn: Tensor) -> None:
+        """Compute the masks of all sites from the random bytes of a step: uint8 [sites, rows, slots, units]."""
+        torch.mul(drawn >= self._thresholds, self._scales, out=self.masks)
+
+
 def dropped_at(network: MLP | CNN) -> list[int]:
     """Return the indices of the layers, or of the stages and the head, at which a network has dropout."""
     rates = network.dropout if isinstance(network, MLP) else (*network.dropout, network.head_dropout)
@@ -69,16 +109,24 @@ def dropped_at(network: MLP | CNN) -> list[int]:
 class Dropout:
     """The dropout of all slots at one site."""
 
-    def __init__(self, site: Site, networks: Sequence[Any], steps: int, *, whole_epoch: bool) -> None:
-        """An epoch has `steps` steps; with `whole_epoch` the bytes of all of them are drawn at its start."""
+    def __init__(
+        self,
+        site: Site,
+        networks: Sequence[Any],
+        steps: int,
+        *,
+        whole_epoch: bool,
+        rules: Rules | None = None,
+    ) -> None:
+        """An epoch has `steps` steps; with `whole_epoch` the bytes of all of them are drawn at its start.
+
+        `rules` are memory for all steps that other sites share.
+        """
         self.site, self.steps = site, steps
-        like = site.mask
-        self.slots, self.rows, _ = like.shape
+        self.slots, self.rows, _ = site.mask.shape
         self._drops = [site.of(network) for network in networks[: self.slots]]
-        self.held = steps if whole_epoch else min(steps, max(1, HELD_BYTES // like.numel()))
-        self.bytes = torch.zeros(self.held, *like.shape, dtype=torch.uint8, device=like.device)
-        self._threshold = torch.zeros(self.slots, 1, 1, dtype=torch.uint8, device=like.device)
-        self._scale = torch.ones(self.slots, 1, 1, dtype=like.dtype, device=like.device)
+        self.held = steps if whole_epoch else min(steps, max(1, HELD_BYTES // site.mask.numel()))
+        self.bytes, self._threshold, self._scale = rules or new_rules(site.mask, self.held)
         for slot in range(self.slots):
             self._set_rule(slot)
         self._streams: dict[int, _Stream] = {}

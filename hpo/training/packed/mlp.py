@@ -11,10 +11,8 @@ from hpo.training.packed.blocks import Blocks
 from hpo.training.packed.layers import HiddenLayer
 from hpo.training.packed.loss import Loss
 from hpo.training.packed.masks import Drop, Site, dropped_at
+from hpo.training.packed.memory import chunk_rows
 from hpo.training.packed.mlp_layout import Group, MLPLayout
-
-EVALUATION_NUMBERS = 2**20
-"""Approximate number of activations of one layer that are held at once in evaluation."""
 
 
 class _Output(NamedTuple):
@@ -43,7 +41,7 @@ class MLPs:
         self.logits = torch.zeros(layout.slots, layout.batch, layout.classes, dtype=dtype, device=device)
         self.logits_grad = torch.zeros_like(self.logits)
         dropping = [layer for layer in self.layers if self._drops(layer)]
-        self.sites = [Site(layer.index, layer.with_dropout(), _drop_of(layer.index)) for layer in dropping]
+        self.sites = [Site(layer.index, layer.with_dropout(), drop_of(layer.index)) for layer in dropping]
 
     def _drops(self, layer: HiddenLayer) -> bool:
         return any(layer.index in dropped_at(network) for network in self.layout.networks[: layer.count])
@@ -98,7 +96,7 @@ class MLPs:
     def evaluate(self, x: Tensor) -> Tensor:
         """Return every member's logits for the same rows x [rows, F], in evaluation mode: [S, rows, C]."""
         layout = self.layout
-        rows = max(64, EVALUATION_NUMBERS // (layout.slots * max(layout.widths)))
+        rows = chunk_rows(layout.slots * max(layout.widths), x)
         logits = x.new_empty(layout.slots, len(x), layout.classes)
         for start in range(0, len(x), rows):
             self._evaluate(x[start : start + rows], logits[:, start : start + rows])
@@ -113,10 +111,12 @@ class MLPs:
                     logits[part] = torch.baddbmm(self.bias[part].unsqueeze(1), h[part], weights.transpose(1, 2))
 
 
-def _drop_of(layer: int) -> Callable[[MLP], Drop]:
+def drop_of(layer: int) -> Callable[[MLP], Drop]:
     """Return a function for the dropout of a network at a hidden layer."""
 
     def drop(network: MLP) -> Drop:
+        if layer >= len(network.widths):
+            return Drop(0.0, 0, 0)
         return Drop(network.dropout[layer], network.widths[layer], sum(rate > 0 for rate in network.dropout[:layer]))
 
     return drop

@@ -2,6 +2,9 @@
 
 Slots are ordered deepest first, so that the members that have a layer l are the first `counts[l]` slots. Each layer is
 as wide as its widest member, rounded up.
+
+Where shapes are static, every slot has every layer and all layers have one width: members of fewer layers have zeros in
+the others, which takes no kernel more. Then slots are ordered by activation alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,16 +36,18 @@ class MLPLayout(Layout[MLP]):
     ) -> None:
         super().__init__(networks, classes, batch, static_shapes=static_shapes)
         self.features = features
-        self.depth = len(networks[0].widths)
+        self.depth = max(len(network.widths) for network in networks)
         self.counts = [sum(len(network.widths) > layer for network in networks) for layer in range(self.depth)]
         """Number of slots that have layer l."""
         self.widths = [
-            padded(max(network.widths[layer] for network in networks[:count]))
-            for layer, count in enumerate(self.counts)
+            padded(max(network.widths[layer] for network in networks if len(network.widths) > layer))
+            for layer in range(self.depth)
         ]
+        if static_shapes:
+            self.counts, self.widths = [self.slots] * self.depth, [max(self.widths)] * self.depth
         self.inputs = [features, *self.widths[:-1]]
         """Number of inputs of each hidden layer."""
-        self.normed = [any(network.norm != "none" for network in networks[:count]) for count in self.counts]
+        self.normed = [any(n.norm != "none" for n in networks[:count]) for count in self.counts]
         """Whether any member has a norm, by layer. Where one has layer norm, all have it."""
         self.groups = self._groups()
         hidden = zip(self.counts, self.widths, self.inputs, strict=True)
@@ -51,11 +56,15 @@ class MLPLayout(Layout[MLP]):
             *(Matrix(g.output, g.start, g.stop, (classes, self.widths[g.depth - 1])) for g in self.groups),
         )
         for layer, width in enumerate(self.widths):
-            for name in ("bias", "scale", "shift") if self.normed[layer] else ("bias",):
+            self._append(f"bias{layer}", width)
+        for layer, width in enumerate(self.widths):
+            for name in ("scale", "shift") if self.normed[layer] else ():
                 self._append(f"{name}{layer}", width)
         self._append("output", classes)
 
     def _groups(self) -> list[Group]:
+        if self.static_shapes:
+            return [Group(self.depth, 0, self.slots)]
         groups, start = [], 0
         while start < self.slots:
             depth = len(self.networks[start].widths)
@@ -75,17 +84,19 @@ class MLPLayout(Layout[MLP]):
                 yield Place(f"{name}norm.weight", f"scale{layer}", (width,))
                 yield Place(f"{name}norm.bias", f"shift{layer}", (width,))
             inputs = width
-        yield Place("output.weight", f"output{len(network.widths)}", (self.classes, inputs))
+        depth = self.depth if self.static_shapes else len(network.widths)
+        yield Place("output.weight", f"output{depth}", (self.classes, inputs))
         yield Place("output.bias", "output", (self.classes,))
 
     def fits(self, slot: int, network: MLP) -> bool:
         """Return whether a slot could hold another network.
 
-        It must have the depth and activation of the slot, and be no wider; any norm fits where the slot has one.
+        It must have the activation of the slot, and be no deeper or wider than the layout; any norm fits where the
+        layout has one.
         """
-        present = self.networks[slot]
         return (
-            (len(network.widths), network.activation) == (len(present.widths), present.activation)
+            network.activation == self.networks[slot].activation
+            and len(network.widths) <= self.depth
             and all(width <= most for width, most in zip(network.widths, self.widths, strict=False))
             and (network.norm == "none" or all(self.normed[: len(network.widths)]))
         )

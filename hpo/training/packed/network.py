@@ -14,6 +14,7 @@ from hpo.training.packed.loss import Loss
 from hpo.training.packed.masks import Site
 from hpo.training.packed.mlp import MLPs
 from hpo.training.packed.mlp_layout import MLPLayout
+from hpo.training.packed.static_mlp import StaticMLPs
 
 
 class PackedNetwork(Protocol):
@@ -68,9 +69,10 @@ def inputs_of(config: TrialConfig, x: Tensor) -> Tensor:
     return x.contiguous() if isinstance(config.model, CNN) else x.flatten(1).contiguous()
 
 
-def sort_key(network: MLP | CNN) -> tuple[int, str]:
-    """Return the key by which slots are sorted: deepest first, then by activation."""
-    return -len(network.widths) if isinstance(network, MLP) else 0, network.activation
+def sort_key(network: MLP | CNN, *, static_shapes: bool) -> tuple[int, str]:
+    """Return the key by which slots are sorted: deepest first where that matters, then by activation."""
+    deepest_first = isinstance(network, MLP) and not static_shapes
+    return -len(network.widths) if deepest_first else 0, network.activation  # type: ignore[union-attr]
 
 
 def stacked(
@@ -92,4 +94,5 @@ def stacked(
         )
         return CNNs(layout, smoothing, rows.dtype, rows.device, conv_impl=conv_impl, precision=bucket.precision)
     flat = MLPLayout(cast(list[MLP], networks), rows.shape[1], classes, batch, static_shapes=static_shapes)
-    return MLPs(flat, smoothing, rows.dtype, rows.device)
+    kind = StaticMLPs if static_shapes else MLPs
+    return kind(flat, smoothing, rows.dtype, rows.device)

@@ -99,10 +99,11 @@ class LayerNorm:
 
     def replace(self, slot: int, network: MLP) -> None:
         """Reset a slot for another network."""
-        width = network.widths[self._layer]
         self.units[slot] = 0.0
-        self.units[slot, :, :width] = 1.0
-        self._share[slot] = 1 / width
+        if self._layer < len(network.widths):
+            width = network.widths[self._layer]
+            self.units[slot, :, :width] = 1.0
+            self._share[slot] = 1 / width
 
     def statistics(self) -> list[Tensor]:
         """Return nothing: layer norm has no running statistics."""

@@ -1,22 +1,23 @@
 """The optimizer step of all slots, each with its own optimizer, learning rate and step count.
 
 Two implementations of the same arithmetic. `VectorizedStep` computes SGD (plain, momentum, Nesterov), Adam, AdamW and
-RMSprop by one formula with eleven coefficients per slot: a few kernels for any mix of optimizers, which a graph can
+RMSprop by one formula with eleven coefficients per slot: 14 kernels for any mix of optimizers, which a graph can
 record. `FusedStep` calls torch's fused kernels slot by slot: on a CPU one pass over memory instead of ten.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
 from hpo.training.packed.blocks import Blocks
 from hpo.training.torch_compat import fused_adam, fused_sgd, rmsprop
 
-COEFFICIENTS = (
-    "shrink",  # p <- shrink p: decoupled weight decay
+CONSTANT = (
     "decay",  # g <- g + decay p
     "keep1",  # first <- keep1 first + take1 g
     "take1",
@@ -24,37 +25,49 @@ COEFFICIENTS = (
     "take2",
     "direct",  # u <- direct g + lead first: direct is 1 for Nesterov momentum
     "lead",
-    "root",  # p <- p - size u / (root sqrt(second) + eps)
     "eps",
+)
+"""Coefficients of a slot that are the same at every step."""
+CHANGING = (
+    "shrink",  # p <- shrink p: decoupled weight decay
+    "root",  # p <- p - size u / (root sqrt(second) + eps)
     "size",
 )
+"""Coefficients of a slot that follow from the learning rate and the number of the step."""
 
 
-IDLE = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-"""Coefficients of a step that changes nothing."""
+class _Rule(NamedTuple):
+    """From what a slot's coefficients are computed."""
+
+    constant: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    shrink: float = 0.0
+    """Times the learning rate: what decoupled weight decay takes off."""
+    beta1: float = 0.0
+    beta2: float = 0.0
+    """Adam's corrections of the moments, by 1 - beta^step; 0 for none."""
+    root: float = 0.0
+    size: float = 0.0
 
 
-def coefficients(config: Optimizer | None, lr: float, step: int) -> tuple[float, ...]:
-    """Return the coefficients of a trial's step, counted from 1, at a learning rate; the formulas of torch.optim.
-
-    The config is None for an empty slot.
-    """
+def _rule(config: Optimizer | None) -> _Rule:
+    """Return the rule of an optimizer, by the formulas of torch.optim; None, for an empty slot, changes nothing."""
     if config is None:
-        return IDLE
+        return _Rule()
     wd = config.weight_decay
     match config:
         case SGD():
-            return (1.0, wd, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, lr)
+            return _Rule((wd, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0), size=1.0)
         case SGDMomentum():
             direct, lead = (1.0, config.momentum) if config.nesterov else (0.0, 1.0)
-            return (1.0, wd, config.momentum, 1.0, 0.0, 0.0, direct, lead, 0.0, 1.0, lr)
+            return _Rule((wd, config.momentum, 1.0, 0.0, 0.0, direct, lead, 1.0), size=1.0)
         case Adam() | AdamW():
-            first, second = 1 - config.beta1**step, 1 - config.beta2**step
-            shrink, decay = (1 - lr * wd, 0.0) if isinstance(config, AdamW) else (1.0, wd)
+            decay, shrink = (0.0, wd) if isinstance(config, AdamW) else (wd, 0.0)
             moments = (config.beta1, 1 - config.beta1, config.beta2, 1 - config.beta2)
-            return (shrink, decay, *moments, 0.0, 1.0, second**-0.5, config.eps, lr / first)
+            constant = (decay, *moments, 0.0, 1.0, config.eps)
+            return _Rule(constant, shrink, config.beta1, config.beta2, root=1.0, size=1.0)
         case RMSprop():
-            return (1.0, wd, 0.0, 1.0, config.alpha, 1 - config.alpha, 0.0, 1.0, 1.0, config.eps, lr)
+            moments = (0.0, 1.0, config.alpha, 1 - config.alpha)
+            return _Rule((wd, *moments, 0.0, 1.0, config.eps), root=1.0, size=1.0)
 
 
 class Moments:
@@ -137,9 +150,12 @@ class Clipping:
 
     def __call__(self) -> None:
         """Scale the gradients of each slot down to its limit."""
-        squares = torch.zeros_like(self._limits)
-        for block, start, stop in self.grads.blocks():
-            squares[start:stop] += block.flatten(1).square().sum(1)
+        if self.grads.slab is not None:
+            squares = self.grads.slab.square().sum(1)
+        else:
+            squares = torch.zeros_like(self._limits)
+            for block, start, stop in self.grads.blocks():
+                squares[start:stop] += block.flatten(1).square().sum(1)
         # torch.nn.utils.clip_grad_norm_'s formula, its 1e-6 included.
         factors = (self._limits / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
         for block, start, stop in self.grads.blocks():
@@ -153,24 +169,40 @@ class VectorizedStep:
         self.moments = moments
         blocks = zip(params.blocks(), grads.tensors(), moments.first.tensors(), moments.second.tensors(), strict=True)
         self._blocks = [(p, g, m, v, start, stop) for (p, start, stop), g, m, v in blocks]
+        like = params.vectors
+        self._constant = torch.zeros(len(moments.configs), len(CONSTANT), dtype=like.dtype, device=like.device)
+        self._rules = np.zeros((5, len(moments.configs)))
+        for slot, config in enumerate(moments.configs):
+            self.replace(slot, config)
+
+    def replace(self, slot: int, config: Optimizer | None) -> None:
+        """Give a slot the coefficients of another optimizer; None for an empty slot."""
+        constant, *rule = _rule(config)
+        self._constant[slot] = torch.tensor(constant, dtype=torch.float64)
+        self._rules[:, slot] = rule
+
+    def table(self, lrs: NDArray[np.float64]) -> Tensor:
+        """Return the coefficients that change, for the next steps with these learning rates [steps, S].
+
+        They are computed in float64, on the CPU: [steps, S, 3].
+        """
+        shrink, beta1, beta2, root, size = self._rules
+        steps = np.array(self.moments.steps) + 1 + np.arange(len(lrs))[:, None]
+        columns = (1 - lrs * shrink, root / np.sqrt(1 - beta2**steps), size * lrs / (1 - beta1**steps))
+        return torch.from_numpy(np.stack(columns, 2))
 
     def __call__(self, lrs: Sequence[float]) -> None:
         """Do the step of all slots, each with its learning rate."""
-        rows = [
-            coefficients(config, lr, step + 1)
-            for config, lr, step in zip(self.moments.configs, lrs, self.moments.steps, strict=True)
-        ]
-        like = self._blocks[0][0]
-        self.apply(torch.tensor(rows, dtype=torch.float64).to(like.dtype).to(like.device))
+        like = self._constant
+        self.apply(self.table(np.array([lrs]))[0].to(like.dtype).to(like.device))
         self.moments.steps = [step + 1 for step in self.moments.steps]
 
-    def apply(self, table: Tensor) -> None:
-        """Take a step by a table of coefficients, [slots, 11]; the caller updates the step counts."""
+    def apply(self, changing: Tensor) -> None:
+        """Take a step by the coefficients that change, [S, 3]; the caller updates the step counts."""
         for p, g, m, v, start, stop in self._blocks:
             shape = (stop - start, *[1] * (p.dim() - 1))
-            shrink, decay, keep1, take1, keep2, take2, direct, lead, root, eps, size = (
-                column.view(shape) for column in table[start:stop].unbind(1)
-            )
+            columns = (*self._constant[start:stop].unbind(1), *changing[start:stop].unbind(1))
+            decay, keep1, take1, keep2, take2, direct, lead, eps, shrink, root, size = (c.view(shape) for c in columns)
             g.addcmul_(p, decay)
             p.mul_(shrink)
             m.mul_(keep1).addcmul_(g, take1)

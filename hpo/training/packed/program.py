@@ -4,20 +4,22 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpo.config import CNN, EMA, MLP, TrialConfig
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.engine import Checkpoint
 from hpo.training.history import History
-from hpo.training.metrics import compute_metrics
+from hpo.training.metrics import confusions, metrics_of
 from hpo.training.packed.averages import Averages
 from hpo.training.packed.bucket import Bucket
 from hpo.training.packed.cnn import ConvImpl
 from hpo.training.packed.masks import Dropout
 from hpo.training.packed.network import sort_key, stacked
-from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
+from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, Step, VectorizedStep
 from hpo.training.randomness import data_order
 
 
@@ -75,7 +77,7 @@ class Program:
         conv_impl: ConvImpl = "grouped",
     ) -> None:
         """`rows` are the training rows of `data`: flat, [N, F], or images, [N, C, H, W]."""
-        first = sorted(members, key=lambda m: sort_key(m.network))
+        first = sorted(members, key=lambda m: sort_key(m.network, static_shapes=self.static_shapes))
         self.members: list[Member | None] = list(first)
         """Member of each slot; None where it is empty."""
         self.data, self.rows, self.device = data, rows, rows.device
@@ -92,22 +94,27 @@ class Program:
         if self._class_weights is not None:
             self.network.loss.set_class_weights(self._class_weights, balanced)
         self.moments = Moments(self.network.params, [c.optimizer for c in configs])
-        # A graph reads the dropout bytes of its step by a counter, so those of the whole epoch must exist.
-        whole = self.static_shapes
-        self.dropouts = [Dropout(s, layout.networks, self.steps, whole_epoch=whole) for s in self.network.sites]
+        self.dropouts = self._new_dropouts()
         averaged = any(isinstance(c.average, EMA) for c in configs)
         self.averages = Averages(self.network, [c.average for c in configs], self.steps) if averaged else None
         clipped = any(c.clip_norm is not None for c in configs)
         self.clip = Clipping(self.network.grads, [c.clip_norm for c in configs]) if clipped else None
-        kind = FusedStep if self.device.type == "cpu" else VectorizedStep
-        self.update = kind(self.network.params, self.network.grads, self.moments)
-        self.order = torch.zeros(self.steps, layout.slots, batch, dtype=torch.int64, device=self.device)
-        self.labels = torch.zeros_like(self.order)
+        self.update = self._optimizer_step()
+        self.batches = torch.zeros(self.steps, 2, layout.slots, batch, dtype=torch.int64, device=self.device)
+        """For each step and slot the rows of the batch and their labels."""
+        self.order, self.labels = self.batches.unbind(1)
         self.logits = torch.zeros(self.steps, *self.network.logits.shape, dtype=rows.dtype, device=self.device)
         for slot, member in enumerate(first):
             self._load(slot, member)
         self._snapshot: list[Tensor] = []
         self._snapshot_steps: list[int] = []
+
+    def _new_dropouts(self) -> list[Dropout]:
+        return [Dropout(s, self.layout.networks, self.steps, whole_epoch=False) for s in self.network.sites]
+
+    def _optimizer_step(self) -> Step:
+        kind = FusedStep if self.device.type == "cpu" else VectorizedStep
+        return kind(self.network.params, self.network.grads, self.moments)
 
     def set_members(self, members: Sequence[Member]) -> bool:
         """Make these the members and return True, if this program can; otherwise a new one has to be made."""
@@ -155,7 +162,7 @@ class Program:
 
     def train_epoch(self) -> None:
         """Train the next epoch of every member; the logits of its batches are then in `logits`."""
-        lrs = self.start_epoch()
+        lrs = self.start_epoch().tolist()
         for step in range(self.steps):
             for dropout in self.dropouts:
                 dropout.set_step(step)
@@ -169,13 +176,15 @@ class Program:
     def join(self) -> None:
         """Make the current CUDA stream wait for the epoch; until then, other programs compute at the same time."""
 
+    def training_confusions(self) -> Tensor:
+        """Return the confusions of each slot over the batches of the latest epoch, as `hpo.training.metrics`."""
+        logits, labels = self.logits.transpose(1, 2).flatten(0, 1), self.labels.transpose(1, 2).flatten(0, 1)
+        return confusions(logits, labels)
+
     def training_scores(self) -> dict[int, tuple[float, float]]:
         """Return accuracy and mean loss of each slot over the batches of the latest epoch."""
-        metrics = {
-            slot: compute_metrics(self.logits[:, slot].flatten(0, 1), self.labels[:, slot].flatten())
-            for slot, _ in self.held()
-        }
-        return {slot: (each.accuracy, each.loss) for slot, each in metrics.items()}
+        [metrics] = metrics_of([self.training_confusions()])
+        return {slot: (metrics[slot].accuracy, metrics[slot].loss) for slot, _ in self.held()}
 
     def snapshot(self) -> None:
         """Copy everything that an epoch changes, for `rollback`."""
@@ -200,20 +209,20 @@ class Program:
         averages = self.averages.tensors() if self.averages is not None else []
         return blocks + self.network.running() + averages
 
-    def start_epoch(self) -> list[tuple[float, ...]]:
-        """Write rows, masks and averaging weights of the next epoch; return the learning rate of each step and slot."""
+    def start_epoch(self) -> NDArray[np.float64]:
+        """Write rows, masks and averaging weights of the next epoch; return the learning rates: [steps, S]."""
         batch = self.layout.batch
-        rates: list[Sequence[float]] = [(0.0,) * self.steps for _ in self.members]
+        rates = np.zeros((self.steps, len(self.members)))
         for slot, member in self.held():
             seed, epoch = member.config.seed, member.history.epoch
             order = data_order(seed, epoch, len(self.rows), self.device)
             self.order[:, slot] = order[: self.steps * batch].view(self.steps, batch)
             for dropout in self.dropouts:
                 dropout.start_epoch(slot, seed, epoch)
-            rates[slot] = member.history.lrs(self.steps)
+            rates[:, slot] = member.history.lrs(self.steps)
         if self.averages is not None:
             self.averages.start_epoch(self.moments.steps)
-        torch.index_select(self.data.train_y, 0, self.order.flatten(), out=self.labels.view(-1))
+        self.labels.copy_(self.data.train_y.index_select(0, self.order.flatten()).view_as(self.labels))
         for dropout in self.dropouts:
             dropout.fill()
-        return list(zip(*rates, strict=True))
+        return rates
