@@ -123,8 +123,9 @@ def state_after(
         program.join()
         for member in members:
             member.history.add_epoch((0.5, 1.0), Metrics(0.5, 0.5, 0.5, 1.0), 0.0)
-    scores = {program.members[slot].key: figures for slot, figures in program.training_scores().items()}  # type: ignore[union-attr]
-    return program, {m.key: program.tensors(slot) for slot, m in program.held()}, scores
+    scores = program.training_scores()
+    states = {m.key: program.tensors(slot) for slot, m in program.held()}
+    return program, states, {m.key: scores[slot] for slot, m in program.held()}
 
 
 @pytest.mark.parametrize("norm", ["batch or none", "layer"])

@@ -4,6 +4,7 @@ The padding of a member's rows and columns is zero and stays zero: its weights a
 and therefore its gradients (those of sigmoid are masked).
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -112,9 +113,11 @@ class Blocks:
         self.slab = zeros(layout.slots, padded(sum(sizes))) if layout.static_shapes else None
         """All blocks side by side; None where they are separate."""
         if self.slab is not None:
-            *parts, self.vectors = self.slab[:, : sum(sizes)].split(sizes, 1)
+            stops = list(itertools.accumulate(sizes))
+            parts = [self.slab[:, stop - size : stop] for size, stop in zip(sizes, stops, strict=True)]
             shapes = [(layout.slots, *matrix.shape) for matrix in layout.matrices]
-            blocks = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+            blocks = [part.view(shape) for part, shape in zip(parts, shapes, strict=False)]
+            self.vectors = parts[-1]
         else:
             blocks = [zeros(matrix.stop - matrix.start, *matrix.shape) for matrix in layout.matrices]
             self.vectors = zeros(layout.slots, sizes[-1])
