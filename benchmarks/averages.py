@@ -27,10 +27,10 @@ from hpo.training.averages import WeightAverage
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.epoch import Run
-from hpo.training.packed.averages import Averages
-from hpo.training.packed.bucket import bucket_of
-from hpo.training.packed.network import inputs_of
-from hpo.training.packed.program import Program, member_of
+from hpo.training.packed.compute.averages import Averages
+from hpo.training.packed.compute.network import inputs_of
+from hpo.training.packed.compute.program import Program, member_of
+from hpo.training.packed.layout.bucket import bucket_of
 from hpo.training.solo import SoloEngine
 
 CPU = torch.device("cpu")

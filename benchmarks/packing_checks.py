@@ -32,7 +32,7 @@ from hpo.space import SearchSpace
 from hpo.store import studies
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
-from hpo.training.packed.engine import PackedEngine
+from hpo.training.packed.scheduling.engine import PackedEngine
 
 
 def measure_refill(device: str, repeats: int, epochs: Sequence[int] = (3, 9, 27)) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hpo.training.dataset import ResidentData
 from hpo.training.devices import choose_device, use_one_thread
 from hpo.training.engine import EpochResult
 from hpo.training.optimizers import build_optimizer
-from hpo.training.packed.engine import PackedEngine
+from hpo.training.packed.scheduling.engine import PackedEngine
 from hpo.training.solo import SoloEngine
 
 

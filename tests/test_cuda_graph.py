@@ -22,16 +22,16 @@ from hpo.training.devices import choose_device, resolve_precision, set_up_device
 from hpo.training.engine import DeviceUnusable, EpochResult
 from hpo.training.epoch import Run
 from hpo.training.graphed_run import GraphedRun, graph_failure_on
-from hpo.training.packed import lane as lanes
-from hpo.training.packed import memory
-from hpo.training.packed.autotune import rounds_of
-from hpo.training.packed.bucket import bucket_of
-from hpo.training.packed.cuda_graph import GraphedProgram
-from hpo.training.packed.engine import PackedEngine
-from hpo.training.packed.lane import Lane
-from hpo.training.packed.mlp import MLPs
-from hpo.training.packed.network import inputs_of
-from hpo.training.packed.program import Program, member_of
+from hpo.training.packed.compute import memory
+from hpo.training.packed.compute.graphed_program import GraphedProgram
+from hpo.training.packed.compute.mlp import MLPs
+from hpo.training.packed.compute.network import inputs_of
+from hpo.training.packed.compute.program import Program, member_of
+from hpo.training.packed.layout.bucket import bucket_of
+from hpo.training.packed.scheduling import lane as lanes
+from hpo.training.packed.scheduling.autotune import rounds_of
+from hpo.training.packed.scheduling.engine import PackedEngine
+from hpo.training.packed.scheduling.lane import Lane
 from hpo.training.solo import SoloEngine
 from tests.helpers.packing import mixed_cnns, random_rows
 from tests.helpers.training import CPU, MLP_RUN
@@ -90,7 +90,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[cu
         monkeypatch.setattr(StepGraph, "__init__", wanted_everywhere)
         monkeypatch.setattr(cuda_graph, "record", lambda steps, stream: recorded(steps))
         monkeypatch.setattr(lanes, "program_kind", lambda device: GraphedProgram)
-        monkeypatch.setattr("hpo.training.packed.engine.run_kind", lambda device: GraphedRun)
+        monkeypatch.setattr("hpo.training.packed.scheduling.engine.run_kind", lambda device: GraphedRun)
         monkeypatch.setattr("hpo.training.solo.run_kind", lambda device: GraphedRun)
 
     yield begin

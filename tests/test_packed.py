@@ -27,13 +27,13 @@ from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault
 from hpo.training.epoch import Run
 from hpo.training.metrics import Metrics
-from hpo.training.packed import masks
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.bucket import bucket_of, why_not_packed
-from hpo.training.packed.cuda_graph import GraphedProgram
-from hpo.training.packed.mlp_layout import MLPLayout
-from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, VectorizedStep
-from hpo.training.packed.program import Program, member_of
+from hpo.training.packed.compute import masks
+from hpo.training.packed.compute.graphed_program import GraphedProgram
+from hpo.training.packed.compute.optimizers import Clipping, FusedStep, Moments, VectorizedStep
+from hpo.training.packed.compute.program import Program, member_of
+from hpo.training.packed.layout.blocks import Blocks
+from hpo.training.packed.layout.bucket import bucket_of, why_not_packed
+from hpo.training.packed.layout.mlp import MLPLayout
 from tests.helpers.packing import (
     BATCH,
     CLASSES,

@@ -11,8 +11,8 @@ from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.epoch import Run
-from hpo.training.packed.bucket import bucket_of, why_not_packed
-from hpo.training.packed.cnn import ConvImpl
+from hpo.training.packed.compute.cnn import ConvImpl
+from hpo.training.packed.layout.bucket import bucket_of, why_not_packed
 from tests.helpers.packing import (
     CNN_EPOCHS,
     FORMS,

@@ -25,10 +25,10 @@ from hpo.training.averages import ema_weight, ema_weights
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.metrics import compute_metrics, confusions, metrics_of
-from hpo.training.packed.bucket import bucket_of
-from hpo.training.packed.cuda_graph import GraphedProgram
-from hpo.training.packed.memory import rows_in
-from hpo.training.packed.program import member_of
+from hpo.training.packed.compute.graphed_program import GraphedProgram
+from hpo.training.packed.compute.memory import rows_in
+from hpo.training.packed.compute.program import member_of
+from hpo.training.packed.layout.bucket import bucket_of
 from hpo.training.schedule_tables import lr_factors
 from hpo.training.schedules import lr_factor
 from hpo.training.torch_compat import TorchDispatchMode

@@ -25,14 +25,15 @@ from hpo.training.dataset import data_key
 from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult, Fault, TrialFault
 from hpo.training.epoch import Run
-from hpo.training.packed import autotune, memory, slot_memory
-from hpo.training.packed.autotune import UNPACKED, Chooser, Plan
-from hpo.training.packed.bucket import Bucket, bucket_of
-from hpo.training.packed.engine import PackedEngine
-from hpo.training.packed.lane import Lane
-from hpo.training.packed.merging import Merging
-from hpo.training.packed.mlp import MLPs
-from hpo.training.packed.program import Program
+from hpo.training.packed.compute import memory
+from hpo.training.packed.compute.mlp import MLPs
+from hpo.training.packed.compute.program import Program
+from hpo.training.packed.layout.bucket import Bucket, bucket_of
+from hpo.training.packed.scheduling import autotune, slot_memory
+from hpo.training.packed.scheduling.autotune import UNPACKED, Chooser, Plan
+from hpo.training.packed.scheduling.engine import PackedEngine
+from hpo.training.packed.scheduling.lane import Lane
+from hpo.training.packed.scheduling.merging import Merging
 from hpo.training.solo import SoloEngine
 from tests.helpers.studies import small_space
 

@@ -11,9 +11,9 @@ from hpo.config import EMA, MLP, NoAverage, PythonNetwork, TrialConfig
 from hpo.training.dataset import ResidentData
 from hpo.training.devices import use_one_thread
 from hpo.training.epoch import Run
-from hpo.training.packed import lane as lanes
-from hpo.training.packed.cuda_graph import GraphedProgram
-from hpo.training.packed.lane import Lane
+from hpo.training.packed.compute.graphed_program import GraphedProgram
+from hpo.training.packed.scheduling import lane as lanes
+from hpo.training.packed.scheduling.lane import Lane
 from hpo.training.torch_compat import TorchDispatchMode, tree_leaves
 from tests.helpers.packing import (
     CPU,

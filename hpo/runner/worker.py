@@ -70,8 +70,8 @@ def make_engine(name: EngineName, device: str, most: int | None = None) -> Engin
     Raises: UsageError for an unknown device.
     """
     from hpo.training.devices import choose_device, use_one_thread
-    from hpo.training.packed.autotune import Chooser
-    from hpo.training.packed.engine import PackedEngine, default_slots
+    from hpo.training.packed.scheduling.autotune import Chooser
+    from hpo.training.packed.scheduling.engine import PackedEngine, default_slots
     from hpo.training.solo import SoloEngine
 
     use_one_thread()

@@ -30,11 +30,11 @@ from hpo.models import build_model
 from hpo.training.dataset import ResidentData
 from hpo.training.engine import Checkpoint, EpochResult
 from hpo.training.epoch import Run
-from hpo.training.packed.bucket import bucket_of
-from hpo.training.packed.cnn import ConvImpl
-from hpo.training.packed.lane import Lane
-from hpo.training.packed.network import inputs_of
-from hpo.training.packed.program import member_of
+from hpo.training.packed.compute.cnn import ConvImpl
+from hpo.training.packed.compute.network import inputs_of
+from hpo.training.packed.compute.program import member_of
+from hpo.training.packed.layout.bucket import bucket_of
+from hpo.training.packed.scheduling.lane import Lane
 
 CPU = torch.device("cpu")
 OPTIMIZERS: list[Optimizer] = [

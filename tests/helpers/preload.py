@@ -27,7 +27,7 @@ for name in (
     "hpo.results.export",
     "hpo.runner.session",
     "hpo.runner.worker",
-    "hpo.training.packed.engine",
+    "hpo.training.packed.scheduling.engine",
     "hpo.training.solo",
 ):
     with contextlib.suppress(ModuleNotFoundError):

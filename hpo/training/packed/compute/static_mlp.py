@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.layers import BACKWARD, FORWARD
-from hpo.training.packed.loss import Loss
-from hpo.training.packed.masks import Site, dropped_at
-from hpo.training.packed.memory import chunk_rows
-from hpo.training.packed.mlp import drop_of
-from hpo.training.packed.mlp_layout import MLPLayout
-from hpo.training.packed.static_norms import StaticBatchNorm, StaticNorm, static_norm
+from hpo.training.packed.compute.layers import BACKWARD, FORWARD
+from hpo.training.packed.compute.loss import Loss
+from hpo.training.packed.compute.masks import Site, dropped_at
+from hpo.training.packed.compute.memory import chunk_rows
+from hpo.training.packed.compute.mlp import drop_of
+from hpo.training.packed.compute.static_norms import StaticBatchNorm, StaticNorm, static_norm
+from hpo.training.packed.layout.blocks import Blocks
+from hpo.training.packed.layout.mlp import MLPLayout
 
 
 class StaticMLPs:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from hpo.config import CNN, MLP, Precision, PythonNetwork, TrialConfig
 from hpo.training.dataset import DataKey, ResidentData, data_key
-from hpo.training.packed.cnn_layout import form_of
+from hpo.training.packed.layout.cnn import form_of
 
 
 @dataclass(frozen=True)

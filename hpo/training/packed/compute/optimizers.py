@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import SGD, Adam, AdamW, Optimizer, RMSprop, SGDMomentum
-from hpo.training.packed.blocks import Blocks
+from hpo.training.packed.layout.blocks import Blocks
 from hpo.training.torch_compat import fused_adam, fused_sgd, rmsprop
 
 CONSTANT = (

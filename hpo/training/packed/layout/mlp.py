@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hpo.config import MLP
-from hpo.training.packed.blocks import Layout, Matrix, Place, padded
+from hpo.training.packed.layout.blocks import Layout, Matrix, Place, padded
 
 
 @dataclass(frozen=True)

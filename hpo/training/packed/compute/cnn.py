@@ -1,8 +1,8 @@
 """The convolutional networks of all slots as one: grouped convolutions, or unfolded images and batched products.
 
 Shapes: S slots, N rows of a batch, C padded channels of a stage. Images are [N, S * C, H, W], with the channels of each
-slot next to each other. Unlike `hpo.training.packed.mlp`, this computes gradients by autograd, whose overhead is small
-compared with convolutions.
+slot next to each other. Unlike `hpo.training.packed.compute.mlp`, this computes gradients by autograd, whose overhead
+is small compared with convolutions.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpo.config import CNN, Precision
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.cnn_layout import CNNLayout
-from hpo.training.packed.loss import Loss
-from hpo.training.packed.masks import Drop, Site, dropped_at
-from hpo.training.packed.memory import chunk_rows
-from hpo.training.packed.norms import EPS, MOMENTUM
+from hpo.training.packed.compute.loss import Loss
+from hpo.training.packed.compute.masks import Drop, Site, dropped_at
+from hpo.training.packed.compute.memory import chunk_rows
+from hpo.training.packed.compute.norms import EPS, MOMENTUM
+from hpo.training.packed.layout.blocks import Blocks
+from hpo.training.packed.layout.cnn import CNNLayout
 from hpo.training.torch_compat import copy_all
 
 ConvImpl = Literal["grouped", "unfolded"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from hpo.config import CNN
-from hpo.training.packed.blocks import Layout, Matrix, Place, padded
+from hpo.training.packed.layout.blocks import Layout, Matrix, Place, padded
 
 CHANNELS_ROUNDED_TO = 4
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from hpo.config import EMA
 from hpo.training.cuda_graph import StepGraph
 from hpo.training.dataset import ResidentData
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import ConvImpl
-from hpo.training.packed.masks import Dropout, StackedRules, dropped_at
-from hpo.training.packed.optimizers import CHANGING, Step, VectorizedStep
-from hpo.training.packed.program import Member, Program
-from hpo.training.packed.static_mlp import StaticMLPs
+from hpo.training.packed.compute.cnn import ConvImpl
+from hpo.training.packed.compute.masks import Dropout, StackedRules, dropped_at
+from hpo.training.packed.compute.optimizers import CHANGING, Step, VectorizedStep
+from hpo.training.packed.compute.program import Member, Program
+from hpo.training.packed.compute.static_mlp import StaticMLPs
+from hpo.training.packed.layout.bucket import Bucket
 
 LEAST_HELD = 0.5
 """Share of occupied slots below which a smaller program is made: an empty slot takes as long as an occupied one."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from hpo.config import MLP
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.layers import HiddenLayer
-from hpo.training.packed.loss import Loss
-from hpo.training.packed.masks import Drop, Site, dropped_at
-from hpo.training.packed.memory import chunk_rows
-from hpo.training.packed.mlp_layout import Group, MLPLayout
+from hpo.training.packed.compute.layers import HiddenLayer
+from hpo.training.packed.compute.loss import Loss
+from hpo.training.packed.compute.masks import Drop, Site, dropped_at
+from hpo.training.packed.compute.memory import chunk_rows
+from hpo.training.packed.layout.blocks import Blocks
+from hpo.training.packed.layout.mlp import Group, MLPLayout
 
 
 class _Output(NamedTuple):

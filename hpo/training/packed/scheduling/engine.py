@@ -18,14 +18,14 @@ from hpo.training.dataset import DataSets, ResidentData
 from hpo.training.devices import resolve_precision, set_up_device
 from hpo.training.engine import Checkpoint, DeviceUnusable, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.epoch import Run
-from hpo.training.packed.autotune import UNPACKED, Plan
-from hpo.training.packed.bucket import Bucket, bucket_of, why_not_packed
-from hpo.training.packed.lane import Lane
-from hpo.training.packed.lane_factory import LaneFactory
-from hpo.training.packed.merging import Merging
-from hpo.training.packed.program import member_of
-from hpo.training.packed.unit import SingleRun, Unit
-from hpo.training.packed.unit_queue import UnitQueue
+from hpo.training.packed.compute.program import member_of
+from hpo.training.packed.layout.bucket import Bucket, bucket_of, why_not_packed
+from hpo.training.packed.scheduling.autotune import UNPACKED, Plan
+from hpo.training.packed.scheduling.lane import Lane
+from hpo.training.packed.scheduling.lane_factory import LaneFactory
+from hpo.training.packed.scheduling.merging import Merging
+from hpo.training.packed.scheduling.unit import SingleRun, Unit
+from hpo.training.packed.scheduling.unit_queue import UnitQueue
 from hpo.training.solo import fault_of, measure_costs, run_kind
 
 CPU_SLOTS, SLOTS = 8, 64

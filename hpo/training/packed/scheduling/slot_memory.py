@@ -7,11 +7,11 @@ import torch
 from hpo.config import TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cuda_graph import program_kind
-from hpo.training.packed.memory import free_bytes
-from hpo.training.packed.network import inputs_of
-from hpo.training.packed.program import member_of
+from hpo.training.packed.compute.graphed_program import program_kind
+from hpo.training.packed.compute.memory import free_bytes
+from hpo.training.packed.compute.network import inputs_of
+from hpo.training.packed.compute.program import member_of
+from hpo.training.packed.layout.bucket import Bucket
 from hpo.training.torch_compat import StorageLedger
 
 SHARE = 0.4

@@ -6,15 +6,15 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from hpo.config import CNN, MLP, TrialConfig
-from hpo.training.packed.blocks import AnyLayout, Blocks
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import CNNs, ConvImpl
-from hpo.training.packed.cnn_layout import CNNLayout
-from hpo.training.packed.loss import Loss
-from hpo.training.packed.masks import Site
-from hpo.training.packed.mlp import MLPs
-from hpo.training.packed.mlp_layout import MLPLayout
-from hpo.training.packed.static_mlp import StaticMLPs
+from hpo.training.packed.compute.cnn import CNNs, ConvImpl
+from hpo.training.packed.compute.loss import Loss
+from hpo.training.packed.compute.masks import Site
+from hpo.training.packed.compute.mlp import MLPs
+from hpo.training.packed.compute.static_mlp import StaticMLPs
+from hpo.training.packed.layout.blocks import AnyLayout, Blocks
+from hpo.training.packed.layout.bucket import Bucket
+from hpo.training.packed.layout.cnn import CNNLayout
+from hpo.training.packed.layout.mlp import MLPLayout
 
 
 class PackedNetwork(Protocol):

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.training.dataset import DataKey, ResidentData
-from hpo.training.packed.autotune import Plan
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.lane import Lane
-from hpo.training.packed.network import inputs_of
-from hpo.training.packed.slot_memory import slots_that_fit
+from hpo.training.packed.compute.network import inputs_of
+from hpo.training.packed.layout.bucket import Bucket
+from hpo.training.packed.scheduling.autotune import Plan
+from hpo.training.packed.scheduling.lane import Lane
+from hpo.training.packed.scheduling.slot_memory import slots_that_fit
 
 
 class LaneFactory:

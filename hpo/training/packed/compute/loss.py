@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hpo.training.packed.blocks import AnyLayout
+from hpo.training.packed.layout.blocks import AnyLayout
 
 
 class Loss:

@@ -1,4 +1,4 @@
-"""Norms of `hpo.training.packed.static_mlp`, for all layers.
+"""Norms of `hpo.training.packed.compute.static_mlp`, for all layers.
 
 Shapes: L layers, S slots, N rows, W the padded width.
 """
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hpo.config import MLP
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.mlp_layout import MLPLayout
-from hpo.training.packed.norms import EPS, MOMENTUM, LayerNorm
+from hpo.training.packed.compute.norms import EPS, MOMENTUM, LayerNorm
+from hpo.training.packed.layout.blocks import Blocks
+from hpo.training.packed.layout.mlp import MLPLayout
 
 _aten = torch.ops.aten
 

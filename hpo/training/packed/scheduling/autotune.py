@@ -16,11 +16,11 @@ from hpo.config import CNN, TrialConfig
 from hpo.models import build_model
 from hpo.training.dataset import ResidentData
 from hpo.training.epoch import Run
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import ConvImpl
-from hpo.training.packed.cuda_graph import program_kind
-from hpo.training.packed.network import inputs_of
-from hpo.training.packed.program import Program, member_of
+from hpo.training.packed.compute.cnn import ConvImpl
+from hpo.training.packed.compute.graphed_program import program_kind
+from hpo.training.packed.compute.network import inputs_of
+from hpo.training.packed.compute.program import Program, member_of
+from hpo.training.packed.layout.bucket import Bucket
 from hpo.training.solo import run_kind
 
 CPU_STEPS, STEPS = 6, 50

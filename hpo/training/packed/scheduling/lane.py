@@ -9,10 +9,10 @@ from torch import Tensor
 from hpo.training.dataset import ResidentData
 from hpo.training.engine import Checkpoint, EpochResult, Fault
 from hpo.training.metrics import confusions, metrics_of
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import ConvImpl
-from hpo.training.packed.cuda_graph import program_kind
-from hpo.training.packed.program import Member, Program
+from hpo.training.packed.compute.cnn import ConvImpl
+from hpo.training.packed.compute.graphed_program import program_kind
+from hpo.training.packed.compute.program import Member, Program
+from hpo.training.packed.layout.bucket import Bucket
 
 
 class Lane:

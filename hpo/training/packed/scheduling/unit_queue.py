@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from hpo.training.packed.lane import Lane
-from hpo.training.packed.unit import Unit
+from hpo.training.packed.scheduling.lane import Lane
+from hpo.training.packed.scheduling.unit import Unit
 
 
 class UnitQueue:

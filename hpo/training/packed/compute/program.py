@@ -14,12 +14,12 @@ from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.engine import Checkpoint
 from hpo.training.history import History
 from hpo.training.metrics import confusions, metrics_of
-from hpo.training.packed.averages import Averages
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.cnn import ConvImpl
-from hpo.training.packed.masks import Dropout
-from hpo.training.packed.network import sort_key, stacked
-from hpo.training.packed.optimizers import Clipping, FusedStep, Moments, Step, VectorizedStep
+from hpo.training.packed.compute.averages import Averages
+from hpo.training.packed.compute.cnn import ConvImpl
+from hpo.training.packed.compute.masks import Dropout
+from hpo.training.packed.compute.network import sort_key, stacked
+from hpo.training.packed.compute.optimizers import Clipping, FusedStep, Moments, Step, VectorizedStep
+from hpo.training.packed.layout.bucket import Bucket
 from hpo.training.randomness import data_order
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hpo.config import MLP
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.mlp_layout import MLPLayout
+from hpo.training.packed.layout.blocks import Blocks
+from hpo.training.packed.layout.mlp import MLPLayout
 
 MOMENTUM, EPS = 0.1, 1e-5
 """The defaults of `nn.BatchNorm1d`; `nn.LayerNorm` has the same eps."""

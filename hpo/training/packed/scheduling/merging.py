@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hpo.training.packed.bucket import Bucket
-from hpo.training.packed.lane import Lane
+from hpo.training.packed.layout.bucket import Bucket
+from hpo.training.packed.scheduling.lane import Lane
 
 NEARLY_EMPTY = 0.25
 """Largest share of slots with a live trial with which a lane is merged into another."""

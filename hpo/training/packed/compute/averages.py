@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hpo.config import EMA, Average
 from hpo.training.averages import ema_weights
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.network import PackedNetwork
+from hpo.training.packed.compute.network import PackedNetwork
+from hpo.training.packed.layout.blocks import Blocks
 from hpo.training.torch_compat import lerp
 
 SHARE = 0.5

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hpo.config import MLP
-from hpo.training.packed.blocks import Blocks
-from hpo.training.packed.mlp_layout import MLPLayout
-from hpo.training.packed.norms import norm_of
+from hpo.training.packed.compute.norms import norm_of
+from hpo.training.packed.layout.blocks import Blocks
+from hpo.training.packed.layout.mlp import MLPLayout
 
 _SLOPE = 0.01
 """The default slope of `nn.LeakyReLU`."""
