@@ -214,7 +214,7 @@ def test_a_network_of_the_users_own_is_not_captured(
 ) -> None:
     captured(Faithful)
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    monkeypatch.setattr("hpo.training.epoch.build_model", lambda *args, **kwargs: flat)
+    monkeypatch.setattr("hpo.training.state.build_model", lambda *args, **kwargs: flat)
     run = GraphedRun(dataclasses.replace(SHORT, model=OF_USER), SoloEngine(CPU).data(SHORT), CPU)
     run.train_epoch()
     assert run.step_graph.graph is None and not run.graph_failure

@@ -57,8 +57,8 @@ def test_balanced_class_weights_are_scikit_learns_and_weigh_the_loss(cancer: Res
     whole, parts = Run(config, cancer, CPU), Run(dataclasses.replace(config, accumulation=3), cancer, CPU)
     rows = torch.arange(32)
     plain = Run(config, cancer, CPU)
-    whole.forward_backward(rows)
-    parts.forward_backward(rows)
+    whole.train_step(rows)
+    parts.train_step(rows)
     weights = torch.tensor(expected, dtype=torch.float32)
     F.cross_entropy(plain.model(cancer.train_x[rows]), cancer.train_y[rows], weights).backward()  # type: ignore[no-untyped-call]
     for one, other, third in zip(*(r.model.parameters() for r in (whole, parts, plain)), strict=True):

@@ -90,8 +90,7 @@ def test_a_clipped_gradient_has_at_most_that_norm(digits: ResidentData) -> None:
     run = Run(dataclasses.replace(MLP_RUN, clip_norm=0.01), digits, CPU)
     for dropout in run.dropouts:
         dropout.start_epoch(0, 0, 1, 32)
-    run.forward_backward(torch.arange(32))
-    run.update()
+    run.train_step(torch.arange(32))
     norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in run.model.parameters() if p.grad is not None]))
     assert float(norm) == pytest.approx(0.01, rel=1e-3)
 
@@ -101,7 +100,7 @@ def test_label_smoothing_is_torchs(digits: ResidentData) -> None:
         Run(dataclasses.replace(MLP_RUN, label_smoothing=s, model=no_dropout(MLP_RUN)), digits, CPU) for s in (0.2, 0.0)
     )
     rows = torch.arange(32)
-    logits = smooth.forward_backward(rows)
+    logits = smooth.train_step(rows)
     plain.model.train()
     F.cross_entropy(plain.model(digits.train_x[rows]), digits.train_y[rows], label_smoothing=0.2).backward()  # type: ignore[no-untyped-call]
     for one, other in zip(smooth.model.parameters(), plain.model.parameters(), strict=True):

@@ -97,9 +97,7 @@ def check_one_batch(which: str, config: TrialConfig, parts: Parts, device: torch
     def step() -> None:
         for dropout in run.dropouts:
             dropout.start_epoch(0, 0, 1, run.batch_size)
-        run.optimizer.zero_grad()
-        run.forward_backward(rows)
-        run.update()
+        run.train_step(rows)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

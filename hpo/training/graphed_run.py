@@ -87,9 +87,7 @@ class GraphedRun(Run):
         """Take the step at the counter: this is what the graph records."""
         self.lr.copy_(self.lrs.index_select(0, self.counter).view(()))
         rows = self.order.index_select(0, self.counter).flatten()
-        self.optimizer.zero_grad()
-        outputs = self.forward_backward(rows)
-        self.update()
+        outputs = self.train_step(rows)
         if self.average is not None:
             self.average.update_by(self.average_weights.index_select(0, self.counter).view(()))
         self.logits.index_copy_(0, self.counter, outputs.unsqueeze(0))
