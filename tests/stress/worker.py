@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def main() -> None:
     if options.clock_ahead:
         honest = trial_rows.now
         trial_rows.now = lambda: honest() + timedelta(seconds=options.clock_ahead)
+    if "FAKETIME_TIMESTAMP_FILE" in os.environ:  # libfaketime 0.9.10 breaks Python's time.sleep
+        time.sleep = lambda seconds: (threading.Event().wait(float(seconds)), None)[1]
     store = open_store(parse(os.environ["HPO_STORAGE"]))
     study = studies.load_study(store, options.study)
 
