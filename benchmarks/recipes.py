@@ -90,6 +90,7 @@ RECIPES = {
     "TPE after 20, values": Recipe(TPE20, HALVING),
     "TPE after 20, projection": Recipe(TPE20, PROJECTED),
     "TPE after 10, 3/4 local, projection": Recipe(Sampler(name="tpe", local_share=0.75), PROJECTED),
+    "TPE after 20, 1/2 local, values": Recipe(TPE20.model_copy(update={"local_share": 0.5}), HALVING),
     "TPE after 10, 3/4 local, values": Recipe(Sampler(name="tpe", local_share=0.75), HALVING),
     "GP, 1/2 local, projection": Recipe(Sampler(name="gp", local_share=0.5), PROJECTED),
     "GP, projection": Recipe(GP, PROJECTED),

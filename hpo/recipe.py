@@ -62,6 +62,14 @@ class Sampler(Section):
     population: Annotated[int, Field(ge=2)] = 20
     """Number of trials per generation of NSGA-II; the first generation is random."""
 
+    @model_validator(mode="after")
+    def _local(self) -> "Sampler":
+        if self.local_share and self.name == "grid":
+            raise ValueError(
+                f"local_share: a grid draws each of its configurations once, got {self.local_share:g}. Remove it."
+            )
+        return self
+
 
 Compare = Literal["value", "projection"]
 COMPARING = ("successive_halving", "hyperband", "median", "percentile")

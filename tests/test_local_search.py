@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study
 from optuna.trial import Trial
 
+from hpo.recipe import Sampler
 from hpo.strategy.local_search import LocalSearch, varied
 from hpo.strategy.sampler_view import ModelView, SamplerView
 from hpo.strategy.study_cache import StudyCache
@@ -39,12 +40,14 @@ def test_a_changed_value_is_another_one_of_its_range(distribution: BaseDistribut
         assert distribution._contains(distribution.to_internal_repr(changed))
 
 
-def test_a_step_is_small_on_the_scale_of_the_range() -> None:
+def test_most_steps_are_small_on_the_scale_of_the_range_and_some_go_anywhere() -> None:
     random = np.random.default_rng(0)
-    rates = [varied(1e-3, FloatDistribution(1e-5, 1e-1, log=True), random) for _ in range(300)]
-    assert 0.3 < np.std(np.log10(rates)) < 0.5, "a tenth of four decades"
-    batches = {varied(64, CategoricalDistribution([16, 32, 64, 128, 256]), random) for _ in range(100)}
-    assert batches == {32, 128}, "numbers among the choices have neighbours"
+    rates = [varied(1e-3, FloatDistribution(1e-5, 1e-1, log=True), random) for _ in range(400)]
+    sizes = np.abs(np.log10(rates) + 3)
+    assert 0.2 < np.median(sizes) < 0.5, "about a tenth of four decades"
+    assert 0.1 < np.mean(sizes > 1) < 0.2, "half of those that go anywhere"
+    batches = [varied(64, CategoricalDistribution([16, 32, 64, 128, 256]), random) for _ in range(400)]
+    assert 0.75 < np.mean([batch in (32, 128) for batch in batches]) < 0.95, "numbers among the choices have neighbours"
 
 
 def test_parents_are_the_best_by_their_value_at_the_end() -> None:
@@ -123,3 +126,8 @@ def test_a_learning_rate_is_not_taken_over_to_another_optimizer() -> None:
         steps.append(local.sample_relative(study, trials.add(PRUNED, [0.1], space), asked))
     assert {step["optimizer.name"] for step in steps} == {"adamw"}
     assert {step["schedule.name"] for step in steps} == {"none", "one_cycle"}
+
+
+def test_a_grid_has_no_steps() -> None:
+    with pytest.raises(ValueError, match=r"local_share: a grid draws each of its configurations once, got 0\.5"):
+        Sampler(name="grid", local_share=0.5)

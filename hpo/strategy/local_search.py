@@ -19,6 +19,9 @@ CHANGES = 2.0
 """Expected number of parameters that a step changes: at least one, of few parameters half."""
 STEP = 0.1
 """Standard deviation of a change, as a share of the parameter's range on its own scale."""
+REDRAWN = 0.25
+"""Share of the changes that go anywhere in the range (`resample_probability` of population based training, Jaderberg et
+al. 2017, arXiv:1711.09846, in Ray Tune)."""
 
 Space = dict[str, BaseDistribution]
 Parents = Callable[[], Sequence[tuple[FrozenTrial, float]]]
@@ -85,11 +88,12 @@ def _names_a_scale(name: str, space: Space) -> bool:
 
 
 def varied(value: Any, distribution: BaseDistribution, random: np.random.Generator) -> Any:
-    """Return another value near one: a normal step on the range's own scale, or the next choice if they are numbers."""
+    """Return another value of a range, mostly near: a normal step on its own scale, the next choice of numbers."""
+    anywhere = random.random() < REDRAWN
     match distribution:
         case CategoricalDistribution(choices=choices):
             index = choices.index(value)
-            if all(isinstance(c, int | float) and not isinstance(c, bool) for c in choices):
+            if not anywhere and all(isinstance(c, int | float) and not isinstance(c, bool) for c in choices):
                 beside = [i for i in (index - 1, index + 1) if 0 <= i < len(choices)]
             else:
                 beside = [i for i in range(len(choices)) if i != index]
@@ -99,7 +103,7 @@ def varied(value: Any, distribution: BaseDistribution, random: np.random.Generat
             | IntDistribution(low=low, high=high, log=log, step=step)
         ):
             low_, high_, at = np.log([low, high, value]) if log else np.array([low, high, value], dtype=float)
-            move = random.normal(0.0, STEP * (high_ - low_))
+            move = random.uniform(low_, high_) - at if anywhere else random.normal(0.0, STEP * (high_ - low_))
             moved = at + move
             if not low_ <= moved <= high_:
                 moved = at - move
