@@ -19,7 +19,7 @@ def ray_cluster(nodes: int = 3) -> Iterator[Any]:
     """Start a cluster; yields its `Cluster`, whose address RAY_ADDRESS names. This process does not join it."""
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
     cluster: Any = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     try:
         for _ in range(nodes - 1):
