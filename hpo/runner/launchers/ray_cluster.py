@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import hpo
@@ -21,7 +21,7 @@ LOOK_SECONDS = 1.0
 """How often a worker is looked at."""
 KILL_SECONDS = 5.0
 """How long a kill waits for the actor's answer."""
-CHECK_SECONDS = 120.0
+CHECK_SECONDS = 300.0
 """How long the check of the nodes may take; a node's first import of hpo takes seconds."""
 
 
@@ -173,6 +173,12 @@ def check_nodes(marker: Marker, environment: dict[str, str]) -> None:
     ]
     try:
         problems = ray.get(asked, timeout=CHECK_SECONDS)
+    except GetTimeoutError as error:
+        late = sum(not ray.wait([each], timeout=0)[0] for each in asked)
+        raise UsageError(
+            f"on: {late} of the {len(asked)} nodes of the Ray cluster did not answer within {CHECK_SECONDS:.0f} s. "
+            "Try again, or have them removed."
+        ) from error
     except RayError as error:
         if "ModuleNotFoundError" in str(error) or "No module named" in str(error):
             raise ModuleNotFoundError(_last_line(error)) from error
