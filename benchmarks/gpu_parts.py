@@ -186,7 +186,11 @@ class Folder:
             process.wait(timeout=seconds + 5)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=10)
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:  # its workers end when it has gone
+                process.kill()
+                process.wait()
         found: dict[str, Any] = {"exit_code": process.returncode, "seconds": round(time.monotonic() - began, 1)}
         show = python("-m", "hpo", "studies", "show", name, "--json", "--top", "1")
         shown = subprocess.run(show, env=self.environment(), capture_output=True, text=True)

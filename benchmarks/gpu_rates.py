@@ -56,6 +56,7 @@ SMALL = {"data_fraction": 0.02, "epochs": 2}
 CNNS = Case("fashion_mnist", (), (2,), (32, 64), 0.2, 5, None, (16, 32, 64))
 PROMISED = {"mlps": {"by hand": 100.0, "solo": 15.0}, "cnns": {"by hand": 15.0}, "one trial": {"by hand": 8.0}}
 """How many times the trials per hour of each side hpo shall have on an H100 or H200."""
+ENGINES: tuple[EngineName, ...] = ("solo", "packed", "auto")
 OF_THE_ENGINE = 0.6
 """What a study by `hpo run` shall have of the engine's own trials per hour."""
 
@@ -108,8 +109,10 @@ def throughput(part: "Part") -> None:
     one = TrialConfig("fashion_mnist", MLP((128, 64), (0.0, 0.0)), Adam(1e-3), 64, 20, split=Split(10000))
     sets = {"mlps": draws(space, count), "cnns": cnns}
     sets["one trial"] = [replace(one, data_fraction=0.1, epochs=3) if part.small else one]
-    engines = {kind: _engine_rate(kind, part.device) for kind in ("solo", "packed", "auto")}
-    by_hand = [Side(name, 0.1, _by_hand(device, loader)) for name, loader in LOADERS.items()]
+    store = SoloEngine(device)
+    engines = {kind: _engine_rate(kind, part.device, store) for kind in ENGINES}
+    stores = {"by hand": store if device.type == "cpu" else SoloEngine(torch.device("cpu"))}
+    by_hand = [Side(name, 0.1, _by_hand(device, stores.get(name, store), batches)) for name, batches in LOADERS.items()]
     shares = {
         "mlps": [*by_hand, Side("solo", 0.1, engines["solo"]), Side("packed", 0.3, engines["packed"])],
         "cnns": [by_hand[0], Side("solo", 0.1, engines["solo"]), Side("packed", 0.2, engines["packed"])],
@@ -144,11 +147,16 @@ def _weights(config: TrialConfig) -> int:
     return parameter_count(build_model(config.model, (1, 28, 28), 10, seed=0))
 
 
-def _engine_rate(kind: EngineName, device: str) -> Callable[[Sequence[TrialConfig], float], dict[str, Any]]:
+def _engine_rate(
+    kind: EngineName, device: str, store: SoloEngine
+) -> Callable[[Sequence[TrialConfig], float], dict[str, Any]]:
+    """Return what trains with an engine, on the data sets that another one has loaded."""
+
     def rate(trials: Sequence[TrialConfig], seconds: float) -> dict[str, Any]:
         """Train trials as a runner would until all have ended, or the time is over."""
         engine = make_engine(kind, device)
-        engine.data(trials[0])  # type: ignore[attr-defined]
+        engine._data = store._data  # type: ignore[attr-defined]
+        store.data(trials[0])
         waiting, live = list(enumerate(trials)), set[int]()
         done, ended, faults, first, status = 0.0, 0, [], None, dict[str, float]()
         began = time.perf_counter()
@@ -201,18 +209,15 @@ def _on_device(config: TrialConfig, rows: ResidentData, device: torch.device) ->
         yield rows.train_x[part], rows.train_y[part]
 
 
-LOADERS = {"by hand": (torch.device("cpu"), _loader), "by hand, rows on the device": (None, _on_device)}
+LOADERS = {"by hand": _loader, "by hand, rows on the device": _on_device}
 
 
 def _by_hand(
-    device: torch.device,
-    loader: tuple[torch.device | None, Callable[[TrialConfig, ResidentData, torch.device], Batches]],
+    device: torch.device, store: SoloEngine, batches: Callable[[TrialConfig, ResidentData, torch.device], Batches]
 ) -> Callable[[Sequence[TrialConfig], float], dict[str, Any]]:
     """Return what trains one epoch of one trial after another; a trial's time is its epochs times that."""
-    place, batches = loader
 
     def rate(trials: Sequence[TrialConfig], seconds: float) -> dict[str, Any]:
-        store = SoloEngine(place or device)
         _epoch(trials[0], store.data(trials[0]), device, batches)  # what only the first one takes
         done, epochs, began = 0.0, 0, time.perf_counter()
         for config in cycle(trials):
