@@ -42,6 +42,7 @@ MEASURED = 60
 def searched(better: bool) -> SearchSpace:
     """Return the space in which some are better than the baseline, or all are equal to it."""
     rates: Any = {"choices": [BASELINE_LR, BETTER_LR]} if better else BASELINE_LR
+    rate = {"lr": BASELINE_LR} if better else {}
     equal = {"low": 1e-9, "high": 1e-8, "log": True}
     return SearchSpace.model_validate(
         {
@@ -51,9 +52,7 @@ def searched(better: bool) -> SearchSpace:
             "batch_size": 32,
             "mlp": {"depth": 1, "width": 32},
             "optimizer": {"name": "adamw", "lr": rates, "weight_decay": equal},
-            "baselines": [
-                {"name": "the lower rate", "params": {"optimizer": {"lr": BASELINE_LR, "weight_decay": 1e-9}}}
-            ],
+            "baselines": [{"name": "the lower rate", "params": {"optimizer": rate | {"weight_decay": 1e-9}}}],
         }
     )
 
