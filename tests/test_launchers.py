@@ -26,7 +26,7 @@ POSTGRES = parse("postgresql://nobody@127.0.0.1:1/none")
 FOREVER = 100_000
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -52,6 +52,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("place", ["local", "ray", "slurm"], indirect=True)
 def test_workers_start_tell_stop_and_die_as_the_contract_says(place: SimpleNamespace, tmp_path: Path) -> None:
     opened = open_study(StudyRequest(space=small_space(epochs=FOREVER), study="s", limits={"trials": 100}))

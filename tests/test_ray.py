@@ -23,12 +23,12 @@ from tests.helpers.cluster import NODE, moto_bucket, ray_cluster, workers_of
 from tests.helpers.command import hpo, start
 from tests.helpers.studies import new_database
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TRIALS = int(os.environ.get("HPO_RAY_TRIALS", "12"))
 
 
-def until(condition: Callable[[], object], seconds: float = 180) -> None:
+def until(condition: Callable[[], object], seconds: float = 500) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -87,7 +87,8 @@ def test_nodes_and_driver_die_and_the_study_is_what_it_would_have_been(place: Si
     until(lambda: len({worker["place"] for worker in workers_of(store)}) == 3)
     assert {worker["asked"] for worker in workers_of(store)} == {3}
     assert kill_node(place.cluster, store) == 1
-    until(lambda: "a worker was lost (its node died)" in driver.stderr)
+    until(lambda: "a worker was lost (its node died)" in driver.stderr or driver.poll() is not None)
+    assert driver.poll() is None, driver.stderr
     place.cluster.add_node(**NODE)
     until(lambda: len({worker["place"] for worker in workers_of(store)}) == 3 or driver.poll() is not None)
     driver.kill()

@@ -14,12 +14,12 @@ from hpo.store.database.url import parse
 from tests.helpers.cluster import workers_of
 from tests.helpers.command import hpo, start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRIALS = 8
 
 
-def until(condition: Callable[[], object], seconds: float = 180) -> None:
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
