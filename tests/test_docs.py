@@ -45,9 +45,10 @@ ELSEWHERE = {
     "hpo doctor resume": "test_end_to_end",
     "hpo predict best photo.png": "test_predict, with images of the right size",
     "hpo studies copy mine --to postgresql": "test_study_admin, with a real Postgres",
-    "hpo run --space ann_fashion --trials 500 --on": "there is no cluster: test_ray, test_launchers",
+    "hpo run --space ann_fashion --study large": "there is no cluster: test_ray, test_launchers",
+    "hpo studies show large": "the same",
+    "hpo logs large": "the same",
     "export HPO_STORAGE=postgresql": "there is no such database",
-    "hpo logs ann_fashion 3": "there are not so many workers: test_launchers",
     "hpo trials void first_try 17": "there are not so many trials: test_study_admin",
 }
 
