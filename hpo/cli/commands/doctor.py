@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpo.service.doctor import Finding
 
 app = typer.Typer(
-    help="Check this machine and the setup; `store` finds and mends damage, `resume` proves that training resumes.",
+    help="Check machine and setup; `store` finds and mends damage, `resume` proves that training resumes.",
     add_completion=False,
 )
 
