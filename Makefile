@@ -4,14 +4,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test quick docs check coverage audit format hooks dist clean
+.PHONY: run test quick cluster docs check coverage audit format hooks dist clean
 
 run: $(INSTALLED)
 	$(BIN)/hpo run --space ann_fashion --timeout 270s
 
 test: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
-	$(BIN)/pytest -n 3 --dist worksteal -m "not docs"
+	$(BIN)/pytest -n 3 --dist worksteal -m "not docs and not cluster"
+
+# What needs a Ray cluster of three nodes on this machine. Alone and one after the other: each node is five processes.
+cluster: $(INSTALLED)
+	$(BIN)/pytest -m cluster
 
 # The inner loop: no worker processes, no browser, SQLite alone.
 quick: $(INSTALLED)
@@ -31,7 +35,7 @@ check: $(INSTALLED)
 # Coverage of every module. Measuring slows the tests down, hence the longer time limit.
 coverage: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
-	$(BIN)/pytest -n 2 --dist worksteal -m "not docs" --timeout=900 --cov --cov-report=term --cov-report=html
+	$(BIN)/pytest -n 2 --dist worksteal -m "not docs and not cluster" --timeout=900 --cov --cov-report=term --cov-report=html
 
 # Known vulnerabilities of what is installed. Where the database cannot be asked, pip-audit finds nothing; so it must
 # first find one that is known: CVE-2024-49768.

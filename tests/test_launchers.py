@@ -53,7 +53,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("place", ["local", "ray", "slurm"], indirect=True)
+@pytest.mark.parametrize("place", ["local", pytest.param("ray", marks=pytest.mark.cluster), "slurm"], indirect=True)
 def test_workers_start_tell_stop_and_die_as_the_contract_says(place: SimpleNamespace, tmp_path: Path) -> None:
     opened = open_study(StudyRequest(space=small_space(epochs=FOREVER), study="s", limits={"trials": 100}))
     plan = plan_workers(place.wanted, place.url)

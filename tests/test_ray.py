@@ -23,7 +23,7 @@ from tests.helpers.cluster import NODE, moto_bucket, ray_cluster, workers_of
 from tests.helpers.command import hpo, start
 from tests.helpers.studies import new_database
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 TRIALS = int(os.environ.get("HPO_RAY_TRIALS", "12"))
 
