@@ -35,7 +35,8 @@ check: $(INSTALLED)
 # Coverage of every module. Measuring slows the tests down, hence the longer time limit.
 coverage: $(INSTALLED)
 	$(BIN)/hpo data fetch fashion_mnist
-	$(BIN)/pytest -n 2 --dist worksteal -m "not docs and not cluster" --timeout=900 --cov --cov-report=term --cov-report=html
+	$(BIN)/pytest -n 2 --dist worksteal -m "not docs and not cluster" --timeout=900 \
+		--cov --cov-report=term --cov-report=html
 
 # Known vulnerabilities of what is installed. Where the database cannot be asked, pip-audit finds nothing; so it must
 # first find one that is known: CVE-2024-49768.

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 
 import hpo
 from hpo.errors import UsageError
+from hpo.recipe import Budget, Pruner, StudyRecipe
 from hpo.runner.launchers.contract import Ended, Launcher, Order, Resources, Worker
 from hpo.runner.launchers.machines import Marker, problem_here, travelling_environment
 from hpo.runner.launchers.plan import Plan, Wanted, plan_workers
@@ -32,6 +33,9 @@ def until(condition: Callable[[], object], seconds: float = 300) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+UNPRUNED = StudyRecipe(budget=Budget(trials=100), pruner=Pruner(name="none"))
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("place", ["local", pytest.param("ray", marks=pytest.mark.cluster), "slurm"], indirect=True)
 def test_workers_start_tell_stop_and_die_as_the_contract_says(place: SimpleNamespace, tmp_path: Path) -> None:
-    opened = open_study(StudyRequest(space=small_space(epochs=FOREVER), study="s", limits={"trials": 100}))
+    opened = open_study(StudyRequest(space=small_space(epochs=FOREVER), study="s", recipe=UNPRUNED))
     plan = plan_workers(place.wanted, place.url)
     environment = {"HPO_STORAGE": os.environ["HPO_STORAGE"]}
     try:

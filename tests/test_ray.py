@@ -1,6 +1,7 @@
 """A study on a real Ray cluster of three nodes: the same curves, an exact budget, nodes and the driver that die."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from tests.helpers.studies import new_database
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-TRIALS = int(os.environ.get("HPO_RAY_TRIALS", "12"))
+TRIALS = int(os.environ.get("HPO_RAY_TRIALS", "60"))
 
 
 def until(condition: Callable[[], object], seconds: float = 500) -> None:
@@ -87,14 +88,14 @@ def test_nodes_and_driver_die_and_the_study_is_what_it_would_have_been(place: Si
     until(lambda: len({worker["place"] for worker in workers_of(store)}) == 3)
     assert {worker["asked"] for worker in workers_of(store)} == {3}
     assert kill_node(place.cluster, store) == 1
-    until(lambda: "a worker was lost (its node died)" in driver.stderr or driver.poll() is not None)
+    # Its worker, a moment before the node: whichever Ray notices first.
+    until(lambda: re.search("a worker (was lost|died)", driver.stderr) or driver.poll() is not None)
     assert driver.poll() is None, driver.stderr
     place.cluster.add_node(**NODE)
     until(lambda: len({worker["place"] for worker in workers_of(store)}) == 3 or driver.poll() is not None)
     driver.kill()
     driver.wait()
-    if TRIALS > 12:  # by now a short study may be over
-        assert len(finished(trials_of(place.url))) < TRIALS
+    assert len(finished(trials_of(place.url))) < TRIALS
     until(lambda: not workers_of(store))  # they stop with their actors, which end with the driver
 
     done = hpo(*command, folder=place.folder, environment=place.environment)
