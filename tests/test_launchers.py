@@ -62,8 +62,9 @@ def test_workers_start_tell_stop_and_die_as_the_contract_says(place: SimpleNames
     opened = open_study(StudyRequest(space=small_space(epochs=FOREVER), study="s", recipe=UNPRUNED))
     plan = plan_workers(place.wanted, place.url)
     environment = {"HPO_STORAGE": os.environ["HPO_STORAGE"]}
+    workers: dict[str, Worker] = {}
     try:
-        workers = {
+        workers |= {
             name: plan.launcher.start(
                 Order(
                     study=study,
@@ -79,6 +80,8 @@ def test_workers_start_tell_stop_and_die_as_the_contract_says(place: SimpleNames
         }
         check_workers(plan.launcher, workers, opened, tmp_path / "logs")
     finally:
+        for worker in workers.values():  # where the test fails, they would train for ever
+            worker.kill()
         plan.launcher.close()
         opened.store.dispose()
 
