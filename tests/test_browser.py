@@ -77,6 +77,8 @@ def test_a_good_trial_shows_its_pictures(server: Server) -> None:
     with open_page(1400, 1600) as page:
         visit(page, f"{server.address}/dashboard/studies/1/trials?numbers=0", "text=Artifacts")
         page.wait_for_selector("img[src*='/artifacts/']", timeout=30_000)
+        loaded = "[...document.querySelectorAll(\"img[src*='/artifacts/']\")].every(i => i.complete && i.naturalWidth)"
+        page.wait_for_function(loaded, timeout=30_000)
         sources = page.eval_on_selector_all("img[src*='/artifacts/']", "all => all.map(i => i.src)")
         sizes = page.eval_on_selector_all("img[src*='/artifacts/']", "all => all.map(i => i.naturalWidth)")
         assert len(set(sources)) == 3 and all(width > 200 for width in sizes)
