@@ -2,8 +2,7 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,20 +18,12 @@ from hpo.runner.launchers.plan import Plan, Wanted, plan_workers
 from hpo.service.create import OpenedStudy, StudyRequest, open_study
 from hpo.service.places import parse_options
 from hpo.store.database.url import parse
-from tests.helpers.cluster import ray_cluster
+from tests.helpers.cluster import ray_cluster, until
 from tests.helpers.studies import new_database, small_space, trials_of
 
 SQLITE = "sqlite:///studies.db"
 POSTGRES = parse("postgresql://nobody@127.0.0.1:1/none")
 FOREVER = 100_000
-
-
-def until(condition: Callable[[], object], seconds: float = 300) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 UNPRUNED = StudyRecipe(budget=Budget(trials=100), pruner=Pruner(name="none"))

@@ -19,6 +19,7 @@ from hpo.strategy.samplers import derived_seed
 from hpo.training import checkpoints
 from hpo.training.engine import EpochResult, Fault
 from hpo.training.simulated import SimulatedEngine, accuracy
+from tests.helpers.cluster import moto_bucket
 from tests.helpers.oracles import ORACLES
 from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
@@ -296,35 +297,23 @@ def test_a_damaged_checkpoint_has_the_trial_start_anew(
 @pytest.mark.slow
 def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "HPO_ARTIFACTS": "s3://hpo-test/some/prefix",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="hpo-test")
-    study = make_study(trials=5)
-    files = study_files(store.url, study.uid)
-    with Session(store, study, {}) as session:
-        Loop(session, SimulatedEngine(), CheckpointRetention(files, study.recipe.checkpoints)).run()
-    listed = (
-        boto3.client("s3").list_objects_v2(Bucket="hpo-test", Prefix=f"some/prefix/{study.uid}").get("Contents", [])
-    )
-    best = sorted(trials_of(store, study), key=lambda t: -t.values[0])[:3]
-    expected = {f"some/prefix/{study.uid}/checkpoints/{t.number}.safetensors" for t in best}
-    assert {entry["Key"] for entry in listed} == expected
-    content = files.read(f"checkpoints/{best[0].number}.safetensors")
-    assert content is not None and checkpoints.from_bytes(content, "s3").epoch == 6
-    assert files.read("checkpoints/none.safetensors") is None
-    server.stop()
+    with moto_bucket("hpo-test") as settings:
+        for name, value in {**settings, "HPO_ARTIFACTS": "s3://hpo-test/some/prefix"}.items():
+            monkeypatch.setenv(name, value)
+        study = make_study(trials=5)
+        files = study_files(store.url, study.uid)
+        with Session(store, study, {}) as session:
+            Loop(session, SimulatedEngine(), CheckpointRetention(files, study.recipe.checkpoints)).run()
+        listed = (
+            boto3.client("s3").list_objects_v2(Bucket="hpo-test", Prefix=f"some/prefix/{study.uid}").get("Contents", [])
+        )
+        best = sorted(trials_of(store, study), key=lambda t: -t.values[0])[:3]
+        expected = {f"some/prefix/{study.uid}/checkpoints/{t.number}.safetensors" for t in best}
+        assert {entry["Key"] for entry in listed} == expected
+        content = files.read(f"checkpoints/{best[0].number}.safetensors")
+        assert content is not None and checkpoints.from_bytes(content, "s3").epoch == 6
+        assert files.read("checkpoints/none.safetensors") is None
 
 
 @pytest.mark.parametrize("root", ["s3://", "gs://bucket/x"])

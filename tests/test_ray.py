@@ -3,8 +3,8 @@
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from hpo.store.record import TrialAttributes
 from hpo.training.engine import EpochResult
 from hpo.training.solo import SoloEngine
 from tests.helpers.cluster import NODE, moto_bucket, ray_cluster, workers_of
+from tests.helpers.cluster import until as until_within
 from tests.helpers.command import hpo, start
 from tests.helpers.studies import new_database
 
@@ -29,12 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 TRIALS = int(os.environ.get("HPO_RAY_TRIALS", "60"))
 
 
-def until(condition: Callable[[], object], seconds: float = 500) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
+until = partial(until_within, seconds=500)
 
 
 @pytest.fixture

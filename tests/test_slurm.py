@@ -2,8 +2,6 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -11,20 +9,12 @@ import pytest
 
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
-from tests.helpers.cluster import workers_of
+from tests.helpers.cluster import until, workers_of
 from tests.helpers.command import hpo, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRIALS = 8
-
-
-def until(condition: Callable[[], object], seconds: float = 300) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def parent_of(process: int) -> int:

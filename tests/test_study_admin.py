@@ -49,9 +49,9 @@ def test_delete_leaves_no_row_behind(store: Store, make_study: MakeStudy, tmp_pa
     with store.read() as connection:
         assert studies.names(connection) == ["kept"]
         ids = set(connection.execute(sa.select(schema.trials.c.trial_id)).scalars())
-        for table in admin.TRIAL_TABLES:
+        for table in schema.TRIAL_TABLES:
             assert set(connection.execute(sa.select(table.c.trial_id)).scalars()) <= ids
-        for table in (schema.hpo_studies, schema.hpo_leases, *admin.STUDY_TABLES):
+        for table in (schema.hpo_studies, schema.hpo_leases, *schema.STUDY_TABLES):
             assert set(connection.execute(sa.select(table.c.study_id)).scalars()) <= {kept.study_id}
 
 

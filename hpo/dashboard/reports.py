@@ -22,6 +22,7 @@ from hpo.errors import HpoError
 from hpo.store import queries
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
+from hpo.store.database.outages import reason
 from hpo.store.record import StudyAttributes
 from hpo.store.views import StudyView
 
@@ -66,7 +67,7 @@ class Reports:
         except HpoError as error:
             status, more, body = "404 Not Found", [], _small(str(error))
         except SQLAlchemyError as error:
-            status, more, body = "503 Service Unavailable", [], _small(f"the store does not answer: {error}")
+            status, more, body = "503 Service Unavailable", [], _small(f"the store does not answer: {reason(error)}")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             status, more, body = "405 Method Not Allowed", [], _small("a report can only be read")
         start_response(status, [*headers, *more, ("Content-Length", str(len(body)))])

@@ -22,16 +22,6 @@ from hpo.store.leases import claims, second_chances
 from hpo.store.record import FINISHED, State, TrialAttributes, Voided
 from hpo.store.studies import check_name, id_of, insert_study, invalidate_caches, names
 
-_WATCH_SECONDS = 2.5
-TRIAL_TABLES = (
-    schema.trial_user_attributes,
-    schema.trial_system_attributes,
-    schema.trial_params,
-    schema.trial_values,
-    schema.trial_intermediate_values,
-)
-STUDY_TABLES = (schema.study_user_attributes, schema.study_system_attributes, schema.study_directions)
-
 
 def check_at_rest(store: Store, name: str, study_id: int) -> dict[str, int]:
     """Check that no worker of a study is alive: none whose beat changes within 2.5 seconds.
@@ -43,7 +33,7 @@ def check_at_rest(store: Store, name: str, study_id: int) -> dict[str, int]:
         before = claims.beats(connection, study_id)
     if not before:
         return {}
-    time.sleep(_WATCH_SECONDS)
+    time.sleep(claims.WATCH_SECONDS)
     with store.read() as connection:
         now = claims.beats(connection, study_id)
     alive = sum(beat != before.get(worker) for worker, beat in now.items())
@@ -86,11 +76,10 @@ def delete(store: Store, name: str) -> str | None:
         if store.is_sqlite:
             _reserve_ids(connection)
         ids = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
-        heartbeats = sa.table("trial_heartbeats", sa.column("trial_id"))
-        for table in (*TRIAL_TABLES, heartbeats):
+        for table in (*schema.TRIAL_TABLES, schema.trial_heartbeats):
             connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
         tables = (schema.hpo_leases, schema.hpo_workers, schema.hpo_studies)
-        for table in (*tables, schema.trials, *STUDY_TABLES, schema.studies):
+        for table in (*tables, schema.trials, *schema.STUDY_TABLES, schema.studies):
             connection.execute(sa.delete(table).where(table.c.study_id == study_id))
     return uid
 
@@ -139,9 +128,9 @@ def copy(
     with source.read() as connection:
         study_id = id_of(connection, source, name)
         originals = trial_rows.load_trials(connection, study_id)
-        rows = {t.name: _rows(connection, t, t.c.study_id == study_id) for t in STUDY_TABLES}
+        rows = {t.name: _rows(connection, t, t.c.study_id == study_id) for t in schema.STUDY_TABLES}
         main = _rows(connection, schema.trials, schema.trials.c.study_id == study_id)
-        children = {t.name: _rows(connection, t, t.c.trial_id.in_(_trial_ids(study_id))) for t in TRIAL_TABLES}
+        children = {t.name: _rows(connection, t, t.c.trial_id.in_(_trial_ids(study_id))) for t in schema.TRIAL_TABLES}
         budget_rows = _rows(connection, schema.hpo_studies, schema.hpo_studies.c.study_id == study_id)
     old_uid, uid = (check_uid(budget_rows[0]["uid"]) if budget_rows else None), uuid.uuid4().hex
     with target.read() as connection:
@@ -153,7 +142,7 @@ def copy(
         with target.write() as connection:
             new_study_id = insert_study(target, connection, new_name)
             connection.execute(sa.delete(schema.study_directions).where(_of(schema.study_directions, new_study_id)))
-            for table in STUDY_TABLES:
+            for table in schema.STUDY_TABLES:
                 _insert(connection, table, [row | {"study_id": new_study_id} for row in rows[table.name]])
             new_ids: dict[int, int] = {}
             for row in sorted(main, key=lambda row: int(row["number"])):
@@ -162,7 +151,7 @@ def copy(
                 times = {key: row[key] for key in ("datetime_start", "datetime_complete")}
                 changed = sa.update(schema.trials).where(schema.trials.c.trial_id == new_ids[row["trial_id"]])
                 connection.execute(changed.values(state=state, number=row["number"], **times))
-            for table in TRIAL_TABLES:
+            for table in schema.TRIAL_TABLES:
                 _insert(connection, table, [r | {"trial_id": new_ids[r["trial_id"]]} for r in children[table.name]])
             for row in budget_rows:
                 _insert(connection, schema.hpo_studies, [row | {"study_id": new_study_id, "uid": uid}])

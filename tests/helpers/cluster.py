@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +28,14 @@ def ray_cluster(nodes: int = 3) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
 
 
 def workers_of(store: Store) -> list[dict[str, Any]]:
@@ -58,5 +67,7 @@ def moto_bucket(name: str) -> Iterator[dict[str, str]]:
         aws_access_key_id="test",
         aws_secret_access_key="test",
     ).create_bucket(Bucket=name)
-    yield variables
-    server.stop()
+    try:
+        yield variables
+    finally:
+        server.stop()

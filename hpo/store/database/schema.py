@@ -144,3 +144,14 @@ hpo_leases = sa.Table(
     sa.Column("worker_id", sa.String(32), nullable=False, index=True),
     comment="Which worker runs which trial",
 )
+TRIAL_TABLES = (
+    trial_user_attributes,
+    trial_system_attributes,
+    trial_params,
+    trial_values,
+    trial_intermediate_values,
+)
+"""Optuna's tables whose rows belong to a trial; `trial_heartbeats`, which hpo never writes, does too."""
+STUDY_TABLES = (study_user_attributes, study_system_attributes, study_directions)
+"""Optuna's tables whose rows belong to a study, besides its trials."""
+trial_heartbeats = sa.table("trial_heartbeats", sa.column("trial_id"))

@@ -31,6 +31,8 @@ from hpo.store.leases.stopping import StopReason
 from hpo.store.record import Failure, State, TrialAttributes
 
 GRACE_SECONDS = 30.0
+WATCH_SECONDS = 2.5
+"""Time in which the beat of a living worker changes."""
 EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
 MAX_DEATHS = 5
 """A trial whose worker died this often in the same epoch is not resumed again."""

@@ -17,23 +17,8 @@ from hpo.store.repair.cell_mends import mend_of
 
 MOST_LOST = 1000
 """Most trials of a study that are taken for lost where numbers are missing; a greater gap is a wrong number."""
-TRIAL_TABLES = (
-    schema.trial_user_attributes,
-    schema.trial_system_attributes,
-    schema.trial_params,
-    schema.trial_values,
-    schema.trial_intermediate_values,
-    sa.table("trial_heartbeats", sa.column("trial_id")),
-)
-STUDY_TABLES = (
-    schema.trials,
-    schema.study_directions,
-    schema.study_user_attributes,
-    schema.study_system_attributes,
-    schema.hpo_studies,
-    schema.hpo_workers,
-    schema.hpo_leases,
-)
+_OF_TRIALS = (*schema.TRIAL_TABLES, schema.trial_heartbeats)
+_OF_STUDIES = (schema.trials, *schema.STUDY_TABLES, schema.hpo_studies, schema.hpo_workers, schema.hpo_leases)
 
 
 @dataclass(frozen=True)
@@ -69,7 +54,7 @@ def find_faults(connection: Connection) -> list[Fault]:
 def _without_owner(connection: Connection) -> Iterator[Fault]:
     """Yield what belongs to a study or a trial that does not exist."""
     present = set(sa.inspect(connection).get_table_names())
-    owners = ((STUDY_TABLES, schema.studies.c.study_id, "study"), (TRIAL_TABLES, schema.trials.c.trial_id, "trial"))
+    owners = ((_OF_STUDIES, schema.studies.c.study_id, "study"), (_OF_TRIALS, schema.trials.c.trial_id, "trial"))
     for tables, owner, what in owners:
         for table in (table for table in tables if table.name in present):
             stray = table.c[owner.name].not_in(sa.select(owner))

@@ -13,13 +13,12 @@ from hpo.store.database import schema
 from hpo.store.database.connect import Store
 from hpo.store.database.outages import is_transient, reason
 from hpo.store.database.url import shown
+from hpo.store.leases.claims import WATCH_SECONDS
 from hpo.store.repair.copies import copy_store, file_faults, mend_file
 from hpo.store.repair.faults import Fault, find_faults
 
 ROUNDS = 8
 """Rounds of finding and mending: what rests on broken cells is seen once they are mended."""
-WATCH_SECONDS = 2.5
-"""Time in which the beat of a living worker changes."""
 
 
 @dataclass
