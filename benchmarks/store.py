@@ -29,7 +29,7 @@ import optuna
 import sqlalchemy as sa
 
 from hpo.config import TrialConfig
-from hpo.recipe import Budget, Pruner, StudyRecipe
+from hpo.recipe import Budget, load_recipe
 from hpo.runner.session import Session
 from hpo.space import SearchSpace, load_space
 from hpo.store import studies
@@ -213,8 +213,7 @@ def main() -> None:
         url = options.storage or f"sqlite:///{folder}/studies.db"
         store = open_store(parse(url), create=True)
         space, name = load_space("ann_fashion"), f"store-{int(time.time())}"
-        pruner = Pruner(name="successive_halving", min_epochs=3, reduction=3)
-        recipe = StudyRecipe(budget=Budget(trials=10**7), pruner=pruner)
+        recipe = load_recipe("default").model_copy(update={"budget": Budget(trials=10**7)})
         studies.create(store, name, "ann_fashion", space.model_copy(update={"baselines": []}), recipe, "f" * 64)
         study = studies.load_study(store, name)
         fill(store, study, space, options.trials)

@@ -73,7 +73,7 @@ def test_parents_of_two_objectives_are_the_front() -> None:
 
 def drawn(trials: Trials, share: float, count: int) -> list[dict[str, Any]]:
     view, sampler = ModelView(trials.cache, 10), optuna.samplers.RandomSampler(seed=0)
-    local = LocalSearch(sampler, lambda: view.parents(3), view.space, share=share)
+    local = LocalSearch(sampler, lambda: view.parents(3), share=share)
     study = Study("s", SamplerView(trials.cache), sampler=local)
     draws = []
     for seed in range(count):
@@ -118,7 +118,7 @@ def test_a_learning_rate_is_not_taken_over_to_another_optimizer() -> None:
     }
     trials.add(COMPLETE, rising(0.9), space)
     view = ModelView(trials.cache, 10)
-    local = LocalSearch(optuna.samplers.RandomSampler(), lambda: view.parents(1), view.space, share=1.0)
+    local = LocalSearch(optuna.samplers.RandomSampler(), lambda: view.parents(1), share=1.0)
     study, steps = Study("s", SamplerView(trials.cache)), []
     for seed in range(50):
         local.reseed_for(seed)

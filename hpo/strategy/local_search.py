@@ -31,9 +31,9 @@ Parents = Callable[[], Sequence[tuple[FrozenTrial, float]]]
 class LocalSearch(BaseSampler):
     """Draws near the best configurations with a given probability, and else as another sampler does."""
 
-    def __init__(self, sampler: BaseSampler, parents: Parents, space: Callable[[], Space], *, share: float) -> None:
-        """`share` is the probability of a step, and `space` gives the distribution of every parameter."""
-        self._sampler, self._parents, self._space, self._share = sampler, parents, space, share
+    def __init__(self, sampler: BaseSampler, parents: Parents, *, share: float) -> None:
+        """`share` is the probability of a step."""
+        self._sampler, self._parents, self._share = sampler, parents, share
         self._random = np.random.default_rng(0)
         self._parent: FrozenTrial | None = None
 
@@ -49,8 +49,7 @@ class LocalSearch(BaseSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
         if self._parent is None:
             return self._sampler.infer_relative_search_space(study, trial)
-        space = self._space()
-        return {name: space[name] for name in sorted(self._parent.params)}
+        return dict(sorted(self._parent.distributions.items()))
 
     @override
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:

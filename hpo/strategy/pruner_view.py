@@ -77,7 +77,7 @@ class PrunerView(CachedStorage):
     def _is_rival(self, trial: FrozenTrial) -> bool:
         """Say whether the trial that is to be judged is compared with this one."""
         cost = trial.system_attrs.get(TrialAttributes.cost.key, math.inf)
-        return cost <= self._cost_limit and self._only_schedule in (None, schedule_of(trial))
+        return cost <= self._cost_limit and (self._only_schedule is None or self._only_schedule == schedule_of(trial))
 
     def shown(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial as the pruner sees it."""

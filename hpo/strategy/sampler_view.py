@@ -18,7 +18,7 @@ from typing_extensions import override
 from hpo.optuna_compat import trial_id as id_of
 from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
-from hpo.strategy.growth import Growth, curve_of
+from hpo.strategy.growth import Curve, Growth, curve_of
 from hpo.strategy.study_cache import StudyCache
 
 Row = tuple[FrozenTrial, float]
@@ -73,6 +73,8 @@ class ModelView(SamplerView):
         self._rows = max(self.ROWS, least_rows)
         self._shown: list[FrozenTrial] | None = None
         self._drawn = -1
+        self._curves: dict[int, tuple[FrozenTrial, Curve | None]] = {}
+        """By id: a finished trial of the cache, and its learning curve."""
 
     @override
     def begin_draw(self, trial_id: int) -> None:
@@ -91,27 +93,34 @@ class ModelView(SamplerView):
 
     def values_of(self, finished: Iterable[FrozenTrial]) -> list[Row]:
         """Return finished trials, each with its value at the end of training."""
-        curves = [(trial, curve_of(trial, self._epochs)) for trial in finished]
+        curves = [(trial, self._curve(trial)) for trial in finished]
         growth = Growth((curve for _, curve in curves if curve is not None), self._best)
         return [(t, _last_value(t) if curve is None else growth.projected(curve)) for t, curve in curves]
+
+    def _curve(self, trial: FrozenTrial) -> Curve | None:
+        before, curve = self._curves.get(id_of(trial), (None, None))
+        if before is not trial:  # a changed trial is another object
+            curve = curve_of(trial, self._epochs)
+            self._curves[id_of(trial)] = (trial, curve)
+        return curve
 
     def parents(self, least: int) -> list[tuple[FrozenTrial, float]]:
         """Return the trials near which others are worth a try, each with a weight; none of less than `least` trials.
 
         They are the best by value at the end of training, the k-th with a weight of 1/k; with two objectives, those
-        that no other one beats in value and cost, with equal weights.
+        that no other one beats in value and cost, with equal weights. Their distributions are the latest of the study.
         """
-        rows = self.values_of(self.cache.visible_trials((TrialState.COMPLETE, TrialState.PRUNED)))
+        trials = self.cache.visible_trials()
+        rows = self.values_of(t for t in trials if t.state.is_finished())
         if len(rows) < least:
             return []
         if self.cache.two_objectives:
-            return [(trial, 1.0) for trial, _ in _first_front(rows)]
-        best = sorted(rows, key=lambda r: (-r[1], r[0].number))[: self.PARENTS]
-        return [(trial, 1 / rank) for rank, (trial, _) in enumerate(best, 1)]
-
-    def space(self) -> dict[str, BaseDistribution]:
-        """Return the distribution of every parameter that a trial has."""
-        return distributions_of(self.cache.visible_trials())
+            best = [(trial, 1.0) for trial, _ in _first_front(rows)]
+        else:
+            ranked = sorted(rows, key=lambda r: (-r[1], r[0].number))[: self.PARENTS]
+            best = [(trial, 1 / rank) for rank, (trial, _) in enumerate(ranked, 1)]
+        space = distributions_of(trials)
+        return [(_with_distributions(trial, space), weight) for trial, weight in best]
 
     def _clipped(self, rows: list[Row]) -> list[Row]:
         """Return the rows with values clipped from below, and the infeasible draws with the lowest value."""
@@ -162,6 +171,12 @@ def middle_of(distribution: BaseDistribution) -> Any:
             middle = math.sqrt(low * high) if log else (low + high) / 2
             return low + step * round((middle - low) / step)
     raise TypeError(f"unknown distribution {distribution}")
+
+
+def _with_distributions(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> FrozenTrial:
+    shown = copy.copy(trial)
+    shown.distributions = {name: space[name] for name in trial.params}
+    return shown
 
 
 def _with_all_params(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> FrozenTrial:

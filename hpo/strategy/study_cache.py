@@ -109,9 +109,9 @@ class StudyCache:
         A second chance takes the place of the pruned trial once it has ended.
         """
         trials = [t for t in self.all_trials() if t.state != TrialState.FAIL]
-        replaced = {revived_by(t) for t in trials if t.state.is_finished()} - {None}
-        shown = [t for t in trials if t.number not in replaced and (revived_by(t) is None or t.state.is_finished())]
-        return [t for t in shown if states is None or t.state in states]
+        chances = [t for t in trials if revived_by(t) is not None]
+        hidden = {revived_by(t) if t.state.is_finished() else t.number for t in chances}
+        return [t for t in trials if t.number not in hidden and (states is None or t.state in states)]
 
     def judged_trials(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """Return the trials that pruning compares, by number: a second chance was judged when it was pruned."""

@@ -40,9 +40,7 @@ class StudySearch:
         epochs, best = space.max_epochs, BEST[space.metric]
         startup = recipe.sampler.startup_trials
         model_view = ModelView(cache, epochs, best, startup)
-        self._local = LocalSearch(
-            self._sampler, lambda: model_view.parents(startup), model_view.space, share=recipe.sampler.local_share
-        )
+        self._local = LocalSearch(self._sampler, lambda: model_view.parents(startup), share=recipe.sampler.local_share)
         self._view = model_view if isinstance(self._sampler, GaussianProcess) else SamplerView(cache)
         self._study = Study(cache.study_name, self._view, sampler=self._local)
         self._pruner_view = PrunerView(cache, epochs, recipe.pruner.compare, best)
