@@ -57,8 +57,8 @@ def whole_study(job: tuple[str, int, int]) -> dict[str, Any]:
         result = confirmation.evaluate(store, study)
         assert result is not None
         winner = result.winner
-        assert winner.promise is not None, "the metric of the space is accuracy"
-        promise = [winner.promise.low, winner.promise.high]
+        assert winner.promise is not None, "the data has test rows"
+        promise = (winner.promise.low, winner.promise.high)
         config: TrialConfig = replace(winner.config, seed=derived_seed(seed, "unseen", 0))
         trained = retrain.retrain(config, retrain.load_data(config, None), torch.device("cpu"), Path(folder) / "m")
         _, metrics = test_evaluation.evaluate_on_test([trained], promise)

@@ -6,18 +6,20 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
-from hpo.config import (
-    TrialConfig,
-)
+from hpo import data
+from hpo.config import WORST, Metric, TrialConfig
+from hpo.config.metrics import BEST
 from hpo.errors import StudyError
-from hpo.recipe import Budget, Fidelity, Pruner, StudyRecipe
-from hpo.results import candidates, confirmation, export
+from hpo.recipe import Budget, Fidelity, Pruner, Sampler, StudyRecipe
+from hpo.results import candidates, confirmation, export, retrain, test_evaluation
 from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.engine import EpochResult, Fault
 from hpo.training.simulated import SimulatedEngine
+from hpo.training.solo import SoloEngine
 from tests.helpers.confirming import BASELINE, NoisyEngine
 from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
@@ -51,7 +53,7 @@ def test_luck_is_told_from_merit(store: Store, make_study: MakeStudy, tmp_path: 
     exported = export.winner(store, study)
     assert exported.provenance["trial"] == winner.number and exported.config.model == winner.config.model
     assert exported.chosen.startswith("the confirmed winner: better than the baseline")
-    assert exported.provenance["promised_test_accuracy"][0] < winner.mean < 1
+    assert exported.provenance["promised_test_score"][0] < winner.mean < 1
 
 
 @pytest.mark.slow
@@ -132,9 +134,35 @@ def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, 
     assert (exported.config.data_fraction, exported.config.image_size) == (1.0, None)
     assert exported.provenance["searched_at"] == {"data_fraction": 0.25, "image_size": 14}
     result = confirmation.evaluate(store, study)
-    assert result is not None and result.winner.promise is None, "the promise is one of accuracies"
-    assert "promised_test_accuracy" not in exported.provenance
+    assert result is not None and result.winner.promise is None, "the engine does not say how sure its scores are"
+    assert "promised_test_score" not in exported.provenance
     assert "fidelity" not in export.to_toml(exported)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "neg_log_loss"])
+def test_scores_of_every_metric_are_promised(metric: Metric, store: Store, tmp_path: Path) -> None:
+    recipe = StudyRecipe(budget=Budget(trials=2), sampler=Sampler(name="random"), objective=metric)
+    space, digits = small_space(epochs=4), data.info("digits")
+    assert studies.create(store, "s", "small", space, recipe, data.fingerprint(digits, space.split))
+    study = studies.load_study(store, "s")
+    work(store, study, SoloEngine(torch.device("cpu")), tmp_path)
+    work(store, confirmation.prepare(store, study, 2, 3), SoloEngine(torch.device("cpu")), tmp_path)
+    result = confirmation.evaluate(store, study)
+    assert result is not None
+    for candidate in result.candidates:
+        promise = candidate.promise
+        assert promise is not None and WORST[metric] <= promise.low < candidate.mean < promise.high <= BEST[metric]
+        assert promise.half > candidate.interval.half / 3 and promise.half > 0.005, "rows and training both count"
+    exported = export.winner(store, study)
+    parts = retrain.load_data(exported.config, None)
+    run = retrain.retrain(exported.config, parts, torch.device("cpu"), tmp_path)
+    _, metrics = test_evaluation.evaluate_on_test([run], exported.provenance["promised_test_score"])
+    assert metrics["metric"] == metric and metrics["as_promised"], "kept on this seed"
+    low, high = metrics["promised_test_score"]
+    assert low <= metrics["test_score"] <= high
+    assert metrics["test_score"] == (-metrics["test_loss"] if metric == "neg_log_loss" else metrics[f"test_{metric}"])
 
 
 def test_every_time_other_rows_are_validated_on_the_same_for_all(

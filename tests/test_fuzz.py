@@ -244,7 +244,7 @@ PROVENANCE = {
     "confirmed": True,
     "verdict": "better",
     "better_than_baseline": True,
-    "promised_test_accuracy": [0.1, 0.9],
+    "promised_test_score": [0.1, 0.9],
     "data_fingerprint": "f" * 64,
     "searched_at": {"data_fraction": 0.5},
 }

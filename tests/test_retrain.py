@@ -65,7 +65,7 @@ def test_test_rows_that_are_harder_are_told_from_a_bad_network(tmp_path: Path) -
     for noise in (0.0, 20.0):
         config = with_test_rows(tmp_path, noise=noise)
         run = retrain.retrain(config, retrain.load_data(config, None), CPU, tmp_path)
-        _, metrics[noise] = test_evaluation.evaluate_on_test([run], [0.9, 0.98])
+        _, metrics[noise] = test_evaluation.evaluate_on_test([run], (0.9, 0.98))
     assert metrics[0.0]["as_promised"] and "test_rows_differ" not in metrics[0.0]
     differ = metrics[20.0]["test_rows_differ"]
     assert differ["difference"] == pytest.approx(metrics[20.0]["test_accuracy"] - 0.94) and differ["difference"] < 0
@@ -86,5 +86,5 @@ def test_test_rows_that_hpo_cut_are_like_those_of_training(tmp_path: Path) -> No
     assert data.info(OwnData(npz=str(tmp_path / "cut.npz"))).test_like_training
     assert data.info("digits").test_like_training
     kept, _ = trained(MLP_CONFIG, tmp_path)
-    _, metrics = test_evaluation.evaluate_on_test([kept], [0.999, 1.0])
+    _, metrics = test_evaluation.evaluate_on_test([kept], (0.999, 1.0))
     assert not metrics["as_promised"] and "test_rows_differ" not in metrics

@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from hpo.config import MLP, Split, TrialConfig, format_difference
+from hpo.config import LABELS, MLP, Metric, Split, TrialConfig, format_difference
 from hpo.data import info, load_parts
+from hpo.results import test_scores
 from hpo.training.dataset import ResidentData, balanced_weights, resident
 from hpo.training.engine import EpochResult, final
 from hpo.training.epoch import Run
 from hpo.training.metrics import compute_metrics
+from hpo.training.sampling_error import sampling_error
 from tests.helpers.training import MLP_RUN
 
 CPU = torch.device("cpu")
@@ -29,6 +33,33 @@ def test_a_difference_is_said_in_points_only_where_values_are_shares() -> None:
     assert format_difference("accuracy", 0.0125) == "+1.25 points"
     assert format_difference("neg_log_loss", -0.25) == "-0.2500"
     assert format_difference(None, 0.5) == "+0.5000"  # of a study that hpo did not make
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "neg_log_loss"])
+def test_the_error_of_a_score_is_how_far_scores_of_other_rows_lie_apart(metric: Metric) -> None:
+    chance = np.random.default_rng(0)
+
+    def drawn(rows: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        labels = chance.choice(3, size=rows, p=[0.5, 0.4, 0.1])
+        logits = chance.normal(size=(rows, 3)) + 1.5 * np.eye(3)[labels]
+        return softmax(logits, axis=1).astype(np.float32), labels
+
+    def score(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+        return test_scores.score_of(metric, test_scores.test_scores(probabilities, labels, ("a", "b", "c")))
+
+    samples = [drawn(200) for _ in range(300)]
+    apart = np.std([score(*sample) for sample in samples], ddof=1)
+    errors = [sampling_error(metric, *sample) for sample in samples[:20]]
+    assert np.mean(errors) == pytest.approx(apart, rel=0.15)
+
+
+def test_the_error_of_a_score_stays_a_number() -> None:
+    labels = np.array([0, 0, 1, 1])
+    certain = np.array([[1.0, 0.0]] * 4, dtype=np.float32)  # a class is never predicted, two rows have probability 0
+    for metric in LABELS:
+        assert np.isfinite(sampling_error(metric, certain, labels)), metric
+    alone = np.zeros(4, dtype=np.int64)  # a class without rows
+    assert sampling_error("balanced_accuracy", certain, alone) == 0
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -97,8 +97,8 @@ def test_a_script_builds_the_same_network() -> None:
         {"study": "s", "trial": '0"""\nraise SystemExit\n"""'},
         {"study": "s", "trial": -1},
         {"study": 3, "trial": 1},
-        {"study": "s", "trial": 1, "promised_test_accuracy": ["0.1", 0.2]},
-        {"study": "s", "trial": 1, "promised_test_accuracy": [0.1]},
+        {"study": "s", "trial": 1, "promised_test_score": ["0.1", 0.2]},
+        {"study": "s", "trial": 1, "promised_test_score": [0.1]},
     ],
 )
 def test_a_provenance_of_another_kind_is_refused(provenance: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import hpo
 from hpo import data
 from hpo.cli.app import app
 from hpo.results import confirmation, export
+from hpo.results.provenance import check_provenance
 from hpo.runner.worker import train_study
 from hpo.store import queries, studies
 from hpo.store.database.connect import Store, open_store
@@ -78,8 +79,11 @@ def test_its_confirmation_and_export_are_the_same(old_store: Store, tmp_path: Pa
     path.write_text(export.to_toml(chosen))
     config, again = export.read_config(path)
     assert config == export.read_config(FIXTURE / "best.toml")[0]
-    for name in ("trial", "validation_score", "fresh_values", "promised_test_accuracy", "data_fingerprint"):
+    for name in ("trial", "validation_score", "fresh_values", "data_fingerprint"):
         assert again[name] == provenance[name], name
+    assert again["promised_test_score"] == provenance["promised_test_accuracy"]
+    old, new = (check_provenance(content, "provenance").promise for content in (provenance, again))
+    assert old == new
 
 
 def test_its_exported_files_are_read_alike() -> None:

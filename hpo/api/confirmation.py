@@ -44,7 +44,7 @@ class Confirmation:
 
     @property
     def promise(self) -> tuple[float, float] | None:
-        """Interval (95 %) for the accuracy of one more training on rows like those of training; None for other metrics.
+        """Interval (95 %) for the score of one more training on rows like those of training; None if not known.
 
         It holds for the test split where hpo cut it itself (`result.test_like_training`); others may be harder.
         """
@@ -87,6 +87,6 @@ class Confirmation:
         missing = f"{self.result.missing} trainings are missing." if self.result.missing else ""
         promise = self.promise
         rows = "test rows" if self.result.test_like_training else "rows like those of training (test rows may differ)"
-        promised = "" if promise is None else f"Promised accuracy on {rows}: {promise[0]:.4f} to {promise[1]:.4f}."
+        promised = "" if promise is None else f"Promised score on {rows}: {promise[0]:.4f} to {promise[1]:.4f}."
         lines = [f"Trial {self.winner} is {self.verdict}.", promised, missing]
         return display.page(f"Confirmation {self.result.study}", lines, self.table)

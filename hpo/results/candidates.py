@@ -4,12 +4,14 @@ Trainings on the same cut are compared in pairs, so that a cut with easy rows fa
 the study's own rows, they are compared as independent samples.
 """
 
+import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpo import data
 from hpo.config import WORST, TrialConfig
+from hpo.config.metrics import BEST
 from hpo.results.intervals import (
     Interval,
     anova_differs,
@@ -20,6 +22,7 @@ from hpo.results.intervals import (
     mean_interval,
     prediction_interval,
     rows_worth,
+    score_prediction_interval,
 )
 from hpo.store.studies import StudyRecord
 from hpo.store.views import TrialView
@@ -46,8 +49,8 @@ class Candidate:
     gap: Interval | None
     """Difference of its mean and the baseline's; None for the baseline, and without one."""
     promise: Interval | None
-    """Prediction interval of the accuracy of one more training, on as many rows as the test split has, if they are like
-    those of training; None where another metric was searched."""
+    """Prediction interval of the score of one more training, on as many rows as the test split has, if they are like
+    those of training; None where there are none, or where it is not known how sure scores are."""
 
     @property
     def mean(self) -> float:
@@ -89,6 +92,7 @@ class _Comparison:
     def __init__(self, study: StudyRecord, samples: Collection[Values], *, fresh_cuts: bool) -> None:
         self._info = data.info(study.space.data)
         total, self._fresh_cuts = self._info.rows[0], fresh_cuts
+        self._metric = study.metric
         self._validation = study.space.split.rows_of(total)
         self.overlap = self._validation / (total - self._validation) if fresh_cuts else 0.0
         repeats = sorted(set.intersection(*(set(values) for values in samples)))
@@ -109,12 +113,23 @@ class _Comparison:
         table = self._table(samples)
         return blocked_differ(table, self.overlap) if self._paired else anova_differs(table)
 
-    def promise(self, values: Sequence[float]) -> Interval | None:
-        """Return where the accuracy of one more training should land on as many rows as the test split has."""
-        if self._info.rows[1] == 0:
+    def promise(self, values: Sequence[float], errors: Sequence[float]) -> Interval | None:
+        """Return where the score of one more training should land on as many rows as the test split has.
+
+        `errors` are the standard errors of the values that come from the choice of rows; none of accuracies.
+        """
+        new = self._info.rows[1]
+        if new == 0:
             return None
         seen = rows_worth(self._info.rows[0], self._validation, len(values)) if self._fresh_cuts else self._validation
-        return prediction_interval(values, seen, self._info.rows[1], self._noise)
+        if self._metric == "accuracy":
+            return prediction_interval(values, seen, new, self._noise)
+        if not errors:
+            return None
+        row_deviation = statistics.fmean(errors) * math.sqrt(self._validation)
+        promised = score_prediction_interval(values, row_deviation, seen, new, self._noise)
+        worst, best = WORST[self._metric], BEST[self._metric]
+        return Interval(max(worst, promised.low), min(best, promised.high))
 
 
 def compare(
@@ -122,11 +137,15 @@ def compare(
     study: StudyRecord,
     sources: Mapping[int, TrialView],
     samples: Mapping[int, Values],
+    errors: Mapping[int, Sequence[float]],
     *,
     fresh_cuts: bool,
     missing: int,
 ) -> Confirmation:
-    """Compare trials of a study by their fresh trainings, of which each has at least two."""
+    """Compare trials of a study by their fresh trainings, of which each has at least two.
+
+    `errors` are the standard errors of their scores that come from the choice of rows; empty for accuracies.
+    """
     comparison = _Comparison(study, [samples[number] for number in sources], fresh_cuts=fresh_cuts)
     control = next((n for n, trial in sources.items() if trial.attributes.baseline is not None), None)
     others = [n for n in sources if n != control]
@@ -146,7 +165,7 @@ def compare(
                 values=values,
                 interval=mean_interval(values, comparison.overlap),
                 gap=gaps.get(number),
-                promise=comparison.promise(values) if config.metric == "accuracy" else None,
+                promise=comparison.promise(values, errors[number]),
             )
         )
     candidates.sort(key=lambda c: (-c.interval.low, c.number))

@@ -110,12 +110,15 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
     if confirming is None:
         return None
     values: dict[int, dict[int, float]] = {}
+    errors: dict[int, list[float]] = {}
     worst = WORST[study.metric]  # the value of a training that diverged: such a configuration is no winner
     trainings = linked_study.trainings(store, confirming)
     for source, trial in trainings:
         if trial.state in FINISHED:
             value = trial.value if trial.state == State.COMPLETE and trial.value is not None else worst
             values.setdefault(source.trial, {})[source.repeat] = value
+            error = trial.attributes.sampling_error
+            errors.setdefault(source.trial, []).extend([] if error is None else [error])
     samples = {number: seen for number, seen in values.items() if len(seen) > 1}
     if not samples:
         return None
@@ -124,4 +127,4 @@ def evaluate(store: Store, study: StudyRecord) -> Confirmation | None:
         sources = {number: queries.trial(connection, key) for number, key in ids.items() if key is not None}
     fresh = has_fresh_cuts(study, (trial for _, trial in trainings))
     missing = len({source for source, _ in trainings}) - sum(map(len, values.values()))
-    return compare(confirming.name, study, sources, samples, fresh_cuts=fresh, missing=missing)
+    return compare(confirming.name, study, sources, samples, errors, fresh_cuts=fresh, missing=missing)

@@ -114,7 +114,7 @@ def _confirmation_fields(result: Confirmation | None) -> dict[str, Any]:
         "fresh_values": [round(value, 6) for value in winner.values],
         "fresh_mean": round(winner.mean, 6),
         "fresh_mean_interval": [round(winner.interval.low, 6), round(winner.interval.high, 6)],
-        "promised_test_accuracy": promise and [round(promise.low, 6), round(promise.high, 6)],
+        "promised_test_score": promise and [round(promise.low, 6), round(promise.high, 6)],
         "confidence": LEVEL,
     }
 
@@ -126,7 +126,7 @@ COMMENTS = {
     "provenance.validation_score": "of this trial in the search: the best of many, so likely too high",
     "provenance.searched_at": "what the search's trials were trained on instead of everything",
     "provenance.fresh_mean": "validation score on seeds that played no part in the choice",
-    "provenance.promised_test_accuracy": "where one more training should land on rows like those of training",
+    "provenance.promised_test_score": "where one more training should land on rows like those of training",
     "provenance.data_fingerprint": "training refuses other data",
 }
 

@@ -147,10 +147,28 @@ def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int, 
     A. Donner, 2008, Stat. Med. 27): the spread of one more training, and that of two samples of rows, which is the
     predictive distribution of a count after a count, beta-binomial under Jeffreys' prior.
     """
-    mean, count = statistics.fmean(values), len(values)
-    deviation, freedom = noise or Noise(statistics.stdev(values), count - 1)
-    spread = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation * math.sqrt(1 + 1 / count)
+    mean, spread = statistics.fmean(values), _spread_of_next(values, noise)
     seen = min(max(mean, 0.0), 1.0) * seen_rows
     low, high = stats.betabinom.interval(LEVEL, new_rows, seen + 0.5, seen_rows - seen + 0.5)
     down, up = max(0.0, mean - low / new_rows), max(0.0, high / new_rows - mean)
     return Interval(max(0.0, mean - math.hypot(down, spread)), min(1.0, mean + math.hypot(up, spread)))
+
+
+def score_prediction_interval(
+    values: Sequence[float], row_deviation: float, seen_rows: int, new_rows: int, noise: Noise | None = None
+) -> Interval:
+    """Return as `prediction_interval` where any score should land whose standard error is `row_deviation` / √rows.
+
+    The part of the rows is that of a normal distribution.
+    """
+    mean, spread = statistics.fmean(values), _spread_of_next(values, noise)
+    rows = float(stats.norm.ppf((1 + LEVEL) / 2)) * row_deviation * math.sqrt(1 / seen_rows + 1 / new_rows)
+    half = math.hypot(rows, spread)
+    return Interval(mean - half, mean + half)
+
+
+def _spread_of_next(values: Sequence[float], noise: Noise | None) -> float:
+    """Return how far one more training may lie from the mean of others on the same rows; noise is their spread."""
+    count = len(values)
+    deviation, freedom = noise or Noise(statistics.stdev(values), count - 1)
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation * math.sqrt(1 + 1 / count)

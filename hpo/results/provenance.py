@@ -21,12 +21,20 @@ class Provenance:
     study: str | None = None
     trial: Annotated[int, Field(ge=0)] | None = None
     data_fingerprint: str | None = None
+    promised_test_score: tuple[Finite, Finite] | None = None
+    """In the metric of the config."""
     promised_test_accuracy: tuple[Finite, Finite] | None = None
+    """What exports of version 0.1.0 have instead."""
     precision: str | None = None
     confirmed: bool | None = None
     better_than_baseline: bool | None = None
     verdict: str | None = None
     chosen_by_hand: bool | None = None
+
+    @property
+    def promise(self) -> tuple[float, float] | None:
+        """Where the test score of one more training should lie."""
+        return self.promised_test_score or self.promised_test_accuracy
 
 
 def check_provenance(content: dict[str, Any], where: str) -> Provenance:

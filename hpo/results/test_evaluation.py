@@ -8,18 +8,17 @@ from hpo import data
 from hpo.results import model_folder
 from hpo.results.intervals import LEVEL, Interval, mean_interval
 from hpo.results.retrain import Trained, probabilities
-from hpo.results.test_scores import test_scores
+from hpo.results.test_scores import score_of, test_scores
 
 
-def _difference(kept: Trained, metrics: dict[str, Any], promise: Interval) -> dict[str, Any]:
+def _difference(kept: Trained, metrics: dict[str, Any], score: float, promise: Interval) -> dict[str, Any]:
     """Return by how much test rows that came with the data differ from rows like those of training, as JSON types.
 
-    `difference` is the test accuracy minus the middle of the promise, with its 95 % interval; `classes` are those
+    `difference` is the test `score` minus the middle of the promise, with its 95 % interval; `classes` are those
     whose share of rows classified correctly differs beyond chance from that on the validation rows, in the same
     direction (Fisher's exact test, corrected for the number of classes).
     """
-    accuracy = metrics["test_accuracy"]
-    difference = accuracy - (promise.low + promise.high) / 2
+    difference = score - (promise.low + promise.high) / 2
     differing = []
     if not kept.with_validation:
         rows = kept.parts.validation
@@ -33,16 +32,16 @@ def _difference(kept: Trained, metrics: dict[str, Any], promise: Interval) -> di
                 differing.append(scores["name"])
     return {
         "difference": difference,
-        "interval": [accuracy - promise.high, accuracy - promise.low],
+        "interval": [score - promise.high, score - promise.low],
         "classes": differing,
     }
 
 
-def evaluate_on_test(trained: list[Trained], promise: list[float] | None) -> tuple[Trained, dict[str, Any]]:
+def evaluate_on_test(trained: list[Trained], promise: tuple[float, float] | None) -> tuple[Trained, dict[str, Any]]:
     """Test trainings of one config on different seeds; return the one to keep, and its metrics as JSON types.
 
     Kept is the one with the highest validation score or, where validation was trained on, the first.
-    `promise` is the interval that its test accuracy should lie in.
+    `promise` is the interval that its test score, in the config's metric, should lie in.
     """
     kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.final.score(t.run.config.metric))
     info = kept.parts.info
@@ -50,13 +49,13 @@ def evaluate_on_test(trained: list[Trained], promise: list[float] | None) -> tup
     scores = [test_scores(probabilities(t, rows), rows.y, info.classes) for t in trained]
     run = kept.run
     metrics: dict[str, Any] = scores[trained.index(kept)]
+    score = score_of(run.config.metric, metrics)
+    metrics |= {"metric": run.config.metric, "test_score": score}
     if promise is not None:
-        metrics |= {
-            "promised_test_accuracy": promise,
-            "as_promised": metrics["test_accuracy"] in Interval(promise[0], promise[1]),
-        }
+        interval = Interval(promise[0], promise[1])
+        metrics |= {"promised_test_score": promise, "as_promised": score in interval}
         if not info.test_like_training and not metrics["as_promised"]:
-            metrics["test_rows_differ"] = _difference(kept, metrics, Interval(promise[0], promise[1]))
+            metrics["test_rows_differ"] = _difference(kept, metrics, score, interval)
     if len(trained) > 1:
         accuracies = [one["test_accuracy"] for one in scores]
         interval = mean_interval(accuracies)

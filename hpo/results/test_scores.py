@@ -12,6 +12,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from hpo.config import Metric
 from hpo.results.intervals import proportion_interval
 
 
@@ -46,3 +47,8 @@ def test_scores(
         ],
         "confusion": confusion_matrix(labels, predicted, labels=numbers).tolist(),
     }
+
+
+def score_of(metric: Metric, scores: dict[str, Any]) -> float:
+    """Return the value of a metric among test scores."""
+    return float(-scores["test_loss"] if metric == "neg_log_loss" else scores[f"test_{metric}"])

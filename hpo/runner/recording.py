@@ -55,6 +55,8 @@ class TrialRecorder:
             TrialAttributes.train_accuracy.entry(examined.train_accuracy),
             TrialAttributes.overfitting_gap.entry(gap),
         )
+        if examined.sampling_error is not None:
+            self.session.trials.note(key, TrialAttributes.sampling_error.entry(examined.sampling_error))
         if examined.graph_failure:
             self.session.trials.note(key, TrialAttributes.graph_failure.entry(examined.graph_failure))
         if self.plotter is not None:

@@ -13,7 +13,7 @@ from hpo.errors import UsageError
 from hpo.results import model_folder, retrain, test_evaluation
 from hpo.results.export import Export, read_config
 from hpo.results.model_folder import Classifier
-from hpo.results.provenance import describe
+from hpo.results.provenance import check_provenance, describe
 from hpo.results.retrain import Trained
 from hpo.service.data import OnDownload, fetch_data, ignore_download
 from hpo.training.devices import choose_device, use_one_thread
@@ -176,7 +176,7 @@ def _reporter(plan: TrainingPlan, number: int, on_epoch: OnEpoch) -> Callable[[E
 
 
 def _keep_best(plan: TrainingPlan, folder: Path, trained: list[Trained]) -> TrainedModel:
-    promise = None if plan.changed else plan.provenance.get("promised_test_accuracy")
+    promise = None if plan.changed else check_provenance(plan.provenance, "provenance").promise
     kept, metrics = test_evaluation.evaluate_on_test(trained, promise)
     export = Export(kept.run.config, plan.provenance, describe(plan.provenance))
     model_folder.write_model_folder(folder, export, kept, metrics)

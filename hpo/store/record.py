@@ -155,6 +155,9 @@ class TrialAttributes(Attributes):
     """Accuracy on the training rows at the end. This and the next are written by the worker; read by reports."""
     overfitting_gap = user("overfitting_gap", float)
     """Training accuracy minus validation accuracy at the end."""
+    sampling_error = user("sampling_error", float)
+    """Standard error of the value that comes from the choice of validation rows; absent where the metric is accuracy,
+    as it follows from the value. Written by the worker at the end; read by confirmation."""
 
     def training_config(self, number: int) -> TrialConfig:
         """Return the configuration. Raises: StudyError if there is none, ConfigError if it cannot be read."""

@@ -99,12 +99,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Examination:
-    """Metrics of a trained network on training rows, in evaluation mode (without dropout)."""
+    """Metrics of a trained network in evaluation mode (without dropout), on training rows unless it says otherwise."""
 
     train_accuracy: float
     """Share of the rows that are classified correctly, 0 to 1."""
     train_loss: float
     """Mean cross-entropy on the rows."""
+    sampling_error: float | None = None
+    """Standard error of the score that comes from the choice of validation rows; None where that of accuracy, which
+    follows from its value, is the score."""
     graph_failure: str = ""
     """Why the training took its steps one by one although a CUDA graph was wanted; empty otherwise."""
 

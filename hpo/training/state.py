@@ -19,6 +19,7 @@ from hpo.training.history import History
 from hpo.training.metrics import Metrics, compute_metrics
 from hpo.training.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hpo.training.randomness import make_dropout_stateless
+from hpo.training.sampling_error import sampling_error
 from hpo.training.torch_compat import plain_step
 
 EVALUATION_ROWS = 1000
@@ -112,10 +113,14 @@ class TrainingState:
         return self.average.applied() if self.average is not None else contextlib.nullcontext()
 
     def examine(self) -> Examination:
-        """Evaluate on the first training rows, as many as there are validation rows."""
+        """Evaluate on the first training rows, as many as there are validation rows, and how sure the score is."""
         rows = len(self.data.validation_y)
         metrics = self.evaluate(self.data.train_x[:rows], self.data.train_y[:rows])
-        return Examination(metrics.accuracy, metrics.loss, self.graph_failure)
+        error = None
+        if self.config.metric != "accuracy":
+            probabilities = self.probabilities(self.data.validation_x)
+            error = sampling_error(self.config.metric, probabilities, self.data.validation_y.cpu().numpy())
+        return Examination(metrics.accuracy, metrics.loss, error, self.graph_failure)
 
     def keep_weights(self, *, last: bool) -> None:
         """Copy the weights if the latest epoch is the best and is asked for; after the last one, load what is kept."""

@@ -39,7 +39,7 @@ def confirmation_table(result: "Confirmation") -> Table:
 
 
 def promise_text(result: "Confirmation") -> str:
-    """Return where the accuracy of one more training of the winner should land; empty for other metrics."""
+    """Return where the score of one more training of the winner should land; empty where that is not known."""
     promise = result.winner.promise
     if promise is None:
         return ""

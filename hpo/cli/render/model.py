@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def print_test_scores(console: Console, metrics: dict[str, Any]) -> None:
-    """Print the scores of each class, the test accuracy, and whether it is what was promised."""
+    """Print the scores of each class, the test accuracy, and whether the score is what was promised."""
     table = Table(box=None, pad_edge=False)
     for column in ("class", "precision", "recall", "f1", "rows"):
         table.add_column(column, justify="left" if column == "class" else "right")
@@ -33,10 +33,11 @@ def print_test_scores(console: Console, metrics: dict[str, Any]) -> None:
         low, high = seeds["mean_interval"]
         count = len(seeds["test_accuracies"])
         console.print(f"mean of {count} seeds {seeds['mean']:.4f} (95 % interval {low:.4f} to {high:.4f})")
-    promise = metrics.get("promised_test_accuracy")
+    promise = metrics.get("promised_test_score")
     if promise:
+        name = "" if metrics["metric"] == "accuracy" else f"{metrics['metric']} {metrics['test_score']:.4f}, "
         within = ("within", "") if metrics["as_promised"] else ("OUTSIDE", "bold")
-        console.print(Text.assemble(within, f" the promised interval {promise[0]:.4f} to {promise[1]:.4f}"))
+        console.print(Text.assemble(name, within, f" the promised interval {promise[0]:.4f} to {promise[1]:.4f}"))
         if shift := metrics.get("test_rows_differ"):
             console.print(_shift_text(shift))
 

@@ -77,9 +77,9 @@ def _origin(provenance: dict[str, Any]) -> str:
         return ""
     trial = "" if known.trial is None else f"Trial {known.trial:d} of the"
     text = f"{trial or 'The'} hpo study {known.study}"
-    if known.promised_test_accuracy is not None:
-        low, high = known.promised_test_accuracy
-        text += f"; its test accuracy should lie in {low:.4f} to {high:.4f}"
+    if known.promise is not None:
+        low, high = known.promise
+        text += f"; its test score should lie in {low:.4f} to {high:.4f}"
     return in_docstring(text + ".") + "\n"
 
 
