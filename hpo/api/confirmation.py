@@ -34,7 +34,7 @@ class Confirmation:
 
     @property
     def winner(self) -> int:
-        """Number of the trial whose mean has the highest lower confidence bound."""
+        """Number of the trial with the highest mean."""
         return self.result.winner.number
 
     @property

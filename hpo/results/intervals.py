@@ -47,7 +47,7 @@ class Noise(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], overlap: float = 0.0) -> Interval:
-    """Return Student's t interval of the mean of at least two values; its low end is the lower confidence bound."""
+    """Return Student's t interval of the mean of at least two values."""
     mean, error = statistics.fmean(values), statistics.stdev(values) * math.sqrt(1 / len(values) + overlap)
     if error == 0:
         return Interval(mean, mean)
