@@ -50,7 +50,10 @@ class Session:
         """`description` tells others about this worker: host, process, device."""
         self.store, self.study = store, study
         self.link = StoreLink(store, study, description, grace)
-        self.cache = StudyCache(study.study_id, study.name, self.link.put, two_objectives=study.recipe.cost is not None)
+        two_objectives = study.recipe.cost is not None
+        # A grid is drawn by what is left of it, NSGA-II by whole generations, two objectives by their front.
+        whole = two_objectives or study.recipe.sampler.name in ("grid", "nsga2")
+        self.cache = StudyCache(study.study_id, study.name, self.link.put, two_objectives=two_objectives, whole=whole)
         self.search = StudySearch(self.cache, study.effective_space, study.recipe)
         self.trials = LiveTrials(study, self.cache, self.search)
         self.ranking = Ranking(self.cache)

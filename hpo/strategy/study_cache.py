@@ -7,6 +7,8 @@ for the next transaction.
 Hidden are trials that failed, were voided, were continued under another number or lie outside the space: they would
 teach nothing, and successive halving would count their rungs twice. Of a pruned trial and its second chance only one is
 shown.
+
+Of a large study only a part is held (`hpo.strategy.history`), unless samplers need the whole.
 """
 
 import copy
@@ -24,6 +26,7 @@ from hpo.store.attributes import Entry
 from hpo.store.database import schema, trial_rows
 from hpo.store.database.trial_rows import Changes
 from hpo.store.record import State, TrialAttributes
+from hpo.strategy import history
 
 
 class StudyCache:
@@ -32,9 +35,16 @@ class StudyCache:
     """
 
     def __init__(
-        self, study_id: int, study_name: str, write: Callable[[Changes], None], *, two_objectives: bool = False
+        self,
+        study_id: int,
+        study_name: str,
+        write: Callable[[Changes], None],
+        *,
+        two_objectives: bool = False,
+        whole: bool = True,
     ) -> None:
-        """`write` takes the changes that are to be written to the store."""
+        """`write` takes the changes that are to be written to the store. `whole` holds all trials of a large study."""
+        self.whole = whole
         self.study_id, self.study_name, self.two_objectives = study_id, study_name, two_objectives
         self.sampler_attributes: dict[str, Any] = {}
         """What a sampler stores of the study; kept for one draw only, so that no draw depends on who drew before."""
@@ -58,12 +68,21 @@ class StudyCache:
                 self._leased = {i for i in self._leased if not self._trials[i].state.is_finished()}
                 self._trials = {i: t for i, t in self._trials.items() if i in self._leased}
                 self._newest, self._revision = -1, revision
-            others = [i for i, t in self._trials.items() if not t.state.is_finished() and i not in self._leased]
-            for trial in trial_rows.load_newer(connection, self.study_id, self._newest, others):
+            for trial in self._changed(connection):
                 key = id_of_trial(trial)
                 self._newest = max(self._newest, key)
                 if key not in self._leased:
                     self._trials[key] = _with_divergence_ranked(trial)
+            if not self.whole and history.newest_of(self._trials.values()) >= history.WHOLE:
+                self._trials = {id_of_trial(t): t for t in history.kept(list(self._trials.values()))}
+                self._leased &= self._trials.keys()
+
+    def _changed(self, connection: Connection) -> list[FrozenTrial]:
+        """Read the trials that are newer than those known, or may have changed; at first those that are kept."""
+        if self._newest == -1 and not self.whole:
+            return trial_rows.load_where(connection, history.is_kept(connection, self.study_id), user_attrs=False)
+        others = [i for i, t in self._trials.items() if not t.state.is_finished() and i not in self._leased]
+        return trial_rows.load_newer(connection, self.study_id, self._newest, others)
 
     def lease(self, trial: FrozenTrial) -> None:
         """Add a trial that this worker runs: from now on the cache is ahead of the store."""
@@ -114,8 +133,14 @@ class StudyCache:
         return [t for t in trials if t.number not in hidden and (states is None or t.state in states)]
 
     def judged_trials(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """Return the trials that pruning compares, by number: a second chance was judged when it was pruned."""
+        """Return the trials that pruning compares, by number: a second chance was judged when it was pruned.
+
+        Of a large study they are the even choice, among which as large a share is better as among all.
+        """
         trials = [t for t in self.all_trials() if t.state != TrialState.FAIL and revived_by(t) is None]
+        if not self.whole:
+            newest = history.newest_of(self.all_trials())
+            trials = [t for t in trials if not t.state.is_finished() or history.is_even(t, newest)]
         return [t for t in trials if states is None or t.state in states]
 
     def infeasible_trials(self) -> list[FrozenTrial]:
