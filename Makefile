@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# Compiled modules are kept, whatever the environment says: each of the many processes of the tests would compile hpo.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test quick cluster docs check coverage audit format hooks dist clean
 
 run: $(INSTALLED)

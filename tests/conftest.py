@@ -1,5 +1,6 @@
 """Fixtures: stores of both kinds, data in a cache of the tests' own, one thread per process."""
 
+import gc
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
 from hpo.store.studies import StudyRecord
 from tests.helpers import fork_server
+from tests.helpers.migrations import read_migrations_once
 from tests.helpers.studies import MakeStudy, new_database, small_space
 
 _SERVER = pytest.StashKey[subprocess.Popen[bytes]]()
@@ -31,6 +33,7 @@ _POSTGRES = "HPO_TESTS_POSTGRES"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server that processes are forked from: once, not in each process of the test run."""
+    gc.disable()  # until the tests are collected: what is imported stays
     if fork_server.SOCKET not in os.environ:
         # A shell that starts the tests in the background has them ignore Ctrl-C, and with them all their processes.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -64,10 +67,17 @@ def pytest_make_collect_report(
     return report
 
 
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def forked_workers() -> None:
-    """Workers that a test's own process starts, as `hpo.search` does, are forked too."""
+def short_ways() -> None:
+    """Workers that a test's own process starts, as `hpo.search` does, are forked too; Optuna opens stores quickly."""
     fork_server.fork_workers()
+    read_migrations_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,7 +100,9 @@ def postgres() -> Iterator[str]:
         settings = folder / "postgresql.auto.conf"
         if "max_connections" not in settings.read_text():
             # A test's data need not survive a power cut. Several tests with many workers each run at once.
-            for setting in ("fsync = off", "synchronous_commit = off", "max_connections = 400"):
+            durability = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
+            # Hundreds of small databases are made; each would be looked after.
+            for setting in (*durability, "autovacuum = off", "max_connections = 400"):
                 server.psql(f"ALTER SYSTEM SET {setting};")
             command = ("-w", "-D", str(server.pgdata), "-m", "fast", "restart", "-l", str(server.pgdata / "log"))
             pgexec("pg_ctl", command, bin_path=server.bin_path, user=server.system_user, timeout=60)

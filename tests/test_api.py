@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import json
-import os
 import pickle
 import shutil
 import signal
@@ -23,6 +22,8 @@ import hpo
 from hpo import errors
 from hpo.config import TrialConfig
 from hpo.store.record import State
+from tests.helpers.command import Process
+from tests.helpers.command import hpo as command
 
 SMALL: dict[str, Any] = {"epochs": 2, "pruner": {"name": "none"}}
 """A recipe whose trials take a fraction of a second on digits."""
@@ -87,13 +88,8 @@ def test_the_best_trial_and_the_table_of_all(study: hpo.Study) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_line_and_optuna_see_the_same_study(study: hpo.Study) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "hpo", "studies", "show", "ann_digits", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_the_command_line_and_optuna_see_the_same_study(study: hpo.Study, tmp_path: Path) -> None:
+    shown = command("studies", "show", "ann_digits", "--json", folder=tmp_path)
     assert json.loads(shown.stdout)["best_value"] == study.best.value
     assert study.to_optuna().best_value == study.best.value
     assert list(hpo.studies()["study"]) == ["ann_digits"]
@@ -204,6 +200,7 @@ def test_a_table_with_texts_and_gaps(wines: pd.DataFrame) -> None:
         hpo.search("ann_tabular", data=changed, label="grower", trials=3, **QUICK)
 
 
+@pytest.mark.slow
 def test_arrays_with_any_labels_and_images_of_both_layouts() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, size=(60, 8, 10, 3), dtype=np.uint8)
@@ -283,8 +280,8 @@ def test_requests_that_cannot_be_met(study: hpo.Study) -> None:
 
 
 @pytest.mark.slow
-def test_what_needs_a_finished_trial_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run([sys.executable, "-m", "hpo", "init", "--space", "ann_digits"], check=True, capture_output=True)
+def test_what_needs_a_finished_trial_says_so(tmp_path: Path) -> None:
+    command("init", "--space", "ann_digits", folder=tmp_path)
     study = hpo.open("ann_digits")
     for action in (study.confirm, study.export, study.train, lambda: study.best):
         with pytest.raises(errors.StudyError, match="no complete trial"):
@@ -297,22 +294,18 @@ def test_an_interrupt_releases_the_trials(tmp_path: Path) -> None:
     code = textwrap.dedent(
         """
         import hpo
+        recipe = {"epochs": 2, "pruner": {"name": "none"}}
         try:
-            hpo.search("ann_digits", trials=200, workers=1, engine="solo", progress=False)
+            hpo.search("ann_digits", trials=2000, recipe=recipe, workers=1, engine="solo", progress=False)
         except KeyboardInterrupt:
             print("interrupted")
         """
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
+    (tmp_path / "search.py").write_text(code)
+    process = Process("search.py", module="tests.helpers.script", folder=tmp_path)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        time.sleep(0.5)
+        time.sleep(0.2)
         if (tmp_path / "runs/studies.db").exists():
             try:
                 if hpo.open("ann_digits").status.finished >= 2:
@@ -320,10 +313,10 @@ def test_an_interrupt_releases_the_trials(tmp_path: Path) -> None:
             except errors.HpoError:
                 continue
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert out == "interrupted\n"
+    process.wait(60)
+    assert process.stdout == "interrupted\n"
     status = hpo.open("ann_digits").status
-    assert status.counts[State.RUNNING] == 0 and not status.workers and 2 <= status.finished < 200
+    assert status.counts[State.RUNNING] == 0 and not status.workers and 2 <= status.finished < 2000
 
 
 def test_a_study_is_renamed_copied_deleted_with_its_files(study: hpo.Study) -> None:

@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from torchvision.transforms.v2 import functional as tv
 
 from hpo.config import CNN, MLP, Adam, Augment, Split, TrialConfig
 from hpo.data import info, load_parts
@@ -81,7 +80,10 @@ def test_a_shift_is_a_crop_of_the_padded_image() -> None:
     assert seen.min() > 30  # of 60 expected
 
 
+@pytest.mark.slow
 def test_a_rotation_is_torchvisions() -> None:
+    from torchvision.transforms.v2 import functional as tv  # which imports the compiler
+
     x = images(count=4)
     out = run(x, KINDS["rotate"])
     draws = torch.rand(4, 11, generator=generator("cpu", "augment", 0, 0))

@@ -22,6 +22,7 @@ import yaml
 
 from hpo.dashboard.credentials import hashed
 from tests.helpers import command
+from tests.helpers.documents import shorten
 from tests.helpers.postgres import PASSWORD, Postgres
 
 pytestmark = pytest.mark.slow
@@ -122,6 +123,7 @@ def test_the_services_do_their_work(server: Postgres, tmp_path: Path) -> None:
     found = services(HPO_SPACE="ann_digits", HPO_TRIALS="4")
     for folder in ("runs", "secrets", "bin"):
         (tmp_path / folder).mkdir()
+    shorten(tmp_path / "runs", epochs=10)
     (tmp_path / "secrets" / "postgres_password").write_text(f"{PASSWORD}\n")
     (tmp_path / "secrets" / "dashboard_auth").write_text(f"{hashed('ann', 'word')}\n")
     (tmp_path / "secrets" / "dashboard_auth").chmod(0o600)

@@ -21,7 +21,7 @@ from hpo.training.engine import EpochResult, Fault
 from hpo.training.simulated import SimulatedEngine
 from hpo.training.solo import SoloEngine
 from tests.helpers.confirming import BASELINE, NoisyEngine
-from tests.helpers.studies import MakeStudy, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, on_sqlite, small_space, trials_of, work
 
 
 def confirmed(
@@ -57,6 +57,7 @@ def test_luck_is_told_from_merit(store: Store, make_study: MakeStudy, tmp_path: 
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_a_null_space_has_no_winner(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """Hyperparameters that change nothing: the best of forty looks good, and is not."""
     study, result = confirmed(store, make_study, tmp_path, NoisyEngine(lambda config: 0.8), trials=40)
@@ -119,6 +120,8 @@ def fidelities(store: Store, study: StudyRecord) -> set[tuple[float, int | None]
     return {(config.data_fraction, config.image_size) for config in configs}
 
 
+@pytest.mark.slow
+@on_sqlite
 def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, tmp_path: Path) -> None:
     less = Fidelity(data_fraction=0.25, image_size=14)
     recipe = StudyRecipe(budget=Budget(trials=4), pruner=Pruner(name="none"), fidelity=less, objective="macro_f1")
@@ -140,7 +143,7 @@ def test_a_search_on_less_is_confirmed_and_exported_on_everything(store: Store, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["sqlite"])
+@on_sqlite
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "neg_log_loss"])
 def test_scores_of_every_metric_are_promised(metric: Metric, store: Store, tmp_path: Path) -> None:
     recipe = StudyRecipe(budget=Budget(trials=2), sampler=Sampler(name="random"), objective=metric)
@@ -165,6 +168,7 @@ def test_scores_of_every_metric_are_promised(metric: Metric, store: Store, tmp_p
     assert metrics["test_score"] == (-metrics["test_loss"] if metric == "neg_log_loss" else metrics[f"test_{metric}"])
 
 
+@on_sqlite
 def test_every_time_other_rows_are_validated_on_the_same_for_all(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:
@@ -181,6 +185,7 @@ def test_every_time_other_rows_are_validated_on_the_same_for_all(
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_a_confirmation_keeps_to_the_rows_that_it_began_with(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:
@@ -212,6 +217,7 @@ class RowsOfUnequalEase(NoisyEngine):
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_a_winner_is_found_though_the_rows_differ_more_than_the_candidates(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from hpo.training.engine import TrialFault
 from hpo.training.model_cost import latency_ms, measure, memory_mb
 from hpo.training.simulated import SimulatedEngine
 from hpo.training.solo import SoloEngine
-from tests.helpers.studies import MakeStudy, mlp, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, mlp, on_sqlite, small_space, trials_of, work
 
 SMALL = {"max_parameters": 60}
 """For the fake engine, which takes the sum of all widths for the number of parameters."""
@@ -69,10 +69,11 @@ def test_what_breaks_a_constraint_is_not_trained_and_costs_nothing(
     assert {t.number for t in ended} == {t.number for t in trained}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gp", "qmc", "random"))]
+)
+@on_sqlite
 def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str) -> None:
-    if sampler == "gp" and store.url.get_backend_name() != "sqlite":
-        pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
     trials = 7 if sampler == "gp" else 14  # a Gaussian process takes a second for each draw
     for name, pauses in (("one", 10**6), ("many", 9)):
@@ -87,6 +88,7 @@ def test_constrained_draws_are_the_same_whoever_draws(store: Store, tmp_path: Pa
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path) -> None:
     """Of the draws after the first 10, TPE wastes far fewer than random does."""
     wasted = {}
@@ -98,6 +100,7 @@ def test_a_sampler_learns_what_is_infeasible(store: Store, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_a_space_without_anything_feasible_ends(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=5, space={"constraints": {"max_parameters": 1}})
     over = work(store, study, SimulatedEngine(capacity=2), tmp_path)
@@ -123,6 +126,7 @@ def test_what_breaks_a_cheap_constraint_is_not_timed(store: Store, make_study: M
     }
 
 
+@on_sqlite
 def test_a_trial_that_goes_on_is_not_judged_again(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1, space={"constraints": {"max_latency_ms": 1e9}})
     steps = iter(range(1000))
@@ -160,9 +164,8 @@ def test_constraints_can_be_set_and_loosened_later(store: Store, make_study: Mak
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
+@on_sqlite
 def test_samplers_go_on_after_constraints_were_set(store: Store, tmp_path: Path, sampler: str) -> None:
-    if sampler == "gp" and store.url.get_backend_name() != "sqlite":
-        pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     study = constrained(store, "s", sampler, {}, 12)
     work(store, study, SimulatedEngine(), tmp_path)
     change_space(store, "s", "tight", small_space(constraints={"max_parameters": 1000, "max_latency_ms": 40.0}))
@@ -203,6 +206,7 @@ def test_a_baseline_that_breaks_a_constraint_is_refused_when_the_study_is_made(t
     assert not exists(parse(url))
 
 
+@on_sqlite
 def test_a_confirmation_is_not_constrained(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=3, space={"constraints": {"max_latency_ms": 1e9}})
     work(store, study, SimulatedEngine(), tmp_path)
@@ -239,6 +243,7 @@ def test_costs_of_real_networks_are_found_without_training(tmp_path: Path) -> No
         SoloEngine(cpu).measure(config(CNN((8,) * 5, (0.0,) * 5)), ["parameters"])
 
 
+@on_sqlite
 def test_a_real_engine_keeps_to_real_constraints(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=3, space={"epochs": 1, "constraints": {"max_parameters": 3000, "max_memory_mb": 0.2}})
     over = work(store, study, SoloEngine(torch.device("cpu")), tmp_path)

@@ -37,7 +37,7 @@ from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.command import start
-from tests.helpers.studies import MakeStudy
+from tests.helpers.studies import MakeStudy, on_sqlite
 from tests.helpers.studies import url_of as url
 
 Answer = tuple[str, dict[str, str], bytes]
@@ -207,6 +207,7 @@ def test_no_network_sees_a_dashboard_without_a_password() -> None:
             check_exposure(host, None)
 
 
+@on_sqlite
 def test_artifacts_cannot_run_on_the_dashboards_origin(store: Store, study: StudyRecord, tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     app = make_app(store.url, folder)
@@ -381,6 +382,7 @@ def studies_of(store: Store) -> list[str]:
 
 
 @pytest.mark.parametrize("artifact_id", ["../precious", "..", "abcdef", "link"])
+@on_sqlite
 def test_an_artifact_that_is_none_is_not_found(
     store: Store, study: StudyRecord, tmp_path: Path, artifact_id: str
 ) -> None:
@@ -399,6 +401,7 @@ def test_an_artifact_that_is_none_is_not_found(
     assert precious.read_text() == "as it was" and (folder / "link").is_symlink()
 
 
+@on_sqlite
 def test_each_study_has_a_report_behind_the_same_login(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     made, asked = make_study(trials=2), list[str]()
 

@@ -172,7 +172,7 @@ def test_a_silent_network_costs_a_source_its_patience_and_no_more(
     monkeypatch.setenv("HPO_DATA", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, silent_proxy)
-    monkeypatch.setattr(sources, "TIMEOUT", 2.0)
+    monkeypatch.setattr(sources, "TIMEOUT", 1.0)
     unlucky = dataclasses.replace(data.info("fashion_mnist"), system_folder="/nowhere")
     started: dict[str, float] = {}
 
@@ -182,9 +182,9 @@ def test_a_silent_network_costs_a_source_its_patience_and_no_more(
     with pytest.raises(DataError) as caught:
         data.fetch(unlucky, progress)
     assert "/nowhere: no such folder" in str(caught.value)
-    assert "torchvision's download: no progress for 2 s" in str(caught.value)
+    assert "torchvision's download: no progress for 1 s" in str(caught.value)
     debian = time.monotonic() - started["Debian's archive"]
-    assert "Debian's archive: no progress for 2 s" in str(caught.value) or "apt is not installed" in str(caught.value)
+    assert "Debian's archive: no progress for 1 s" in str(caught.value) or "apt is not installed" in str(caught.value)
     assert debian < 10
     assert data.state(unlucky) == "missing"
 

@@ -19,7 +19,7 @@ from hpo.store.leases.claims import NothingToClaim
 from hpo.store.leases.outbox import WorkerLost
 from hpo.store.leases.stopping import StopReason
 from hpo.training.simulated import SimulatedEngine, accuracy
-from tests.helpers.studies import MakeStudy, trials_of, work
+from tests.helpers.studies import MakeStudy, on_sqlite, trials_of, work
 
 
 def nobody(count: int) -> Sequence[Assignment]:
@@ -80,6 +80,7 @@ def test_a_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_what_was_drawn_is_there_when_places_fall_free(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=30)
     engine = SimulatedEngine(5, 0.1, is_async=True)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from hpo.config import TrialConfig
 from hpo.models import build_model
 from tests.helpers.command import Ended, Process, hpo, start
+from tests.helpers.documents import shorten
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,8 @@ Environment = dict[str, str]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
+    """Of commands whose trials take half a second."""
+    shorten(tmp_path, epochs=12)
     return {**os.environ, "HPO_STORAGE": f"sqlite:///{tmp_path}/studies.db", "COLUMNS": "200"}
 
 
@@ -39,7 +42,7 @@ def test_run_resume_export_train(store_url: str, environment: Environment, tmp_p
     run = ["run", "--space", "ann_digits", "--workers", "2", "--device", "cpu"]
     if store_url.startswith("sqlite"):
         # New interpreters, as a user has them; elsewhere, processes that have imported everything already.
-        command = [sys.executable, "-m", "hpo", *run, "--trials", "6"]
+        command = [sys.executable, "-m", "hpo", *run, "--trials", "6", "--workers", "1"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         first = Ended(0, done.stdout, done.stderr)
     else:
@@ -221,9 +224,7 @@ def test_an_export_without_a_complete_trial_says_so(environment: Environment, tm
     assert not (tmp_path / "best.toml").exists()
 
 
-def test_doctor_proves_that_a_killed_trial_goes_on_as_if_nothing_had_happened(
-    environment: Environment, tmp_path: Path
-) -> None:
-    done = hpo("doctor", "resume", "--device", "cpu", "--json", folder=tmp_path, environment=environment)
+def test_doctor_proves_that_a_killed_trial_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    done = hpo("doctor", "resume", "--device", "cpu", "--json", folder=tmp_path)
     proof = json.loads(done.stdout)
     assert proof["differing"] == [] and 0 < proof["killed_after"] < proof["epochs"] and proof["tensors"] > 10

@@ -28,7 +28,7 @@ from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.oracles import FixedTrialLike
-from tests.helpers.studies import mlp, small_space, trials_of, work
+from tests.helpers.studies import mlp, on_sqlite, small_space, trials_of, work
 
 WIDTHS = {"low": 8, "high": 24, "step": 8}
 OPTIMIZER = {"name": {"choices": ["sgd", "adam"]}, "lr": 0.01, "adam": {"lr": {"choices": [0.1, 0.01]}}}
@@ -125,6 +125,7 @@ def check_all_once(space: SearchSpace, found: list[optuna.trial.FrozenTrial]) ->
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path) -> None:
     params = {"mlp": {"depth": 1, "width": [16]}, "optimizer": {"name": "sgd"}}
     space = grid_space(baselines=[{"name": "plain", "params": params}])
@@ -145,6 +146,7 @@ def test_a_grid_ends_with_its_last_configuration(store: Store, tmp_path: Path) -
     check_all_once(wider, trials_of(store, study))
 
 
+@on_sqlite
 def test_a_budget_may_end_before_the_grid(store: Store, tmp_path: Path) -> None:
     study = grid_study(store, trials=10)
     over = work(store, study, SimulatedEngine(), tmp_path)
@@ -194,6 +196,7 @@ def test_a_claim_whose_draw_is_not_written_yet_is_followed(store: Store) -> None
     assert key_of(found[0].params) != key_of(found[1].params)
 
 
+@on_sqlite
 def test_what_failed_is_not_tried_again_what_was_voided_is(store: Store, tmp_path: Path) -> None:
     study = grid_study(store, trials=99, max_failures=99)
 
@@ -225,6 +228,7 @@ def draw(suggester):
 """
 
 
+@on_sqlite
 def test_a_space_in_python_can_be_a_grid_and_be_replaced(store: Store, tmp_path: Path) -> None:
     from hpo.space import load_space
 

@@ -21,7 +21,7 @@ from hpo.training.engine import EpochResult, Fault
 from hpo.training.simulated import SimulatedEngine, accuracy
 from tests.helpers.cluster import moto_bucket
 from tests.helpers.oracles import ORACLES
-from tests.helpers.studies import MakeStudy, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, on_sqlite, small_space, trials_of, work
 
 
 @pytest.mark.parametrize("capacity", [1, 5])
@@ -50,6 +50,7 @@ def test_optuna_reads_what_was_trained(store: Store, make_study: MakeStudy, tmp_
         assert trial.user_attrs["curves"]["validation_accuracy"] == [round(accuracy(config, e), 6) for e in range(1, 7)]
 
 
+@on_sqlite
 def test_the_spaces_metric_is_what_is_searched(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=4, space={"metric": "neg_log_loss"})
 
@@ -120,10 +121,9 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "tpe, local", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
+@on_sqlite
 def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str) -> None:
     """A study in one go, and one whose worker is replaced after each few trials: the same configs."""
-    if sampler == "gp" and store.url.get_backend_name() != "sqlite":
-        pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
     trials = 9 if sampler == "gp" else 14  # the first 5 are random
     name_of_sampler, share = sampler.removesuffix(", local"), 0.5 if "local" in sampler else 0.0
@@ -144,6 +144,7 @@ def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path
 
 
 @pytest.mark.parametrize("pruner", ORACLES)
+@on_sqlite
 def test_pruning_is_what_optuna_would_have_done(
     store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str
 ) -> None:
@@ -190,6 +191,7 @@ def test_faults_are_recorded_and_the_study_goes_on(store: Store, make_study: Mak
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     first, second = make_study("a", trials=25, seed=3), make_study("b", trials=25, seed=3)
     other = make_study("c", trials=25, seed=4)
@@ -200,6 +202,7 @@ def test_the_same_seed_draws_the_same_study(store: Store, make_study: MakeStudy,
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1)
 
@@ -216,6 +219,7 @@ def test_out_of_memory_is_tried_once_more_in_parts(store: Store, make_study: Mak
     assert len(engine.admitted) == 2
 
 
+@on_sqlite
 def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=3, max_failures=1)
     over = work(store, study, SimulatedEngine(fault=lambda config, epoch: Fault("oom", "no memory left")), tmp_path)
@@ -224,6 +228,7 @@ def test_out_of_memory_twice_is_a_failure(store: Store, make_study: MakeStudy, t
     assert over is not None and over.reason == "1 trial has failed"
 
 
+@on_sqlite
 def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=100, max_failures=100)
 
@@ -236,6 +241,7 @@ def test_first_trials_that_all_fail_alike_stop_the_study(store: Store, make_stud
     assert len(trials_of(store, study)) == 3
 
 
+@on_sqlite
 def test_failures_among_successes_do_not_stop_the_study(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=10, max_failures=100)
     faults = SimulatedEngine(
@@ -249,6 +255,7 @@ def checkpoints_in(folder: Path) -> set[int]:
     return {int(path.stem) for path in (folder / "checkpoints").glob("*.safetensors")}
 
 
+@on_sqlite
 def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=12)
     work(store, study, SimulatedEngine(), tmp_path)
@@ -258,6 +265,7 @@ def test_the_best_trials_keep_their_final_state(store: Store, make_study: MakeSt
     assert [r.validation_accuracy for r in best.history] == list(trials[0].intermediate_values.values())
 
 
+@on_sqlite
 def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=6)
     with Session(store, study, {}) as session:
@@ -269,6 +277,7 @@ def test_checkpoints_stay_below_their_limit(store: Store, make_study: MakeStudy,
     assert checkpoints_in(tmp_path) == {best.number}
 
 
+@on_sqlite
 def test_a_disk_that_takes_no_checkpoint_costs_a_warning(
     store: Store, make_study: MakeStudy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -279,6 +288,7 @@ def test_a_disk_that_takes_no_checkpoint_costs_a_warning(
     assert "no checkpoints can be written, a killed trial would start from epoch 1" in caplog.text
 
 
+@on_sqlite
 def test_a_damaged_checkpoint_has_the_trial_start_anew(
     store: Store, make_study: MakeStudy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -295,6 +305,7 @@ def test_a_damaged_checkpoint_has_the_trial_start_anew(
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 
@@ -317,6 +328,7 @@ def test_checkpoints_go_to_s3(store: Store, make_study: MakeStudy, monkeypatch: 
 
 
 @pytest.mark.parametrize("root", ["s3://", "gs://bucket/x"])
+@on_sqlite
 def test_an_artifact_root_that_is_none_is_named(
     store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, root: str
 ) -> None:

@@ -349,13 +349,14 @@ def test_occupancy_is_told() -> None:
     assert engine.status() == {"lanes": 1, "occupancy": 0.5}
 
 
+@pytest.mark.slow
 def test_auto_packs_nothing_that_measures_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes made slow: every trial is trained alone, whatever its shape, and each bucket is measured once."""
     plain, measured = Program.train_epoch, []
 
     def slow(self: Program) -> None:
         measured.append(self.layout.batch)
-        end = time.thread_time() + 0.15
+        end = time.thread_time() + 0.08
         while time.thread_time() < end:
             pass
         plain(self)

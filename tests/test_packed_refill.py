@@ -27,6 +27,7 @@ from tests.helpers.packing import (
     lane_of,
     mixed_cnns,
     mixed_mlps,
+    random_images,
     random_rows,
     train,
 )
@@ -50,7 +51,7 @@ def some(family: str) -> tuple[ResidentData, list[TrialConfig]]:
     if family == "mlp":
         data, configs = random_rows(FEATURES), mixed_mlps(dropout=True)[:10]
     else:
-        data, configs = random_rows(2, 9, 8), mixed_cnns("two stages, flat, dense", True, 10)
+        data, configs = random_images(), mixed_cnns("two stages, flat, dense", True, 10)
     return data, [dataclasses.replace(config, epochs=EPOCHS) for config in configs]
 
 

@@ -13,7 +13,7 @@ from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
-from tests.helpers.studies import MakeStudy, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, on_sqlite, small_space, trials_of, work
 
 PRUNERS = ("successive_halving", "median", "patient")
 """Not hyperband: its brackets follow from the study's name."""
@@ -30,7 +30,7 @@ def searched(store: Store, name: str, pruner: str, folder: Path) -> StudyRecord:
     return study
 
 
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@on_sqlite
 def test_whole_curves_tell_what_each_pruner_would_have_done(store: Store, tmp_path: Path) -> None:
     comparison = compare_pruners(store, searched(store, "whole", "none", tmp_path))
     assert comparison is not None and (comparison.trials, comparison.partly_trained) == (30, 0)
@@ -45,7 +45,8 @@ def test_whole_curves_tell_what_each_pruner_would_have_done(store: Store, tmp_pa
         assert outcome.winner_survives == (comparison.winner in survivors), pruner
 
 
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.slow
+@on_sqlite
 def test_curves_that_end_early_are_carried_on(store: Store, tmp_path: Path) -> None:
     study = searched(store, "halved", "successive_halving", tmp_path)
     real = trials_of(store, study)
@@ -70,7 +71,7 @@ def test_curves_that_end_early_are_carried_on(store: Store, tmp_path: Path) -> N
     assert few is not None and (few.trials, few.of) == (10, 30) and "the first 10 of 30 trials" in few.summary
 
 
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@on_sqlite
 def test_what_cannot_be_compared_says_so(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=2)
     assert compare_pruners(store, study) is None

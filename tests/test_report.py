@@ -4,17 +4,19 @@ import re
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from hpo.errors import StudyError
 from hpo.results import audit, confirmation
 from hpo.results.report import report
 from hpo.results.report_pair import report_pair
+from hpo.store.database import schema
 from hpo.store.database.connect import Store
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.browser import open_page
 from tests.helpers.confirming import BASELINE, NoisyEngine
-from tests.helpers.studies import MakeStudy, work
+from tests.helpers.studies import MakeStudy, on_sqlite, work
 
 
 def faulty(config: object, epoch: int) -> Fault | None:
@@ -40,6 +42,8 @@ def test_a_report_shows_what_was_found(store: Store, make_study: MakeStudy, tmp_
     assert sources == [], "nothing is loaded from elsewhere"
 
 
+@pytest.mark.slow
+@on_sqlite
 def test_two_studies_side_by_side_show_what_differs(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     engine = NoisyEngine(lambda config: 0.9 - config.optimizer.lr)
     first = make_study(trials=6, space={"epochs": 4, "baselines": [BASELINE]})
@@ -58,11 +62,25 @@ def test_two_studies_side_by_side_show_what_differs(store: Store, make_study: Ma
         report_pair(store, first, first)
 
 
+@on_sqlite
 def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1)
     assert "No trial is complete yet." in report(store, study, "")
     work(store, study, SimulatedEngine(), tmp_path)
     assert "<td>0</td>" in report(store, study, "")
+
+
+def multiply_trials(store: Store, times: int) -> None:
+    """Add copies of all trials of a store's only study, until there are so many times as many."""
+    with store.write() as connection:
+        count = connection.execute(sa.select(sa.func.max(schema.trials.c.trial_id))).scalar_one()
+        for table in (schema.trials, *schema.TRIAL_TABLES):
+            key = table.primary_key.columns[0].name
+            rows = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+            for turn in range(1, times):
+                moved = {"trial_id": count * turn, "number": count * turn, key: len(rows) * turn}
+                copies = [row | {name: row[name] + by for name, by in moved.items() if name in row} for row in rows]
+                connection.execute(sa.insert(table), copies)
 
 
 @pytest.mark.slow
@@ -74,10 +92,11 @@ def test_a_browser_draws_a_thousand_trials(tmp_path: Path) -> None:
     from tests.helpers.studies import small_space
 
     store = open_store(parse(f"sqlite:///{tmp_path}/s.db"), create=True)
-    recipe = StudyRecipe(budget=Budget(trials=1000), sampler=Sampler(name="random"), pruner=Pruner(min_epochs=3))
+    recipe = StudyRecipe(budget=Budget(trials=100), sampler=Sampler(name="random"), pruner=Pruner(min_epochs=3))
     studies.create(store, "s", "small", small_space(epochs=20), recipe, "f" * 64)
     study = studies.load_study(store, "s")
     work(store, study, SimulatedEngine(capacity=50), tmp_path)
+    multiply_trials(store, 10)
     path = tmp_path / "report.html"
     path.write_text(report(store, study, "hpo run --study s"))
     assert path.stat().st_size < 5_000_000
@@ -92,6 +111,7 @@ def test_a_browser_draws_a_thousand_trials(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@on_sqlite
 def test_all_figures_are_printed(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=12, space={"epochs": 4})
     work(store, study, SimulatedEngine(), tmp_path)

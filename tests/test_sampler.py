@@ -24,7 +24,7 @@ from hpo.strategy.pruners import make_pruner
 from hpo.strategy.sampler_view import ModelView, middle_of
 from hpo.strategy.study_cache import StudyCache
 from hpo.training.simulated import SimulatedEngine
-from tests.helpers.studies import small_space, trials_of, work
+from tests.helpers.studies import on_sqlite, small_space, trials_of, work
 
 LR = FloatDistribution(1e-4, 1e-1, log=True)
 OPTIMIZER = CategoricalDistribution(["adam", "sgd"])
@@ -208,6 +208,7 @@ def make(store: Store) -> Made:
     return made
 
 
+@on_sqlite
 def test_where_the_model_fails_draws_are_random_and_say_so(
     store: Store, make: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +224,8 @@ def test_where_the_model_fails_draws_are_random_and_say_so(
     assert len({str(t.params) for t in drawn}) == 8
 
 
+@pytest.mark.slow
+@on_sqlite
 def test_the_trials_of_other_workers_are_projected_too(store: Store, make: Made, tmp_path: Path) -> None:
     study = make(20, name="successive_halving", compare="projection")
     work(store, study, SimulatedEngine(), tmp_path)
@@ -235,6 +238,7 @@ def test_the_trials_of_other_workers_are_projected_too(store: Store, make: Made,
     assert pruned and all(told[t.number] > t.intermediate_values[t.last_step or 0] for t in pruned)
 
 
+@on_sqlite
 def test_one_value_for_all_is_no_reason_to_fail(
     store: Store, make: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

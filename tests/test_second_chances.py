@@ -22,7 +22,7 @@ from hpo.store.studies import StudyRecord
 from hpo.strategy.growth import Growth, curve_of
 from hpo.training.engine import Fault
 from hpo.training.simulated import FaultOf, SimulatedEngine, accuracy
-from tests.helpers.studies import MakeStudy, small_space, trials_of
+from tests.helpers.studies import MakeStudy, on_sqlite, small_space, trials_of
 
 HALVING = {"pruner": "successive_halving", "space": {"epochs": 9}}
 
@@ -78,6 +78,8 @@ def test_the_last_trials_go_on_where_the_most_promising_were_pruned(
     assert {t.system_attrs.get("root", t.number) for t in best} <= kept and len(kept) <= 3 + 4
 
 
+@pytest.mark.slow
+@on_sqlite
 def test_chances_for_a_study_that_was_over_start_from_epoch_1(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_no_two_workers_revive_the_same_and_none_is_lost_with_its_worker(
     assert len(continued) == 2 and all("revives" in t.system_attrs for t in continued)
 
 
+@on_sqlite
 def test_a_chance_that_fails_leaves_its_place_to_the_next(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=16, **HALVING)  # type: ignore[arg-type]
     run(store, study, tmp_path)
@@ -149,6 +152,7 @@ def test_a_chance_that_fails_leaves_its_place_to_the_next(store: Store, make_stu
     assert again.system_attrs["revives"] == again.system_attrs["root"] == failed.system_attrs["revives"]
 
 
+@on_sqlite
 def test_where_nothing_is_pruned_there_are_no_second_chances(
     store: Store, make_study: MakeStudy, tmp_path: Path
 ) -> None:
@@ -161,6 +165,7 @@ def test_where_nothing_is_pruned_there_are_no_second_chances(
     assert chances(trials_of(store, other)) == {}
 
 
+@on_sqlite
 def test_a_grid_that_is_exhausted_goes_on_with_second_chances(store: Store, tmp_path: Path) -> None:
     space = small_space(
         epochs=9, mlp={"depth": 1, "width": {"low": 8, "high": 64, "step": 8}}, optimizer={"name": "sgd", "lr": 0.01}
@@ -177,6 +182,7 @@ def test_a_grid_that_is_exhausted_goes_on_with_second_chances(store: Store, tmp_
     assert len(trials) == 8 + 3 and len(chances(trials)) == 3
 
 
+@on_sqlite
 def test_with_two_objectives_a_chance_is_given_to_what_may_reach_the_front(store: Store, tmp_path: Path) -> None:
     recipe = StudyRecipe(
         objective=("accuracy", "parameters"),

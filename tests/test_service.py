@@ -245,7 +245,8 @@ def test_a_failure_is_named() -> None:
 
 @pytest.mark.slow
 def test_a_winner_is_confirmed_exported_trained_and_used(folder: Path) -> None:
-    study = open_study(StudyRequest(space="ann_digits", limits={"trials": 2}))
+    quick = {"epochs": 4, "engine": "solo"}
+    study = open_study(StudyRequest(space="ann_digits", overrides=quick, limits={"trials": 2}))
     run_workers(study.store, study.study, devices=["cpu"])
     with pytest.raises(StudyError, match="has no confirmation"):
         service.confirm.run_confirmation(study.store, study.study, devices=["cpu"])

@@ -25,7 +25,8 @@ FIXTURE = Path(__file__).parent / "fixtures" / "v0.1.0"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
-def test_200_random_draws_build(name: str) -> None:
+def test_200_random_draws_are_kept_exactly_and_build(name: str) -> None:
+    """A fourth of them is built."""
     loaded = space.load_space(name)
     # A space without data is for the user's own: as breast cancer's rows, or as digits of four times their size.
     shape: tuple[int, ...] = (30,) if loaded.mlp else (3, 32, 32)
@@ -35,9 +36,10 @@ def test_200_random_draws_build(name: str) -> None:
     rows = torch.empty(2, *shape, device="meta")
     for seed in range(200):
         config = loaded.draw(RandomSuggester(seed), seed)
-        with torch.device("meta"):
-            model = build_model(config.model, shape, classes)
-            assert model(rows).shape == (2, classes)
+        if seed % 4 == 0:
+            with torch.device("meta"):
+                model = build_model(config.model, shape, classes)
+                assert model(rows).shape == (2, classes)
         assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict())), "draw") == config
 
 

@@ -19,7 +19,7 @@ from hpo.store.database import schema, trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
-from tests.helpers.studies import MakeStudy, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, on_sqlite, small_space, trials_of, work
 
 LR = {"low": 1e-5, "high": 1e-1, "log": True}
 MLP = {"depth": {"low": 1, "high": 3}, "width": {"low": 8, "high": 64, "step": 8}}
@@ -112,6 +112,7 @@ def test_a_narrower_space_hides_what_it_cannot_draw(store: Store, make_study: Ma
     assert {t.number for t in sampled(store, studies.load_study(store, "s"))} == set(range(16))
 
 
+@on_sqlite
 def test_draws_that_a_config_does_not_tell_stay(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """A taper of a network with one layer is in no config."""
     mlp = {"depth": 1, "width": {"low": 8, "high": 64, "step": 8}, "taper": {"low": 0.5, "high": 1.0}}
@@ -154,6 +155,7 @@ def test_waiting_trials_that_no_longer_fit_are_dropped_and_named(
     assert change_space(store, "s", "narrow", narrow).added == [], "not twice"
 
 
+@on_sqlite
 def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=1)
     steps = iter(range(1000))
@@ -183,6 +185,7 @@ def test_a_handed_back_trial_goes_on_in_the_new_space(store: Store, make_study: 
         ),
     ],
 )
+@on_sqlite
 def test_what_cannot_be_mapped_is_refused_and_nothing_is_changed(
     store: Store, make_study: MakeStudy, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
@@ -227,6 +230,7 @@ def test_a_study_with_workers_is_refused_and_a_late_worker_notices(
     check_walks(wider, trials_of(store, study))
 
 
+@on_sqlite
 def test_failed_trials_outside_the_space_are_not_retried(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     from hpo.store import admin
     from hpo.training.engine import Fault
@@ -244,6 +248,7 @@ def test_failed_trials_outside_the_space_are_not_retried(store: Store, make_stud
     assert [old for old, _ in admin.retry(store, "s", None)] == fitting
 
 
+@on_sqlite
 def test_the_command_says_what_became_of_the_trials(
     store: Store, make_study: MakeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from tests.helpers.documents import ROOT
 
@@ -17,10 +18,11 @@ MANY_PARAMETERS: set[str] = {"hpo/store/studies.py: create"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    """Yield name and syntax tree of each module of hpo."""
-    for path in sorted((ROOT / "hpo").rglob("*.py")):
-        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def trees() -> list[tuple[str, ast.Module]]:
+    """Return name and syntax tree of each module of hpo."""
+    paths = sorted((ROOT / "hpo").rglob("*.py"))
+    return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
 
 
 def functions(tree: ast.Module) -> Iterator[Function]:

@@ -26,7 +26,7 @@ from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.command import hpo, start
-from tests.helpers.studies import MakeStudy, new_database, trials_of
+from tests.helpers.studies import MakeStudy, new_database, on_sqlite, trials_of
 from tests.helpers.studies import url_of as url
 
 
@@ -128,6 +128,7 @@ def test_a_copy_in_another_kind_of_store_is_equal_and_can_go_on(
     assert len(finished) == 12 and len(trials_of(store, "s")) == len(ours)
 
 
+@pytest.mark.slow
 def test_a_running_trial_waits_in_the_copy(store: Store, other_store: Store, make_study: MakeStudy) -> None:
     study = make_study("s", trials=3)
     with Session(store, study, {}) as session:
@@ -146,7 +147,8 @@ def test_a_copy_over_another_study_is_refused(store: Store, make_study: MakeStud
         assert studies.names(connection) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.slow
+@on_sqlite
 def test_a_copy_that_is_killed_can_be_repeated(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """Its files are copied first; it is killed before its rows are written, while another process holds the lock."""
     study = make_study("s", trials=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.documents import shorten
 from tests.helpers.terminal import Terminal
 
 pytestmark = pytest.mark.slow
@@ -16,6 +17,7 @@ SIZES = [(80, 24), (200, 50)]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
+    shorten(tmp_path, epochs=20)
     return {**os.environ, "HPO_STORAGE": f"sqlite:///{tmp_path}/studies.db"}
 
 
@@ -27,7 +29,7 @@ def test_a_run_is_watched_and_leaves_a_summary(
     terminal = Terminal(columns, lines, *run, folder=tmp_path, environment=environment)
     working = terminal.wait_for(
         lambda shown: (
-            any(re.search(r"^trial \d+ .*\d+/30 .*[▁▂▃▄▅▆▇█]", line) for line in shown)
+            any(re.search(r"^trial \d+ .*\d+/20 .*[▁▂▃▄▅▆▇█]", line) for line in shown)
             and any(line.startswith("best: 0.") for line in shown)
         )
     )

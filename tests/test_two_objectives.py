@@ -22,7 +22,7 @@ from hpo.store.studies import StudyRecord
 from hpo.training.engine import Fault
 from hpo.training.simulated import SimulatedEngine, accuracy
 from tests.helpers.oracles import ORACLES
-from tests.helpers.studies import small_space, trials_of, work
+from tests.helpers.studies import on_sqlite, small_space, trials_of, work
 
 Made = Callable[..., StudyRecord]
 
@@ -80,11 +80,10 @@ def test_both_values_are_stored_and_the_front_is_optunas(store: Store, make: Mad
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "qmc", "random"])
 @pytest.mark.parametrize("constraints", [{}, {"max_parameters": 100}])
+@on_sqlite
 def test_every_sampler_draws_the_same_whoever_draws(
     store: Store, make: Made, tmp_path: Path, sampler: str, constraints: dict[str, object]
 ) -> None:
-    if sampler == "gp" and store.url.get_backend_name() != "sqlite":
-        pytest.skip("a Gaussian process takes long, and what it draws from is the same picture in memory")
     drawn = []
     trials = 11 if sampler == "gp" else 22  # the first 8 are random, and a Gaussian process takes seconds for a draw
     for name, pauses in (("one", 10**6), ("many", 11)):
@@ -99,6 +98,7 @@ def test_every_sampler_draws_the_same_whoever_draws(
     assert drawn[0] == drawn[1]
 
 
+@on_sqlite
 def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path) -> None:
     study = make(sampler="nsga2", trials=30)
     work(store, study, SimulatedEngine(), tmp_path)
@@ -109,6 +109,7 @@ def test_nsga2_breeds_generations(store: Store, make: Made, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["successive_halving", "median", "percentile"])
+@on_sqlite
 def test_pruning_is_optunas_among_those_that_cost_no_more(
     store: Store, make: Made, tmp_path: Path, pruner: str
 ) -> None:
@@ -143,6 +144,7 @@ def test_pruning_is_optunas_among_those_that_cost_no_more(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median"])
+@on_sqlite
 def test_what_is_pruned_was_beaten_by_something_no_larger(
     store: Store, make: Made, tmp_path: Path, pruner: str
 ) -> None:
@@ -161,6 +163,7 @@ def test_what_is_pruned_was_beaten_by_something_no_larger(
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@on_sqlite
 def test_faults_and_resumed_trials_do_no_harm(store: Store, make: Made, tmp_path: Path, sampler: str) -> None:
     def fault(config: TrialConfig, epoch: int) -> Fault | None:
         kind = {0: "diverged", 1: "error"}.get(config.seed % 6)
@@ -221,6 +224,7 @@ def test_the_front_is_exported_confirmed_and_reported(
     assert f"Pareto front, {len(front)} of {len(front)}" in said and "latency in ms" in said
 
 
+@pytest.mark.slow
 def test_a_copy_and_another_space_keep_both_objectives(store: Store, make: Made, tmp_path: Path) -> None:
     study = make(pruner="median", trials=16)
     work(store, study, SimulatedEngine(), tmp_path)

@@ -12,7 +12,7 @@ from hpo.suggesters import RandomSuggester
 from hpo.training.simulated import SimulatedEngine
 from hpo.transfer import NOT_COMPARED, draws_for
 from tests.helpers.oracles import FixedTrialLike
-from tests.helpers.studies import MakeStudy, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, on_sqlite, small_space, trials_of, work
 
 
 @pytest.mark.parametrize("name", ["ann_fashion", "cnn_fashion", "ann_digits", "ann_breast_cancer"])
@@ -83,6 +83,7 @@ def test_a_configuration_is_not_trained_twice(store: Store, make_study: MakeStud
         assert space.draw(FixedTrialLike(dict(trial.params)), config.seed) == config
 
 
+@on_sqlite
 def test_a_recipe_may_allow_duplicates(store: Store, tmp_path: Path) -> None:
     from hpo.recipe import Budget, Pruner, StudyRecipe
     from hpo.store import studies

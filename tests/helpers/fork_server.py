@@ -10,6 +10,7 @@ The server runs as `python -m tests.helpers.fork_server SOCKET` and ends with th
 import atexit
 import contextlib
 import faulthandler
+import gc
 import json
 import os
 import runpy
@@ -30,6 +31,10 @@ from typing import IO, Any
 
 SOCKET = "HPO_TESTS_FORK_SERVER"
 """Names the server's socket in the environment of all processes of a test run."""
+PICTURES = "HPO_TESTS_PICTURES"
+"""Is in the environment of processes whose trials shall have pictures. Each picture takes half a second; without it
+none is drawn, as where matplotlib is not installed.
+"""
 
 
 def start_server() -> subprocess.Popen[bytes]:
@@ -134,21 +139,26 @@ def _connected() -> socket.socket:
 
 
 def fork_workers() -> None:
-    """Have this process start its workers, and what draws their pictures, here."""
-    from hpo.runner import trial_plots
+    """Have this process start its workers, and what draws their pictures, here; see `PICTURES`."""
+    from hpo.runner import trial_plots, worker
     from hpo.runner.launchers import process
 
     names = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
     for module in (process, trial_plots):
         vars(module)["subprocess"] = names
+    if PICTURES not in os.environ:
+        vars(worker)["can_draw"] = lambda: False
 
 
 # The server.
 
 
 def _serve(path: str) -> None:
+    gc.disable()
     import tests.helpers.preload  # noqa: F401
 
+    gc.freeze()  # what has been imported stays: no process looks through it, which would copy its memory
+    gc.enable()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path + ".new")
     listener.listen(64)

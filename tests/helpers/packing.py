@@ -65,12 +65,17 @@ def average_of(number: int) -> Average:
     return EMA(0.2 + 0.1 * number) if (number + number // 6) % 2 else NoAverage()
 
 
-def random_rows(*shape: int) -> ResidentData:
+def random_rows(*shape: int, rows: int = ROWS) -> ResidentData:
     """Random rows of a shape."""
     source = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS + 100, *shape, generator=source)
-    y = torch.randint(0, CLASSES, (ROWS + 100,), generator=source)
-    return ResidentData(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], torch.zeros(shape[0]), CLASSES, shape)
+    x = torch.randn(rows + 100, *shape, generator=source)
+    y = torch.randint(0, CLASSES, (rows + 100,), generator=source)
+    return ResidentData(x[:rows], y[:rows], x[rows:], y[rows:], torch.zeros(shape[0]), CLASSES, shape)
+
+
+def random_images() -> ResidentData:
+    """Random images of two colours, five batches of them."""
+    return random_rows(2, 9, 8, rows=5 * BATCH)
 
 
 def admit(lane: Lane, key: int, config: TrialConfig, checkpoint: Checkpoint | None = None) -> None:

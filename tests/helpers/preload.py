@@ -5,6 +5,7 @@ What is not installed is left out: the tests that need no GPU have it all, a mac
 
 import contextlib
 import importlib
+import tempfile
 
 for name in (
     "optuna._gp.acqf",
@@ -32,3 +33,11 @@ for name in (
 ):
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module(name)
+
+with contextlib.suppress(ModuleNotFoundError), tempfile.TemporaryDirectory() as folder:
+    from hpo.store.database.connect import open_store
+    from hpo.store.database.url import parse
+    from tests.helpers.migrations import read_migrations_once
+
+    read_migrations_once()
+    open_store(parse(f"sqlite:///{folder}/studies.db"), create=True).dispose()  # what is computed once in a process

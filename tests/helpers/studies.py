@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import optuna
+import pytest
 import sqlalchemy as sa
 
 from hpo.artifacts import FolderFiles
@@ -28,6 +29,9 @@ SPACE: dict[str, object] = {
     "mlp": {"depth": {"low": 1, "high": 3}, "width": {"low": 8, "high": 64, "step": 8}},
     "optimizer": {"name": {"choices": ["sgd", "adam"]}, "lr": {"low": 1e-5, "high": 1e-1, "log": True}},
 }
+
+on_sqlite = pytest.mark.parametrize("backend", ["sqlite"])
+"""Marks a test of a store in which the kind of store plays no part: others run the same statements on both."""
 
 
 class MakeStudy(Protocol):

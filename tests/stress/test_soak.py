@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
+from tests.helpers.studies import on_sqlite
 from tests.stress.test_stress import ROOT, Field, check_curves, record
 
 KILLS = int(os.environ.get("HPO_SOAK", "0"))
@@ -74,10 +75,10 @@ def test_kills_over_three_studies_at_once(field: Field) -> None:
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime: apt-get install libfaketime")
-@pytest.mark.parametrize("backend", ["sqlite"])
+@on_sqlite
 def test_clocks_that_jump_back_and_forth_change_nothing(field: Field) -> None:
     """The wall clocks of two workers jump by hours, each to its own time, while they train."""
-    trials = 8
+    trials = 6
     study = field.make(trials, 10)
     clocks = [field.folder / f"clock-{place}" for place in range(2)]
     workers = []

@@ -31,6 +31,7 @@ from hpo.store.database.url import parse
 from hpo.store.leases import claims, stopping
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import accuracy
+from tests.helpers.cluster import until
 from tests.helpers.command import Process, hpo, start
 from tests.helpers.postgres import Postgres
 from tests.helpers.studies import new_database, small_space
@@ -147,9 +148,9 @@ def check_finished(field: Field, count: int) -> list[optuna.trial.FrozenTrial]:
 def test_many_processes_share_a_store(field: Field) -> None:
     """16 processes on one SQLite file with a dashboard polling it; 32 on Postgres."""
     if field.store.is_sqlite:
-        processes, trials, epochs, pause = (16, 400, 10, 0.1) if FULL else (6, 60, 5, 0.02)
+        processes, trials, epochs, pause = (16, 400, 10, 0.1) if FULL else (6, 40, 5, 0.02)
     else:
-        processes, trials, epochs, pause = (32, 1000, 10, 0.1) if FULL else (8, 80, 5, 0.02)
+        processes, trials, epochs, pause = (32, 1000, 10, 0.1) if FULL else (8, 50, 5, 0.02)
     field.make(trials, epochs, every=30.0)
     polls: list[float] = []
     dashboard = start("dashboard", "--port", "0", folder=field.folder, environment=field.environment)
@@ -238,13 +239,14 @@ def test_a_store_that_is_away_costs_no_report_and_no_trial(server: Postgres, tmp
     """Postgres is stopped, twice, under four workers."""
     store = open_store(parse(server.url), create=True)
     field = Field(store, tmp_path)
-    trials, epochs, pause, away = (40, 60, 0.2, 60.0) if FULL else (6, 20, 0.15, 4.0)
+    trials, epochs, pause, away = (40, 60, 0.2, 60.0) if FULL else (4, 20, 0.15, 2.5)
     field.make(trials, epochs)
     for _ in range(4 if FULL else 2):
         field.start("--epoch-seconds", str(pause))
+    until(field.log.exists)
     outages = 0
     for _ in range(2):
-        time.sleep(8 if FULL else 4)
+        time.sleep(8 if FULL else 1.5)
         server.stop()
         time.sleep(away)
         server.start()
@@ -327,14 +329,14 @@ def test_a_full_disk_and_a_missing_folder_cost_checkpoints_not_trials(field: Fie
 
 def test_a_worker_that_slept_finds_its_trial_taken_over(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP, long enough to be given up; then SIGCONT: it must not write a line into what is no longer its own."""
-    field.make(6, 40)
+    field.make(3, 40)
     sleeper = field.start("--epoch-seconds", "0.05")
     deadline = time.monotonic() + 60
     while not field.log.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
     sleeper.send_signal(signal.SIGSTOP)
-    watch = claims.Watch(grace=2.0)
+    watch = claims.Watch(grace=1.0)
     reaped: list[int] = []
     while not reaped and time.monotonic() < deadline:
         reaped = claims.reap_dead(field.store, 1, watch)
@@ -342,7 +344,7 @@ def test_a_worker_that_slept_finds_its_trial_taken_over(field: Field, monkeypatc
     assert reaped == [0]
     sleeper.send_signal(signal.SIGCONT)
     field.join()
-    finished = check_finished(field, 6)
+    finished = check_finished(field, 3)
     check_curves(finished)
     assert "this worker was declared dead" in field.said()
     [lost] = [t for t in field.trials() if t.state.name == "FAIL"]
@@ -361,7 +363,7 @@ def test_the_whole_run_killed_and_started_again(kind: str, request: pytest.Fixtu
     chance = random.Random(3)
     for i in range(kills):
         process = start(*run, folder=tmp_path, environment=environment)
-        time.sleep(chance.uniform(6, 9) if FULL else chance.uniform(4, 6))
+        time.sleep(chance.uniform(6, 9) if FULL else chance.uniform(2, 3.5))
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
         process.wait()
