@@ -19,6 +19,7 @@ from hpo.service.create import OpenedStudy, StudyRequest, open_study
 from hpo.service.places import parse_options
 from hpo.store.database.url import parse
 from tests.helpers.cluster import ray_cluster, until
+from tests.helpers.fork_server import JOBS_PATH
 from tests.helpers.studies import new_database, small_space, trials_of
 
 SQLITE = "sqlite:///studies.db"
@@ -41,6 +42,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             monkeypatch.setenv("RAY_ADDRESS", cluster.address)
             yield SimpleNamespace(wanted=Wanted(on="ray", workers=3), url=parse(url))
     elif request.param == "slurm":
+        monkeypatch.setenv("PYTHONPATH", JOBS_PATH)
         yield SimpleNamespace(wanted=Wanted(on="slurm", workers=3, options={"cluster": "local"}), url=parse(url))
     else:
         yield SimpleNamespace(wanted=Wanted(workers=3, device="cpu"), url=parse(url))

@@ -3,29 +3,32 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import optuna
+import psutil
 import pytest
 
 from hpo.store.database.connect import open_store
 from hpo.store.database.url import parse
 from tests.helpers.cluster import until, workers_of
 from tests.helpers.command import hpo, start
+from tests.helpers.fork_server import JOBS_PATH
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRIALS = 8
 
 
-def parent_of(process: int) -> int:
-    """Return the process that started another: a job's, of a worker."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
+def job_of(worker: dict[str, Any]) -> int:
+    """Return the process of a worker's job: the only child of the one that submitit names the job by."""
+    [job] = psutil.Process(int(worker["place"].rpartition("/")[2])).children()
+    return job.pid
 
 
 def test_a_study_by_jobs_of_which_one_is_preempted(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/studies.db"
-    environment = {**os.environ, "HPO_STORAGE": url, "COLUMNS": "200"}
+    environment = {**os.environ, "HPO_STORAGE": url, "COLUMNS": "200", "PYTHONPATH": JOBS_PATH}
     command = ["run", "--space", "ann_digits", "--trials", str(TRIALS), "--engine", "solo", "--workers", "2"]
     command += ["--on", "slurm", "--on-option", "cluster=local"]
     run = start(*command, folder=tmp_path, environment=environment)
@@ -34,7 +37,7 @@ def test_a_study_by_jobs_of_which_one_is_preempted(tmp_path: Path) -> None:
     until(lambda: run.poll() is not None or "made study" in run.stderr)
     store = open_store(parse(url))
     until(lambda: workers_of(store) or run.poll() is not None)
-    os.kill(parent_of(workers_of(store)[0]["process"]), signal.SIGUSR2)  # as Slurm does before it takes a job away
+    os.kill(job_of(workers_of(store)[0]), signal.SIGUSR2)  # as Slurm does before it takes a job away
     until(lambda: "a worker was lost (Slurm takes its job away)" in run.stderr or run.poll() is not None)
     assert run.wait() == 0, run.stderr
     assert "a worker was lost (Slurm takes its job away); another takes its place" in run.stderr

@@ -86,6 +86,7 @@ class _Trial:
         folder.mkdir()
         self._url, self._device = f"sqlite:///{folder}/studies.db", device
         self._environment = os.environ | {"HPO_STORAGE": self._url, "HPO_ARTIFACTS": str(folder)}
+        self._errors = folder / "errors.txt"
         recipe = StudyRecipe(
             seed=seed,
             engine="solo",  # the packed engine agrees up to rounding only
@@ -100,16 +101,20 @@ class _Trial:
         self._files = FolderFiles(folder / studies.load_study(store, NAME).uid)
         store.dispose()
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> subprocess.Popen[bytes]:
         command = python("-m", "hpo", "worker", "--study", NAME, "--device", self._device)
-        return subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True)
+        with self._errors.open("wb") as errors:
+            return subprocess.Popen(command, env=self._environment, stderr=errors)
+
+    def _check_ended(self, worker: subprocess.Popen[bytes]) -> None:
+        code = worker.wait()
+        if code != 0:
+            errors = self._errors.read_text(encoding="utf-8", errors="replace").strip()
+            raise TrainingError(f"the worker ended with exit code {code}: {errors}")
 
     def finish(self) -> None:
         """Run a worker that trains the trial to its end."""
-        worker = self._start()
-        _, errors = worker.communicate()
-        if worker.returncode != 0:
-            raise TrainingError(f"the worker ended with exit code {worker.returncode}: {errors.strip()}")
+        self._check_ended(self._start())
 
     def kill(self, after: int) -> int:
         """Kill a worker (SIGKILL) when its checkpoint has `after` epochs or more; return how many it has."""
@@ -121,9 +126,7 @@ class _Trial:
                 worker.wait()
                 return len(self.state().history)
             time.sleep(0.01)
-        _, errors = worker.communicate()
-        if worker.returncode != 0:
-            raise TrainingError(f"the worker ended with exit code {worker.returncode}: {errors.strip()}")
+        self._check_ended(worker)
         raise TrainingError("the trial ended before it could be killed: it is too short. Choose a larger --space.")
 
     def _saved(self) -> Checkpoint | None:

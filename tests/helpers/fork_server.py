@@ -122,6 +122,12 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
+OF_SUBPROCESS = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+"""What stands in for the module subprocess where workers are started."""
+JOBS_PATH = f"{Path(__file__).parent / 'forking'}{os.pathsep}{Path(__file__).parents[2]}"
+"""PYTHONPATH of jobs whose workers shall be forked."""
+
+
 def _connected() -> socket.socket:
     """Return a connection to the server, which may still be importing."""
     deadline = time.monotonic() + 120
@@ -140,12 +146,12 @@ def _connected() -> socket.socket:
 
 def fork_workers() -> None:
     """Have this process start its workers, and what draws their pictures, here; see `PICTURES`."""
+    from hpo.doctor import resume_proof
     from hpo.runner import trial_plots, worker
     from hpo.runner.launchers import process
 
-    names = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-    for module in (process, trial_plots):
-        vars(module)["subprocess"] = names
+    for module in (process, trial_plots, resume_proof):
+        vars(module)["subprocess"] = OF_SUBPROCESS
     if PICTURES not in os.environ:
         vars(worker)["can_draw"] = lambda: False
 
