@@ -235,6 +235,13 @@ def test_files_that_are_damaged_missing_or_foreign_are_found(root: Path) -> None
     assert [finding.text.split(": ")[1][:32] for finding in left] == ["0" * 32]  # it may be another store's
 
 
+def test_checkpoints_in_s3_are_said_to_be_not_examined(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_ARTIFACTS", "s3://bucket/prefix")
+    [rows, files] = checked(root)
+    assert (rows.status, files.status) == ("ok", "warning")
+    assert files.text == "s3://bucket/prefix: checkpoints there are not examined"
+
+
 @pytest.mark.slow
 def test_a_store_at_work_is_not_mended(root: Path, store: Store) -> None:
     with Session(store, studies.load_study(store, "s"), {"device": "cpu"}):

@@ -6,6 +6,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from hpo.artifacts import configured_root
 from hpo.doctor.findings import Finding, failure, ok, warning
 from hpo.doctor.store_files import find_file_faults
 from hpo.store.database import schema
@@ -14,6 +15,7 @@ from hpo.store.database.url import configured, shown
 from hpo.store.repair.copies import file_faults
 from hpo.store.repair.store_repair import examine, repair
 
+UNREADABLE = "One that cannot be read costs its trial the epochs so far, and nothing else."
 FOREIGN = "Delete it if no other store has its files there."
 
 
@@ -59,6 +61,9 @@ def _opened(url: URL) -> Store:
 
 
 def _check_files(store: Store, *, mend: bool) -> Iterator[Finding]:
+    if "://" in (root := configured_root(store.url)):
+        yield warning("files", f"{root}: checkpoints there are not examined", UNREADABLE)
+        return
     sound = True
     for fault in list(find_file_faults(store)):
         sound = False

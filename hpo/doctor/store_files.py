@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hpo import files
-from hpo.artifacts import configured_root, dashboard_folder, local_root, study_folder
+from hpo.artifacts import dashboard_folder, local_root, study_folder
 from hpo.errors import StoreError, TrainingError
 from hpo.store.database import schema
 from hpo.store.database.connect import Store
@@ -42,9 +42,7 @@ class _Study:
 
 
 def find_file_faults(store: Store) -> Iterator[FileFault]:
-    """Yield what is wrong with the files of a store that has no faults itself. Those in S3 are not examined."""
-    if "://" in configured_root(store.url):
-        return
+    """Yield what is wrong with the files of a store that has no faults itself. They are on this machine, not in S3."""
     with store.read() as connection:
         studies = [_study(connection, row.study_id, row.study_name, row.uid) for row in _rows(connection)]
     for study in studies:
