@@ -337,6 +337,34 @@ def test_half_open_requests_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> 
         assert open_ones == []
 
 
+@pytest.mark.slow
+def test_half_open_requests_do_not_delay_the_refresh_of_a_study(
+    store: Store, study: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command itself, a real study, and what the page asks for every few seconds."""
+    process = start("dashboard", "--storage", url(store), "--port", "0", folder=tmp_path)
+    try:
+        address = process.first_error_line().partition("is shown at ")[2].split("/dashboard")[0]
+        host, _, port = address.removeprefix("http://").partition(":")
+
+        def refreshed() -> float:
+            started = time.monotonic()
+            with urllib.request.urlopen(f"{address}/api/studies/{study.study_id}?after=0", timeout=20) as answer:
+                assert len(json.loads(answer.read())["trials"]) == 5
+            return time.monotonic() - started
+
+        alone = [refreshed() for _ in range(6)][1:]  # the first one imports
+        with contextlib.ExitStack() as stack:
+            for _ in range(200):
+                stack.enter_context(sent((host, int(port)), f"GET / HTTP/1.1\r\nHost: {host}\r\nX-"))
+            beside = [refreshed() for _ in range(5)]
+        with capsys.disabled():
+            print(f"\nrefresh {max(alone):.3f} s alone, {max(beside):.3f} s beside 200 half-open requests")
+        assert max(beside) < 2
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("login", [True, False])
 def test_a_body_is_taken_after_the_login_and_up_to_a_limit(login: bool) -> None:
     headers = f"Authorization: {basic('ann', 'right')}\r\n" if login else ""
