@@ -147,9 +147,10 @@ def _table(path: str, content: dict[str, Any]) -> Table:
         if value is None:  # TOML has no null: what is left out has its default
             continue
         here = f"{path}.{key}"
-        table.add(key, _table(here, value) if isinstance(value, dict) else value)
+        item = _table(here, value) if isinstance(value, dict) else tomlkit.item(value)
         if here in COMMENTS:
-            table[key].comment(COMMENTS[here])
+            item.comment(COMMENTS[here])
+        table.add(key, item)
     return table
 
 
