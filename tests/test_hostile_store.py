@@ -24,6 +24,7 @@ from hpo.service import admin, export
 from hpo.store import studies
 from hpo.store.database.connect import Store, open_store
 from hpo.store.database.url import parse
+from hpo.store.leases import claims
 from hpo.terminal import TextConsole, text_column
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers import command
@@ -107,6 +108,21 @@ def test_commands_name_a_uid_that_is_a_path(folder: Path) -> None:
         said = hpo(*arguments, folder=folder, code=1).stderr
         assert said.startswith("hpo: hpo_studies: uid: must be 32 hexadecimal digits, got '/") and said.count("\n") == 1
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("worker", ["{mine}", "../{mine}", "é" * 300, "\0", b"a", "A" * 32, "0" * 31 + "\n"])
+def test_a_workers_id_that_is_a_path_leads_to_no_file(folder: Path, worker: str | bytes) -> None:
+    """A worker's id names a file that its worker keeps locked, and that goes when the worker is found dead."""
+    mine = folder.parent / "mine" / "poetry.lock"
+    mine.write_text("resolved for hours")
+    if isinstance(worker, str):
+        worker = worker.replace("../{mine}", os.path.relpath(mine, claims.presence_folder()).removesuffix(".lock"))
+        worker = worker.replace("{mine}", str(mine).removesuffix(".lock"))
+    change(folder, "INSERT INTO hpo_workers VALUES (?, 1, 5, '{}')", worker)
+    store = store_of(folder)
+    assert claims.reap_dead(store, studies.load_study(store, "one").study_id, claims.Watch()) == []
+    store.dispose()
+    assert mine.read_text() == "resolved for hours"
 
 
 def test_links_in_the_artifact_folder_are_neither_read_nor_written_nor_deleted_through(folder: Path) -> None:

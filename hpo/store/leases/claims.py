@@ -10,6 +10,7 @@ operating system releases the lock when the worker dies.
 """
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ GRACE_SECONDS = 30.0
 WATCH_SECONDS = 2.5
 """Time in which the beat of a living worker changes."""
 EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
+_WORKER_ID = re.compile("[0-9a-f]{32}")
 MAX_DEATHS = 5
 """A trial whose worker died this often in the same epoch is not resumed again."""
 
@@ -215,13 +217,20 @@ class Presence:
 
 
 def _presence_file(worker_id: str) -> Path:
+    return presence_folder() / f"{worker_id}.lock"
+
+
+def presence_folder() -> Path:
+    """Return the folder of the files that workers of this machine keep locked."""
     folder = Path(tempfile.gettempdir()) / f"hpo-workers-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{worker_id}.lock"
+    return folder
 
 
 def died_here(worker_id: str) -> bool:
-    """Say whether a worker of this machine is dead; False for workers elsewhere."""
+    """Say whether a worker of this machine is dead; False for workers elsewhere, and for ids that hpo does not give."""
+    if not isinstance(worker_id, str) or not _WORKER_ID.fullmatch(worker_id):  # another may have written the store
+        return False
     path = _presence_file(worker_id)
     if not path.exists():
         return False
