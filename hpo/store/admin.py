@@ -33,7 +33,7 @@ def check_at_rest(store: Store, name: str, study_id: int) -> dict[str, int]:
         before = claims.beats(connection, study_id)
     if not before:
         return {}
-    time.sleep(claims.WATCH_SECONDS)
+    time.sleep(schema.WATCH_SECONDS)
     with store.read() as connection:
         now = claims.beats(connection, study_id)
     alive = sum(beat != before.get(worker) for worker, beat in now.items())

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from hpo.errors import StoreError, StoreUnavailableError
-from hpo.store.database import creation, damage, schema
+from hpo.store.database import creation, damage, schema, upgrade
 from hpo.store.database.engine import WRITES, make_engine
 from hpo.store.database.outages import is_transient, reason
 from hpo.store.database.sqlite_file import check_file
@@ -28,6 +28,7 @@ class Store:
         self.url = url
         self.engine = make_engine(url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._upgraded = False
         _opened.pop(url, None)
         _opened[url] = None
 
@@ -44,8 +45,12 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """Open a transaction that writes; on SQLite it holds the write lock from its beginning.
 
-        Raises: StoreError, as `read` does.
+        The first one upgrades a store of an earlier hpo. Raises: StoreError, as `read` does, or if that cannot be.
         """
+        if not self._upgraded:
+            with self._explaining():
+                upgrade.upgrade(self.engine)
+            self._upgraded = True
         with (
             self._explaining(),
             self.engine.connect().execution_options(**{WRITES: True}) as connection,

@@ -50,7 +50,7 @@ def create_tables(engine: Engine) -> None:
     """Create the tables that are missing, while no other process does. Raises: SQLAlchemyError."""
     from optuna.storages import RDBStorage
 
-    with _lock(engine):
+    with lock(engine):
         if None not in read_revisions(engine):  # others wait for this lock: of many that start at once, one makes them
             return
         storage = RDBStorage(engine.url.render_as_string(hide_password=False))
@@ -64,14 +64,14 @@ def create_tables(engine: Engine) -> None:
 
 
 @contextlib.contextmanager
-def _lock(engine: Engine) -> Iterator[None]:
-    """Let one process at a time create tables: without this, most of several that start together fail."""
+def lock(engine: Engine) -> Iterator[None]:
+    """Let one process at a time create or upgrade tables: without this, most of several that start together fail."""
     if engine.url.get_backend_name() == "sqlite":
         try:
             held = filelock.FileLock(f"{engine.url.database}.init.lock").acquire(timeout=LOCK_SECONDS)
         except filelock.Timeout:
             where = shown(engine.url)
-            raise StoreUnavailableError(f"{where}: another process is making its tables. Try again.") from None
+            raise StoreUnavailableError(f"{where}: another process makes or upgrades its tables. Try again.") from None
         with held:
             yield
         return

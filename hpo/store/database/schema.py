@@ -10,8 +10,10 @@ from hpo.store.record import State
 
 OPTUNA_REVISION = "v3.2.0.a"
 """The alembic revision of Optuna's tables that this description fits."""
-HPO_REVISION = 1
-"""The version of hpo's own tables."""
+HPO_REVISION = 2
+"""The version of hpo's own tables, and of what is written into all: hpo 0.1.0 wrote 1."""
+WATCH_SECONDS = 2.5
+"""Time in which the beat of a living worker changes."""
 
 optuna_tables = sa.MetaData()
 hpo_tables = sa.MetaData()

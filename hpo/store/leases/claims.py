@@ -32,8 +32,6 @@ from hpo.store.leases.stopping import StopReason
 from hpo.store.record import Failure, State, TrialAttributes
 
 GRACE_SECONDS = 30.0
-WATCH_SECONDS = 2.5
-"""Time in which the beat of a living worker changes."""
 EXHAUSTED = "every configuration of the grid has been tried; a wider space gives more (hpo studies set-space)"
 _WORKER_ID = re.compile("[0-9a-f]{32}")
 MAX_DEATHS = 5

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import StoreError
 from hpo.store import studies
-from hpo.store.database import schema, trial_rows
+from hpo.store.database import creation, schema, trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.database.outages import is_transient, reason
 from hpo.store.database.retry import OUTAGE_PATIENCE
@@ -54,7 +54,10 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
-        """Register the worker and start. Raises: StoreError if the study was deleted or has another space."""
+        """Register the worker and start.
+
+        Raises: StoreError if a newer hpo has upgraded the store, or the study was deleted or has another space.
+        """
         row = {
             "worker_id": self.worker_id,
             "study_id": self.study.study_id,
@@ -62,6 +65,8 @@ class Outbox:
             "state_json": json.dumps(self.state),
         }
         with self.store.write() as connection:
+            held = sa.select(schema.hpo_schema.c.revision).with_for_update(read=True)  # no upgrade until this ends
+            creation.check_revisions(self.store.url, (schema.OPTUNA_REVISION, connection.execute(held).scalar()))
             uid = sa.select(schema.hpo_studies.c.uid).where(schema.hpo_studies.c.study_id == self.study.study_id)
             if connection.execute(uid).scalar() != self.study.uid:
                 raise StoreError(f'{shown(self.store.url)}: study "{self.study.name}" has been deleted.')

@@ -13,7 +13,6 @@ from hpo.store.database import schema
 from hpo.store.database.connect import Store
 from hpo.store.database.outages import is_transient, reason
 from hpo.store.database.url import shown
-from hpo.store.leases.claims import WATCH_SECONDS
 from hpo.store.repair.copies import copy_store, file_faults, mend_file
 from hpo.store.repair.faults import Fault, find_faults
 
@@ -91,7 +90,7 @@ def _check_at_rest(store: Store) -> None:
     before = _beats(store)
     if not before:
         return
-    time.sleep(WATCH_SECONDS)
+    time.sleep(schema.WATCH_SECONDS)
     alive = sum(beat != before.get(worker) for worker, beat in _beats(store).items())
     if alive:
         raise StoreError(f"{shown(store.url)}: must be at rest, got {alive} worker(s) at work. Stop them first.")
