@@ -186,6 +186,7 @@ def test_a_space_may_be_a_dict_or_an_object_or_a_path() -> None:
     assert by_path.name == "mine"
 
 
+@pytest.mark.slow
 def test_a_table_with_texts_and_gaps(wines: pd.DataFrame) -> None:
     study = hpo.search("ann_tabular", data=wines, label="grower", trials=2, **QUICK)
     [file] = Path("runs/artifacts/data").iterdir()

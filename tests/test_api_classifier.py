@@ -101,6 +101,7 @@ def test_tables_with_texts_and_names() -> None:
         classifier.predict(frame.rename(columns={"ash": "dust"}))
 
 
+@pytest.mark.slow
 def test_images_of_more_than_ten_classes_keep_their_order() -> None:
     images, digits = load_digits(return_X_y=True)
     images, labels = images.reshape(-1, 8, 8)[:600], digits[:600] + np.where(np.arange(600) % 2, 10, 0)
@@ -112,6 +113,7 @@ def test_images_of_more_than_ten_classes_keep_their_order() -> None:
     assert (predicted % 10 == labels % 10).mean() > 0.8
 
 
+@pytest.mark.slow
 def test_confirmation_chooses_the_winner() -> None:
     x, y = load_wine(return_X_y=True)
     classifier = quick(trials=2, confirm=2).fit(x, y)

@@ -73,6 +73,7 @@ def test_what_is_kept_later_is_among_what_is_kept_now_or_newer() -> None:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("pruner", ["none", "successive_halving"])
+@pytest.mark.slow
 def test_a_worker_that_joins_late_knows_the_same(
     store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_worker_that_joins_late_knows_the_same(
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_a_large_study_has_exactly_its_trials(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(trials=80, pruner="successive_halving")
     over = work(store, study, SimulatedEngine(), tmp_path)

@@ -32,6 +32,7 @@ def test_intervals_are_those_of_the_books() -> None:
     assert dunnett_intervals([[0.5, 0.5]], [0.4, 0.4])[0].low == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_a_promise_is_kept_as_often_as_it_says() -> None:
     """Simulated: five trainings on 400 rows promise a sixth, on 300 other rows; and the same without any spread."""
     chance = np.random.default_rng(0)

@@ -120,7 +120,9 @@ def test_a_trial_that_was_killed_after_its_last_epoch_is_not_trained_further(
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6] and trial.value == trial.intermediate_values[6]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "tpe, local", pytest.param("gp", marks=pytest.mark.slow), "qmc", "random"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe, local", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tpe", "gp", "qmc", "random"))]
+)
 @on_sqlite
 def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path, sampler: str) -> None:
     """A study in one go, and one whose worker is replaced after each few trials: the same configs."""
@@ -143,7 +145,9 @@ def test_every_sampler_draws_the_same_whoever_draws(store: Store, tmp_path: Path
     assert drawn[0] == drawn[1] and len(drawn[0]) == trials
 
 
-@pytest.mark.parametrize("pruner", ORACLES)
+@pytest.mark.parametrize(
+    "pruner", [pytest.param(name, marks=() if name == "median" else pytest.mark.slow) for name in ORACLES]
+)
 @on_sqlite
 def test_pruning_is_what_optuna_would_have_done(
     store: Store, make_study: MakeStudy, tmp_path: Path, pruner: str

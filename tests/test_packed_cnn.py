@@ -78,6 +78,7 @@ def test_packed_trials_are_those_of_the_solo_engine(
         assert len(padding) > 500 and not padding.any()
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_in_another_slot_or_engine(doubles: ResidentData) -> None:
     configs = mixed_cnns("two stages, flat, dense", True, 5)
     first = lane_of(configs, doubles)

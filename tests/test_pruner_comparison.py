@@ -30,6 +30,7 @@ def searched(store: Store, name: str, pruner: str, folder: Path) -> StudyRecord:
     return study
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_whole_curves_tell_what_each_pruner_would_have_done(store: Store, tmp_path: Path) -> None:
     comparison = compare_pruners(store, searched(store, "whole", "none", tmp_path))

@@ -1,6 +1,7 @@
 """Metrics other than accuracy, and class weights: as scikit-learn defines them, and obeyed everywhere."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,20 +36,33 @@ def test_a_difference_is_said_in_points_only_where_values_are_shares() -> None:
     assert format_difference(None, 0.5) == "+0.5000"  # of a study that hpo did not make
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "neg_log_loss"])
-def test_the_error_of_a_score_is_how_far_scores_of_other_rows_lie_apart(metric: Metric) -> None:
+Sample = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    """Probabilities and labels of 200 rows, 300 times."""
     chance = np.random.default_rng(0)
 
-    def drawn(rows: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def drawn(rows: int) -> Sample:
         labels = chance.choice(3, size=rows, p=[0.5, 0.4, 0.1])
         logits = chance.normal(size=(rows, 3)) + 1.5 * np.eye(3)[labels]
         return softmax(logits, axis=1).astype(np.float32), labels
 
-    def score(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-        return test_scores.score_of(metric, test_scores.test_scores(probabilities, labels, ("a", "b", "c")))
+    return [drawn(200) for _ in range(300)]
 
-    samples = [drawn(200) for _ in range(300)]
-    apart = np.std([score(*sample) for sample in samples], ddof=1)
+
+@pytest.fixture(scope="module")
+def scores(samples: list[Sample]) -> list[dict[str, Any]]:
+    """All scores of each sample."""
+    return [test_scores.test_scores(*sample, ("a", "b", "c")) for sample in samples]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "neg_log_loss"])
+def test_the_error_of_a_score_is_how_far_scores_of_other_rows_lie_apart(
+    metric: Metric, samples: list[Sample], scores: list[dict[str, Any]]
+) -> None:
+    apart = np.std([test_scores.score_of(metric, each) for each in scores], ddof=1)
     errors = [sampling_error(metric, *sample) for sample in samples[:20]]
     assert np.mean(errors) == pytest.approx(apart, rel=0.15)
 

@@ -182,6 +182,7 @@ def test_a_grid_that_is_exhausted_goes_on_with_second_chances(store: Store, tmp_
     assert len(trials) == 8 + 3 and len(chances(trials)) == 3
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_with_two_objectives_a_chance_is_given_to_what_may_reach_the_front(store: Store, tmp_path: Path) -> None:
     recipe = StudyRecipe(

@@ -274,6 +274,7 @@ def test_the_command_says_what_became_of_the_trials(
     assert "  trial 0: optimizer" in text
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_are_not_asked_for_one_by_one(store: Store, make_study: MakeStudy, tmp_path: Path) -> None:
     """Statements do not grow with the trials: what is written is written in bulk."""
     study = finished_study(store, make_study, tmp_path, trials=40)

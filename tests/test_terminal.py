@@ -25,7 +25,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def test_a_run_is_watched_and_leaves_a_summary(
     columns: int, lines: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    run = ["run", "--space", "ann_digits", "--trials", "20", "--workers", "2", "--device", "cpu"]
+    run = ["run", "--space", "ann_digits", "--trials", "12", "--workers", "2", "--device", "cpu"]
     terminal = Terminal(columns, lines, *run, folder=tmp_path, environment=environment)
     working = terminal.wait_for(
         lambda shown: (
@@ -36,7 +36,7 @@ def test_a_run_is_watched_and_leaves_a_summary(
     assert max(map(len, working)) <= columns
     header = next(line for line in working if line.startswith("ann_digits "))
     assert "digits" in header
-    assert any(re.search(r"\d+/20 trials", line) for line in working)
+    assert any(re.search(r"\d+/12 trials", line) for line in working)
     assert any(re.match(r"2 workers  .*cpu \d+ MB", line) for line in working)
     # A second terminal looks on, and changes nothing.
     other = Terminal(columns, lines, "watch", "ann_digits", folder=tmp_path, environment=environment)
