@@ -32,6 +32,8 @@ CHANGES = int(os.environ.get("HPO_TESTS_DAMAGES", "36"))
 """Damages that the fuzzer tries; 2,000 for a thorough run."""
 EACH = 7 if "HPO_TESTS_DAMAGES" in os.environ else 3
 """Commands that run on each damaged store, drawn from all."""
+LONGEST = 10.0
+"""Seconds that a command may wait."""
 TRIALS = 6
 VALUES: tuple[object, ...] = (
     *(None, 0, 1, -1, 7, 2**31, 2**62, -(2**63), 0.5, -0.0, 1e308, float("inf"), float("-inf")),
@@ -234,24 +236,29 @@ def test_no_damage_makes_a_command_crash_hang_or_touch_what_is_not_its_own(
         code, said = ended(command, monkeypatch)
         assert code == (1 if "set-space" in command else 0), (command, said)
         shutil.rmtree(tmp_path / "root")
-    faults = []
+    faults, ran = list[str](), 0
     for number in range(CHANGES):
         table, column, row = chance.choice([c for c in everything if c[0] == tables[number % len(tables)]])
         value, some = chance.choice(VALUES), chance.sample(COMMANDS, EACH)
         held = table in ("hpo_workers", "hpo_leases")  # else commands would wait for the worker
         for command in (*some, SEARCHING) if number % 20 == 0 and not held else some:
-            root = tmp_path / "root"
-            shutil.copytree(sound, root)
-            if held:
-                with_worker(root / "studies.db")
-            monkeypatch.chdir(root)
-            if damage(root / "studies.db", f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, row)):
-                start = time.monotonic()
-                code, said = ended(command, monkeypatch)
+            what = f"{table}.{column}[{row}] = {value!r:.40}: {' '.join(command)}"
+            for _ in range(2):  # one that only a busy machine slows down is quick the next time
+                root = tmp_path / "root"
+                shutil.copytree(sound, root)
+                if held:
+                    with_worker(root / "studies.db")
+                monkeypatch.chdir(root)
+                start, code, said = time.monotonic(), 0, ""
+                if damage(root / "studies.db", f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, row)):
+                    code, said = ended(command, monkeypatch)
+                    ran += 1
                 took = time.monotonic() - start
-                what = f"{table}.{column}[{row}] = {value!r:.40}: {' '.join(command)}"
                 touched = tree(tmp_path).keys() - {"root"} != {"beside"} or tree(beside) != {"precious": b"as it was"}
-                if code not in (0, 1, 2) or took > 10 or touched:
-                    faults.append(f"{what}: exit {code} after {took:.1f} s: {said[-1500:]}")
-            shutil.rmtree(root)
+                shutil.rmtree(root)
+                if took <= LONGEST:
+                    break
+            if code not in (0, 1, 2) or took > LONGEST or touched:
+                faults.append(f"{what}: exit {code} after {took:.1f} s: {said[-1500:]}")
+    print(f"{CHANGES} damages, {ran} commands, {len(faults)} faults")
     assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)

@@ -27,7 +27,7 @@ from hpo.store.leases.outbox import WorkerLost
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.command import Process
-from tests.helpers.studies import MakeStudy, small_space, trials_of
+from tests.helpers.studies import MakeStudy, small_space, trials_of, work
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,23 @@ def test_leaving_hands_trials_back(store: Store, make_study: MakeStudy) -> None:
     with store.read() as connection:
         for table in (schema.hpo_workers, schema.hpo_leases):
             assert connection.execute(sa.select(table)).all() == []
+
+
+def test_trials_that_a_lowered_budget_leaves_waiting_are_the_first_of_a_larger_one(
+    store: Store, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = make_study(trials=6)
+    with Session(store, study, {}) as session:
+        session.claim(4)
+    assert studies.update_budget(store, study, trials=2)
+    work(store, study, SimulatedEngine(), tmp_path)
+    assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"] * 2 + ["WAITING"] * 2
+    with store.read() as connection:
+        over = stopping.over(connection, study.study_id)
+    assert over is not None and over.reason == "all 2 trials are finished"
+    studies.update_budget(store, study, trials=5)
+    work(store, study, SimulatedEngine(), tmp_path)
+    assert [t.state.name for t in trials_of(store, study)] == ["COMPLETE"] * 5
 
 
 def test_the_config_is_stored_before_the_trial_is_trained(store: Store, make_study: MakeStudy) -> None:

@@ -82,8 +82,8 @@ def test_clocks_that_jump_back_and_forth_change_nothing(field: Field) -> None:
     study = field.make(trials, 10)
     clocks = [field.folder / f"clock-{place}" for place in range(2)]
     workers = []
-    for clock in clocks:
-        clock.write_text("+0\n")
+    for place, clock in enumerate(clocks):
+        clock.write_text(f"{86400 * place:+d}\n")
         environment = field.environment | {
             "LD_PRELOAD": str(FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(clock),
