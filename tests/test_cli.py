@@ -156,11 +156,7 @@ ERRORS = [
     ([*RUN, "--engine", "fast"], 2, '--engine: must be auto, packed or solo, got "fast".'),
     ([*RUN, "--trials", "0"], 2, "--trials: must be at least 1, got 0."),
     ([*RUN, "--trials", "-5"], 2, "--trials: must be at least 1, got -5."),
-    (
-        ["run", "--space", "ann_digits", "--trials", "many"],
-        2,
-        "Invalid value for '--trials': Input should be a valid integer",
-    ),
+    ([*RUN, "--trials", "many"], 2, "Invalid value for '--trials': "),
     ([*RUN, "--workers", "0"], 2, "--workers: must be at least 1, got 0."),
     ([*RUN, "--patience", "0"], 2, "--patience: must be at least 1, got 0."),
     ([*RUN, "--seed", "-1"], 2, "--seed: must be at least 0, got -1."),

@@ -12,7 +12,6 @@ from typing import NoReturn
 import typer
 
 from hpo.cli.app import app
-from hpo.cli.compat import CommandLineError
 from hpo.errors import HpoError
 from hpo.text import printable
 
@@ -27,7 +26,7 @@ def main() -> None:
         sys.exit(result if isinstance(result, int) else 0)
     except HpoError as error:
         _fail(str(error), error.exit_code)
-    except CommandLineError as error:
+    except typer.TyperException as error:
         _fail_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped.", 130)
@@ -51,7 +50,7 @@ def _explained(error: Exception) -> HpoError | None:
     return service.stores.explain(error)
 
 
-def _fail_usage(error: CommandLineError) -> NoReturn:
+def _fail_usage(error: typer.TyperException) -> NoReturn:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "hpo"
     text = error.format_message().rstrip(".")
