@@ -1,10 +1,11 @@
 """Does a confirmation name a winner where there is one, and none where there is none?
 
-    python -m benchmarks.known_gap [--studies 20] [--seeds 5] [-o FILE]
+    python -m benchmarks.known_gap [--studies 20] [--seeds 5] [--spaces equal better] [-o FILE]
 
-Two spaces of networks on digits, whole studies of each, each with its own seed. In the first all configurations are
-equal: they differ in a weight decay between 1e-9 and 1e-8. In the second some are better by about one point, which
-their learning rate makes; by how much is measured on 60 further trainings of each, on cuts of their own.
+Two spaces, whole studies of each, each with its own seed. In the first, on digits, all configurations are equal: they
+differ in a weight decay between 1e-9 and 1e-8. In the second, on Fashion-MNIST, some are better by about one point,
+which their learning rate makes; by how much is measured on 20 further trainings of each, on cuts of their own. On
+digits, with 287 validation rows, a point is within chance, however many seeds are trained.
 """
 
 import argparse
@@ -34,9 +35,9 @@ from hpo.suggesters import FixedSuggester
 from hpo.training.engine import EpochResult
 from hpo.training.solo import SoloEngine
 
-BASELINE_LR, BETTER_LR = 1e-3, 1.3e-3
+BASELINE_LR, BETTER_LR = 3e-4, 4e-4
 TRIALS = 8
-MEASURED = 60
+MEASURED = 20
 
 
 def searched(better: bool) -> SearchSpace:
@@ -44,12 +45,10 @@ def searched(better: bool) -> SearchSpace:
     rates: Any = {"choices": [BASELINE_LR, BETTER_LR]} if better else BASELINE_LR
     rate = {"lr": BASELINE_LR} if better else {}
     equal = {"low": 1e-9, "high": 1e-8, "log": True}
+    digits = {"data": "digits", "split": {"validation": 0.2}, "epochs": 6, "batch_size": 32}
     return SearchSpace.model_validate(
         {
-            "data": "digits",
-            "split": {"validation": 0.2},
-            "epochs": 6,
-            "batch_size": 32,
+            **({"data": "fashion_mnist", "epochs": 2, "batch_size": 512} if better else digits),
             "mlp": {"depth": 1, "width": 32},
             "optimizer": {"name": "adamw", "lr": rates, "weight_decay": equal},
             "baselines": [{"name": "the lower rate", "params": {"optimizer": rate | {"weight_decay": 1e-9}}}],
@@ -120,6 +119,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--studies", type=int, default=20)
     arguments.add_argument("--seeds", type=int, default=5)
+    arguments.add_argument("--spaces", nargs="+", choices=("equal", "better"), default=("equal", "better"))
     arguments.add_argument("-o", "--output", type=Path)
     options = arguments.parse_args()
     torch.set_num_threads(1)
@@ -131,17 +131,18 @@ def main() -> None:
         "studies": options.studies,
         "seeds": options.seeds,
     }
-    for name, better in (("equal", False), ("better", True)):
-        rows = []
+    for name in options.spaces:
+        better, rows = name == "better", []
         for seed in range(options.studies):
             rows.append(confirmed(engine, better, seed, options.seeds))
             print(name, json.dumps(rows[-1]), flush=True)
         report[name] = rows
         named = sum(row["winner_named"] for row in rows)
         print(f"{name}: a winner in {named} of {len(rows)}, wrong signs {sum(row['wrong_signs'] for row in rows)}")
-    gap, error = true_gap(engine)
-    report["true_gap"], report["true_gap_error"] = round(gap, 5), round(error, 5)
-    print(f"the better ones are better by {gap:.4f}, standard error {error:.4f}")
+    if "better" in options.spaces:
+        gap, error = true_gap(engine)
+        report["true_gap"], report["true_gap_error"] = round(gap, 5), round(error, 5)
+        print(f"the better ones are better by {gap:.4f}, standard error {error:.4f}")
     if options.output:
         options.output.write_text(json.dumps(report, indent=2) + "\n")
 

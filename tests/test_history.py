@@ -12,6 +12,7 @@ from hpo.optuna_compat import trial_id
 from hpo.runner.checkpoint_retention import CheckpointRetention
 from hpo.runner.loop import Loop
 from hpo.runner.session import Session
+from hpo.store.database import trial_rows
 from hpo.store.database.connect import Store
 from hpo.store.record import TrialAttributes
 from hpo.strategy import history
@@ -26,6 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Studies are large from 17 trials on."""
     for name, value in SMALL.items():
         monkeypatch.setattr(history, name, value)
+    monkeypatch.setattr(trial_rows, "FEW_TRIALS", 4)  # else those few would be read in another way than many
 
 
 def trial(number: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> FrozenTrial:

@@ -23,7 +23,9 @@ def is_of(study_id: int, states: Iterable[State] | None = None) -> sa.ColumnElem
 def has(attribute: Attribute[Any]) -> sa.ColumnElement[bool]:
     """The condition that a trial has an attribute."""
     table = _TABLES[attribute.kind]
-    return sa.exists().where(table.c.trial_id == schema.trials.c.trial_id, table.c.key == attribute.key)
+    of_trial = sa.and_(table.c.trial_id == schema.trials.c.trial_id, table.c.key == attribute.key)
+    # Not to the table of attributes of the query around it, which may read them.
+    return sa.exists().where(of_trial).correlate(schema.trials)
 
 
 def is_excused() -> sa.ColumnElement[bool]:
