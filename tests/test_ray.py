@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 import torch
 
@@ -89,10 +90,12 @@ def test_nodes_and_driver_die_and_the_study_is_what_it_would_have_been(place: Si
     assert driver.poll() is None, driver.stderr
     place.cluster.add_node(**NODE)
     until(lambda: len({worker["place"] for worker in workers_of(store)}) == 3 or driver.poll() is not None)
+    processes = {worker["process"] for worker in workers_of(store)}
     driver.kill()
     driver.wait()
     assert len(finished(trials_of(place.url))) < TRIALS
-    until(lambda: not workers_of(store))  # they stop with their actors, which end with the driver
+    # They stop with their actors, which end with the driver: some have no time to say so in the store.
+    until(lambda: not any(map(psutil.pid_exists, processes)))
 
     done = hpo(*command, folder=place.folder, environment=place.environment)
     assert f"all {TRIALS} trials are finished" in done.stderr
