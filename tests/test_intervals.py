@@ -1,5 +1,7 @@
 """Intervals and tests of means: compared with published values, and counted over simulated data."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from hpo.results.intervals import (
     blocked_differ,
     blocked_gaps,
     blocked_noise,
+    design_effect,
     dunnett_intervals,
     mean_interval,
     prediction_interval,
@@ -128,3 +131,9 @@ def test_a_promise_after_random_cuts_is_kept() -> None:
         old_halves.append(prediction_interval(same, 100, 300).half)
     assert kept / 300 >= 0.93
     assert np.mean(halves) < 0.8 * np.mean(old_halves), "five cuts tell more than one"
+
+
+def test_the_rows_of_other_shares_tell_more_or_less_than_those_of_an_accuracy() -> None:
+    assert design_effect(0.9, math.sqrt(0.9 * 0.1)) == pytest.approx(1)
+    assert design_effect(0.9, 2 * math.sqrt(0.9 * 0.1)) == pytest.approx(1 / 4), "an error twice as large"
+    assert design_effect(1.0, 0.0) == 1 == design_effect(0.5, 0.0)

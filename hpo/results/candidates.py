@@ -18,6 +18,7 @@ from hpo.results.intervals import (
     blocked_differ,
     blocked_gaps,
     blocked_noise,
+    design_effect,
     dunnett_intervals,
     mean_interval,
     prediction_interval,
@@ -135,9 +136,11 @@ class _Comparison:
         if not errors:
             return None
         row_deviation = statistics.fmean(errors) * math.sqrt(self._validation)
+        if WORST[self._metric] == 0:  # a share, as accuracy is, of rows that tell more or less than its rows do
+            effect = design_effect(statistics.fmean(values), row_deviation)
+            return prediction_interval(values, round(seen * effect), max(1, round(new * effect)), self._noise)
         promised = score_prediction_interval(values, row_deviation, seen, new, self._noise)
-        worst, best = WORST[self._metric], BEST[self._metric]
-        return Interval(max(worst, promised.low), min(best, promised.high))
+        return Interval(max(WORST[self._metric], promised.low), min(BEST[self._metric], promised.high))
 
 
 def compare(
