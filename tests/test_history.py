@@ -54,13 +54,13 @@ def test_what_is_kept_has_one_size(count: int) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_the_best_the_newest_and_those_under_way_are_kept_beside_an_even_choice() -> None:
+def test_the_best_the_newest_and_those_under_way_are_kept_beside_an_evenly_spaced_sample() -> None:
     trials = [trial(i, i % 37 / 37) for i in range(70)]
     trials[5] = trial(5, None, TrialState.RUNNING)
     trials[7].system_attrs = {TrialAttributes.revives.key: 3}
-    even = {number for number in range(70) if number % 8 == 0}
+    sampled = {number for number in range(70) if number % 8 == 0}
     best = sorted(range(70), key=lambda i: (-(i % 37), i))[:4]
-    assert numbers(history.kept(trials)) == sorted(even | {5, 66, 67, 68, 69} | set(best) | {7})
+    assert numbers(history.kept(trials)) == sorted(sampled | {5, 66, 67, 68, 69} | set(best) | {7})
 
 
 @pytest.mark.usefixtures("small")

@@ -34,7 +34,7 @@ class Confirmation:
 
     @property
     def winner(self) -> int:
-        """Number of the trial with the highest mean."""
+        """Number of the trial with the highest mean over the cuts that all candidates have in common."""
         return self.result.winner.number
 
     @property

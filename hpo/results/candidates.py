@@ -66,7 +66,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The candidates, by their means: the highest is that of the first."""
+    """The candidates, the one with the highest mean over the common cuts first."""
 
     study: str
     """Name of the study that holds the trainings."""
@@ -107,7 +107,7 @@ class _Comparison:
     def mean(self, values: Values) -> float:
         """Return the mean by which candidates are ranked: over the cuts that all of them have in common.
 
-        Not the lower bound of each one's own interval: with three or five seeds it ranks by chance. Of six candidates
+        Not by the lower bound of each interval: with three or five seeds, its width is mostly chance. Of six candidates
         as far apart as noise is wide, the mean of three seeds finds the best in 66 %, such a bound in 43 %.
         """
         return statistics.fmean(self._table([values])[0])

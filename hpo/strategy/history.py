@@ -1,6 +1,6 @@
 """The part of a large study from which samplers and pruners learn, so that its draws cost no more than a small one's.
 
-Kept are the best trials, the newest ones, those under way, second chances, and an even choice of all the others: those
+Kept are the best trials, the newest ones, those under way, second chances, and an evenly spaced sample: the trials
 whose number is a multiple of a power of two that grows with the study. What is kept of a study follows from its trials
 alone, and what is kept later is among what is kept now or newer: so all workers keep the same, whenever they joined.
 """
@@ -16,7 +16,7 @@ from hpo.store.database import conditions, schema
 from hpo.store.record import FINISHED, UNFINISHED, TrialAttributes
 
 WHOLE = 2000
-"""A study of up to so many trials is kept whole; the even choice of a larger one has half as many to so many."""
+"""A study of up to so many trials is kept whole; the sample of a larger one has half as many to so many."""
 BEST = 200
 """So many of the best finished trials are kept. TPE takes at most 25 for good, local search starts at 4."""
 NEWEST = 200
@@ -24,7 +24,7 @@ NEWEST = 200
 
 
 def stride(newest: int) -> int:
-    """Return the power of two of which the evenly chosen numbers are multiples, given the newest number of a study."""
+    """Return the power of two of which the numbers in the sample are multiples, given the newest number of a study."""
     return int(1 << (max(newest, 0) // WHOLE).bit_length())
 
 
@@ -33,8 +33,8 @@ def newest_of(trials: Iterable[FrozenTrial]) -> int:
     return max((trial.number for trial in trials), default=-1)
 
 
-def is_even(trial: FrozenTrial, newest: int) -> bool:
-    """Say whether a trial belongs to the even choice, which is like the whole study."""
+def is_sampled(trial: FrozenTrial, newest: int) -> bool:
+    """Say whether a trial belongs to the evenly spaced sample, which is like the whole study."""
     return trial.number % stride(newest) == 0
 
 
@@ -48,7 +48,7 @@ def kept(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [
         trial
         for trial in trials
-        if is_even(trial, newest)
+        if is_sampled(trial, newest)
         or trial.number > newest - NEWEST
         or trial.number in best
         or not trial.state.is_finished()

@@ -56,7 +56,7 @@ class ModelView(SamplerView):
     A pruned trial is shown with the value at which it would have ended (`hpo.strategy.growth`). Values are clipped
     from below, so that the model need not describe the many configurations that learn nothing. Parameters that a
     trial does not have are set to the middle of their range: the parameter on which they depend tells that they are
-    absent. Of many trials only the best and an even choice of the others are shown.
+    absent. Of many trials only the best are shown, and others at evenly spaced ranks.
     """
 
     CLIPPED = 0.15

@@ -135,12 +135,12 @@ class StudyCache:
     def judged_trials(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """Return the trials that pruning compares, by number: a second chance was judged when it was pruned.
 
-        Of a large study they are the even choice, among which as large a share is better as among all.
+        Of a large study they are the evenly spaced sample, in which the same share is better as among all.
         """
         trials = [t for t in self.all_trials() if t.state != TrialState.FAIL and revived_by(t) is None]
         if not self.whole:
             newest = history.newest_of(self.all_trials())
-            trials = [t for t in trials if not t.state.is_finished() or history.is_even(t, newest)]
+            trials = [t for t in trials if not t.state.is_finished() or history.is_sampled(t, newest)]
         return [t for t in trials if states is None or t.state in states]
 
     def infeasible_trials(self) -> list[FrozenTrial]:
