@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.documents import shorten
 from tests.helpers.terminal import Terminal
 
 pytestmark = pytest.mark.slow
@@ -17,7 +16,6 @@ SIZES = [(80, 24), (200, 50)]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    shorten(tmp_path, epochs=20)
     return {**os.environ, "HPO_STORAGE": f"sqlite:///{tmp_path}/studies.db"}
 
 
@@ -25,18 +23,18 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def test_a_run_is_watched_and_leaves_a_summary(
     columns: int, lines: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    run = ["run", "--space", "ann_digits", "--trials", "12", "--workers", "2", "--device", "cpu"]
+    run = ["run", "--space", "ann_digits", "--trials", "20", "--workers", "2", "--device", "cpu"]
     terminal = Terminal(columns, lines, *run, folder=tmp_path, environment=environment)
     working = terminal.wait_for(
         lambda shown: (
-            any(re.search(r"^trial \d+ .*\d+/20 .*[▁▂▃▄▅▆▇█]", line) for line in shown)
+            any(re.search(r"^trial \d+ .*\d+/30 .*[▁▂▃▄▅▆▇█]", line) for line in shown)
             and any(line.startswith("best: 0.") for line in shown)
         )
     )
     assert max(map(len, working)) <= columns
     header = next(line for line in working if line.startswith("ann_digits "))
     assert "digits" in header
-    assert any(re.search(r"\d+/12 trials", line) for line in working)
+    assert any(re.search(r"\d+/20 trials", line) for line in working)
     assert any(re.match(r"2 workers  .*cpu \d+ MB", line) for line in working)
     # A second terminal looks on, and changes nothing.
     other = Terminal(columns, lines, "watch", "ann_digits", folder=tmp_path, environment=environment)
