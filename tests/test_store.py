@@ -18,6 +18,7 @@ from hpo.runner.loop import Loop
 from hpo.runner.session import Session
 from hpo.store import queries, studies
 from hpo.store.database import schema
+from hpo.store.database.conditions import count
 from hpo.store.database.connect import Store, exists, open_store
 from hpo.store.database.retry import retry_while_unavailable
 from hpo.store.database.url import configured, parse, shown
@@ -260,6 +261,35 @@ def test_a_worker_that_was_given_up_learns_it_and_writes_nothing(store: Store, m
     lost, waiting = trials_of(store, study)
     assert (lost.state.name, waiting.state.name) == ("FAIL", "WAITING")
     assert lost.intermediate_values == waiting.intermediate_values == {}
+
+
+@pytest.mark.parametrize("backend", ["postgres"])  # on SQLite nothing else writes while a claim is under way
+@pytest.mark.parametrize("between", ["count", "progress"])
+def test_a_trial_that_ends_while_a_claim_counts_is_counted(
+    store: Store, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, between: str
+) -> None:
+    """Ends of trials do not wait for the study's lock. `between`: which of the two counts it comes after."""
+    study = make_study(trials=1)
+    with Session(store, study, {}) as first, Session(store, study, {}) as second:
+        [only] = first.claim(1)  # type: ignore[misc]
+        ended: list[int] = []
+
+        def then_end(answer: Any) -> Any:
+            if not ended:
+                ended.append(only.trial_id)
+                first.trials.report(only.trial_id, 1, 0.5)
+                first.trials.complete(only.trial_id, 0.5)
+                first.link.flush()
+            return answer
+
+        if between == "count":
+            monkeypatch.setattr("hpo.store.leases.claims.count_rows", lambda *arguments: then_end(count(*arguments)))
+        else:
+            progress = stopping.progress
+            monkeypatch.setattr(stopping, "progress", lambda *arguments: then_end(progress(*arguments)))
+        answer = second.claim(1)
+        assert ended and not isinstance(answer, list)
+    assert [trial.state.name for trial in trials_of(store, study)] == ["COMPLETE"]
 
 
 def test_a_trial_that_kills_its_workers_is_given_up(store: Store, make_study: MakeStudy) -> None:

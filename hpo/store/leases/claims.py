@@ -74,10 +74,11 @@ def claim(
     lost = [claimed for claimed in _leased(connection, worker_id) if claimed.trial_id not in held]
     if lost:
         return lost[:count]
+    # Leases first: ends of trials do not wait for the lock, and one that ends in between must be counted at least once.
+    leases = count_rows(connection, schema.hpo_leases.c.study_id == study_id)
     progress = stopping.progress(connection, study_id)
     if progress.over is not None:
         return progress.over
-    leases = count_rows(connection, schema.hpo_leases.c.study_id == study_id)
     left = progress.budget.trials - progress.finished - leases
     if left <= 0:
         return NothingToClaim()
@@ -110,10 +111,10 @@ def claim(
 
 def claimable(connection: Connection, study_id: int, *, draws: bool = True) -> int:
     """Return how many trials workers could claim now; without `draws` only those that wait are counted."""
+    leases = count_rows(connection, schema.hpo_leases.c.study_id == study_id)
     progress = stopping.progress(connection, study_id)
     if progress.over is not None:
         return 0
-    leases = count_rows(connection, schema.hpo_leases.c.study_id == study_id)
     left = max(0, progress.budget.trials - progress.finished - leases)
     if draws and not progress.budget.only_waiting:
         return left
