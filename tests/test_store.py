@@ -292,6 +292,21 @@ def test_a_trial_that_ends_while_a_claim_counts_is_counted(
     assert [trial.state.name for trial in trials_of(store, study)] == ["COMPLETE"]
 
 
+def test_each_of_many_workers_looks_less_often(store: Store, make_study: MakeStudy) -> None:
+    """Together they look 16 times a second, as each look reads about all of them."""
+    study = make_study()
+    with Session(store, study, {}) as session:
+        session.link.reap()
+        assert session.link.look_seconds == 1.0
+        others = [
+            {"worker_id": f"{i:032x}", "study_id": study.study_id, "beat": 1, "state_json": "{}"} for i in range(64)
+        ]
+        with store.write() as connection:
+            connection.execute(sa.insert(schema.hpo_workers), others)
+        session.link.reap()
+        assert session.link.look_seconds == 64 / 16
+
+
 def test_a_trial_that_kills_its_workers_is_given_up(store: Store, make_study: MakeStudy) -> None:
     study = make_study(trials=2)
     for _ in range(claims.MAX_DEATHS):

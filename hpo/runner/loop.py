@@ -19,8 +19,6 @@ from hpo.store.leases.stopping import StopReason
 from hpo.store.record import TrialAttributes
 from hpo.training.engine import Engine, EpochResult, Fault, TrialFault
 
-LOOK_SECONDS = 1.0
-"""How often the loop looks beyond its own trials: is the study over, is another worker dead?"""
 IDLE_SECONDS = 0.2
 OOM_PARTS = 4
 """Parts that the batches of a trial that ran out of memory are split into, once."""
@@ -95,9 +93,10 @@ class Loop:
         return self._over
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
+        """Look beyond this worker's trials: is the study over, is another worker dead?"""
         link = self.session.link
+        if time.monotonic() - self._looked < link.look_seconds:
+            return
         for number in link.reap():
             _log.warning("trial %d: its worker is dead; it continues under a new number", number)
         self._over = link.stop_reason()

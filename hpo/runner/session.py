@@ -24,9 +24,6 @@ from hpo.store.studies import StudyRecord
 from hpo.strategy.study_cache import StudyCache
 from hpo.strategy.study_search import StudySearch
 
-REFRESH_SECONDS = 1.0
-"""Greatest age of what a worker knows of the other workers' trials."""
-
 
 @dataclass(frozen=True)
 class Assignment:
@@ -76,8 +73,8 @@ class Session:
         return self.link.worker_id
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Read what other workers have changed, at most once a second unless `at_once`."""
-        if at_once or time.monotonic() - self._refreshed >= REFRESH_SECONDS:
+        """Read what other workers have changed; unless `at_once`, not more often than `StoreLink.look_seconds`."""
+        if at_once or time.monotonic() - self._refreshed >= self.link.look_seconds:
             self.link.read(self.cache.refresh)
             self._refreshed = time.monotonic()
 

@@ -21,6 +21,12 @@ from hpo.store.studies import StudyRecord
 
 T = TypeVar("T")
 
+LOOK_SECONDS = 1.0
+"""How often a worker looks at what the other workers do."""
+LOOKS_PER_SECOND = 16
+"""Looks of all workers of a study together, at most: each reads about all the others. So with more workers than this,
+each looks less often."""
+
 
 class StoreLink:
     """One worker's link to one study. Use as a context; leaving releases the trials that the worker still has."""
@@ -98,12 +104,19 @@ class StoreLink:
         """Add to what others can read about this worker; it is written with the next beat."""
         self.outbox.state |= facts
 
+    @property
+    def look_seconds(self) -> float:
+        """How often this worker looks at what the others do, in seconds."""
+        return max(LOOK_SECONDS, self._watch.workers / LOOKS_PER_SECOND)
+
     def reap(self) -> list[int]:
         """Take over the trials of dead workers, which then wait to be resumed; return the numbers they had."""
         if self.away_seconds > 0:
             self._watch.reset()
             return []
-        return self.retry(lambda: claims.reap_dead(self.store, self.study.study_id, self._watch, self.worker_id))
+        reaped = self.retry(lambda: claims.reap_dead(self.store, self.study.study_id, self._watch, self.worker_id))
+        self.outbox.workers = 1 + self._watch.workers
+        return reaped
 
     def stop_reason(self) -> StopReason | None:
         """Return which of its limits the study has reached; None if none."""

@@ -250,6 +250,11 @@ class Watch:
         self.grace = grace
         self._seen: dict[str, tuple[int, float]] = {}
 
+    @property
+    def workers(self) -> int:
+        """Number of workers seen at the last look."""
+        return len(self._seen)
+
     def observe(self, beats: dict[str, int]) -> dict[str, int]:
         """Take the current beats of other workers; return those of the dead ones."""
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""A worker's pending changes, written to the store in one short transaction a second.
+"""A worker's pending changes, written to the store in one short transaction a second (of many workers less often).
 
 A separate thread writes them, renews the worker's lease with each transaction, and retries while the store is
 away: training does not wait. Every transaction first checks that the worker is still registered; a worker that others
@@ -28,8 +28,10 @@ from hpo.store.studies import StudyRecord
 T = TypeVar("T")
 
 BEAT_SECONDS = 1.0
+BEATS_PER_SECOND = 64
+"""Beats of all workers of a study together, at most: with more workers, each writes less often."""
 TICK_CAP = 5.0
-"""Longest time between two beats, in seconds, that counts as working time of a study."""
+"""Longest time between two beats, in seconds, that counts as working time of a study; no worker waits longer."""
 
 
 class WorkerLost(Exception):
@@ -47,6 +49,8 @@ class Outbox:
         """Why the thread has ended early: WorkerLost, or StoreError after too long an outage."""
         self.away_since: float | None = None
         """When the store stopped answering, by the monotonic clock."""
+        self.workers = 1
+        """Number of the study's workers, about."""
         self._pending = Changes()
         self._pending_lock = threading.Lock()
         self._write_lock = threading.Lock()
@@ -114,7 +118,7 @@ class Outbox:
             raise WorkerLost(self.worker_id)
 
     def _run(self) -> None:
-        while not self._closing.wait(BEAT_SECONDS):
+        while not self._closing.wait(min(TICK_CAP, max(BEAT_SECONDS, self.workers / BEATS_PER_SECOND))):
             try:
                 self.flush()
             except (WorkerLost, StoreError) as error:
