@@ -253,6 +253,18 @@ def test_a_damaged_table_is_refused(tmp_path: Path, content: bytes, message: str
     refused(lambda: decoding.read_table(path), message, DataError)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_of_too_many_columns_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(decoding, "MOST_COLUMNS", 3)
+    for names in (["a", 'b,"c', "d"], ["a", "b", "c", "d"]):
+        frame, path = pd.DataFrame([[1] * len(names)], columns=names), tmp_path / f"t.{suffix}"
+        frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path, index=False)
+        if len(names) == 3:
+            assert list(decoding.read_table(path).columns) == names
+        else:
+            refused(partial(decoding.read_table, path), "it has 4 columns, more than 3", DataError)
+
+
 # Documents
 
 

@@ -3,6 +3,7 @@
 Whatever is wrong with a file, it is a DataError here: nothing else in hpo opens images and arrays of others.
 """
 
+import csv
 import os
 import warnings
 from collections import Counter
@@ -21,6 +22,9 @@ IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 ARRAY_SUFFIXES = (".npz",)
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (".csv", *PARQUET_SUFFIXES)
+
+MOST_COLUMNS = 100_000
+"""A wider table is refused before it is read: one of 20,000 columns takes 11 seconds, one of a million 10 minutes."""
 
 Shape = tuple[int, ...]
 
@@ -133,7 +137,11 @@ def read_table(path: Path, texts: frozenset[str] = frozenset()) -> Any:
 
     try:
         with path.open("rb") as content:  # not the path: pandas takes some for addresses
-            frame = pd.read_parquet(content) if path.suffix.lower() in PARQUET_SUFFIXES else _read_csv(content, texts)
+            is_parquet = path.suffix.lower() in PARQUET_SUFFIXES
+            count = _count_columns(content, is_parquet=is_parquet)
+            if count > MOST_COLUMNS:
+                raise ValueError(f"it has {count:,} columns, more than {MOST_COLUMNS:,}")
+            frame = pd.read_parquet(content) if is_parquet else _read_csv(content, texts)
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: must be a table with a header line, got an empty file.") from None
     except Exception as error:  # of any kind, by what a damaged file brings pandas and Arrow to
@@ -146,6 +154,19 @@ def read_table(path: Path, texts: frozenset[str] = frozenset()) -> Any:
         if count > 1:
             raise DataError(f'{path}: must have one column "{one_line(name)}", got {count}.')
     return frame
+
+
+def _count_columns(content: Any, *, is_parquet: bool) -> int:
+    """Return the number of a table's columns, from its head or foot alone."""
+    if is_parquet:
+        from pyarrow.parquet import read_schema
+
+        count = len(read_schema(content).names)
+    else:
+        first = content.readline()
+        count = len(next(csv.reader([first.decode(errors="replace")]), [])) if b'"' in first else first.count(b",") + 1
+    content.seek(0)
+    return count
 
 
 def _read_csv(content: Any, texts: frozenset[str]) -> Any:
