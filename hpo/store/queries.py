@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from hpo.store.attributes import Attribute
 from hpo.store.database import schema
 from hpo.store.database.conditions import count, has, is_excused, is_of, is_outside
 from hpo.store.database.study_rows import load_attributes
-from hpo.store.leases import second_chances, stopping
+from hpo.store.leases import stopping
 from hpo.store.record import ENDED, FINISHED, State, TrialAttributes
 from hpo.store.views import StudyView, TrialView
 
@@ -53,7 +54,7 @@ def study(connection: Connection, study_id: int) -> StudyView:
         workers=tuple(json.loads(text) for text in workers.scalars()),
         infeasible=stopping.infeasible_draws(connection, study_id),
         drawn_at_random=count(connection, sa.and_(is_of(study_id), has(TrialAttributes.drawn_at_random))),
-        revived=second_chances.count_revived(connection, study_id),
+        revived=stopping.count_revived(connection, study_id),
         graph_failures=count(connection, sa.and_(is_of(study_id), has(TrialAttributes.graph_failure))),
         outside=count(connection, sa.and_(is_of(study_id, FINISHED), is_outside())),
     )
@@ -112,18 +113,19 @@ def running_trials(connection: Connection, study_id: int) -> list[TrialView]:
 
 
 def best_so_far(connection: Connection, study_id: int) -> list[float]:
-    """Return the best value of the complete trials after each finished trial, in the order in which they finished."""
+    """Return the best value of the complete trials after each finished trial, in the order in which they finished.
+
+    Those before the first complete one are left out.
+    """
     columns, values = schema.trials.c, schema.trial_values.c
+    # One column of plain numbers: the states of 100,000 rows would take half a second to decode.
     query = (
-        sa.select(columns.state, values.value)
+        sa.select(sa.case((columns.state == State.COMPLETE, values.value), else_=float("-inf")))
         .where(is_of(study_id, FINISHED), sa.not_(is_outside()))
         .where(columns.trial_id == values.trial_id, values.objective == 0)
         .order_by(columns.datetime_complete, columns.number)
     )
-    best, history = float("-inf"), []
-    for state, value in connection.execute(query).fetchall():
-        best = max(best, value) if state == State.COMPLETE else best
-        history.append(best)
+    history = accumulate((row[0] for row in connection.execute(query).fetchall()), max)
     return [value for value in history if value > float("-inf")]
 
 

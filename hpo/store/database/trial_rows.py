@@ -123,8 +123,9 @@ def insert_trials(
     if count == 0:
         return []
     trials = schema.trials
-    existing = sa.select(sa.func.count()).where(trials.c.study_id == study_id)
-    first = int(connection.execute(existing).scalar_one())
+    newest = sa.select(trials.c.number).where(trials.c.study_id == study_id).order_by(trials.c.trial_id.desc()).limit(1)
+    number = connection.execute(newest).scalar_one_or_none()
+    first = 0 if number is None else int(number) + 1
     rows: list[dict[str, Any]] = [{"study_id": study_id, "number": first + i, "state": state} for i in range(count)]
     if state == State.RUNNING:
         started = now()
@@ -220,9 +221,11 @@ def load_trials(connection: Connection, study_id: int) -> list[FrozenTrial]:
 
 def load_newer(connection: Connection, study_id: int, newer_than: int, also: Iterable[int]) -> list[FrozenTrial]:
     """Read the trials of a study that are newer than an id, and some older ones, without user attributes."""
-    columns = schema.trials.c
-    newer = sa.or_(columns.trial_id > newer_than, columns.trial_id.in_(list(also)))
-    return load_where(connection, sa.and_(columns.study_id == study_id, newer), user_attrs=False)
+    columns, also = schema.trials.c, list(also)
+    newer = columns.trial_id > newer_than
+    wanted = sa.or_(newer, columns.trial_id.in_(also)) if also else newer
+    # + 0: not by the index of studies, which would read every trial of a large one.
+    return load_where(connection, sa.and_(columns.study_id + 0 == study_id, wanted), user_attrs=False)
 
 
 def load_where(connection: Connection, wanted: sa.ColumnElement[bool], *, user_attrs: bool = True) -> list[FrozenTrial]:

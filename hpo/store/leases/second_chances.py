@@ -5,21 +5,15 @@ configuration, seed and checkpoint, and is one of the study's budget like every 
 that claims it, under the study's lock: however many workers there are and die, none is revived twice.
 """
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hpo.errors import StudyError, UsageError
 from hpo.recipe import Budget, StudyRecipe
 from hpo.store.attributes import Entry
 from hpo.store.database import trial_rows
-from hpo.store.database.conditions import count, has, is_of
 from hpo.store.database.connect import Store
-from hpo.store.record import FINISHED, UNFINISHED, TrialAttributes
-
-
-def count_revived(connection: Connection, study_id: int) -> int:
-    """Return how many second chances a study has given: those that failed do not count, as in the budget."""
-    return count(connection, sa.and_(is_of(study_id, FINISHED + UNFINISHED), has(TrialAttributes.revives)))
+from hpo.store.leases import stopping
+from hpo.store.record import TrialAttributes
 
 
 def due(connection: Connection, study_id: int, budget: Budget, *, left: int, now: int, drawable: int) -> int:
@@ -29,7 +23,7 @@ def due(connection: Connection, study_id: int, budget: Budget, *, left: int, now
     to draw. `left` trials of the budget are neither finished nor claimed, of which `now` are to be claimed;
     `drawable` of these can be drawn.
     """
-    owed = budget.revive - count_revived(connection, study_id) if budget.revive else 0
+    owed = budget.revive - stopping.count_revived(connection, study_id) if budget.revive else 0
     if owed <= 0:
         return 0
     return min(owed, now - min(drawable, max(0, left - owed)))
@@ -53,7 +47,7 @@ def origin(revives: int, root: int) -> list[Entry]:
 
 def check_possible(connection: Connection, study_id: int, name: str, budget: Budget, finished: int) -> None:
     """Refuse more second chances than trials are left in a study's budget. Raises: StudyError."""
-    owed, left = budget.revive - count_revived(connection, study_id), budget.trials - finished
+    owed, left = budget.revive - stopping.count_revived(connection, study_id), budget.trials - finished
     if owed > left:
         raise StudyError(
             f'Study "{name}": revive: {owed} more must fit in the budget, got {finished} of {budget.trials} trials '

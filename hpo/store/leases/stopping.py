@@ -91,6 +91,11 @@ def infeasible_draws(connection: Connection, study_id: int) -> int:
     return count(connection, sa.and_(is_of(study_id, [State.FAIL]), has(TrialAttributes.infeasible)))
 
 
+def count_revived(connection: Connection, study_id: int) -> int:
+    """Return how many second chances a study has given: those that failed do not count, as in the budget."""
+    return count(connection, sa.and_(is_of(study_id, FINISHED + UNFINISHED), has(TrialAttributes.revives)))
+
+
 def best_value(connection: Connection, study_id: int) -> tuple[float | None, int]:
     """Return the best value of the complete trials of the space, and how many trials have finished since."""
     columns, values = schema.trials.c, schema.trial_values.c
