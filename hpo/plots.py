@@ -16,13 +16,22 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from hpo import files
+
+LONGEST_NAME = 30
+"""Longest name of a class in a picture; the rest of a longer one is left out."""
+
+
+# Margins are computed here: matplotlib's own layouts draw everything several times, which took most of the CPU time.
 
 
 def learning_curve(curves: dict[str, Sequence[float]]) -> bytes:
     """Return training and validation accuracy and loss by epoch as PNG; missing curves are left out."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6))
+    figure.subplots_adjust(left=0.08, right=0.99, bottom=0.14, top=0.92, wspace=0.22)
     for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for part, style in (("train", "--"), ("validation", "-")):
             values = curves.get(f"{part}_{quantity}", ())
@@ -39,12 +48,15 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     """Return a confusion matrix as PNG: shares of each true class, with the counts written in."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 2.2 + 0.55 * len(classes)
-    figure = Figure(figsize=(side, side * 0.92), layout="constrained")
-    axes: Any = figure.subplots()
+    names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\u2026" for name in classes]
+    side, margin = 0.55 * len(names), 0.6 + max(map(_width, names))
+    figure = Figure(figsize=(side + margin + 0.2, side + margin + 0.2))
+    axes: Any = figure.add_axes(
+        tuple(length / (side + margin + 0.2) for length in (margin, margin, side, side))  # type: ignore[arg-type]
+    )
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8, parse_math=False)
-    axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for (i, j), count in np.ndenumerate(counts):
@@ -58,14 +70,34 @@ def wrong_images(images: Any, titles: Sequence[str]) -> bytes:
     pixels = np.asarray(images, dtype=np.float32)
     columns = min(6, max(1, len(titles)))
     rows = max(1, -(-len(titles) // columns))
-    figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
-    for axes, image, title in zip(np.ravel(figure.subplots(rows, columns)), pixels, titles, strict=False):
+    height, width = pixels.shape[1:3]
+    figure = Figure(figsize=(1.5 * columns, 1.75 * rows))
+    axes: Any = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    axes.axis("off")
+    for place, (image, title) in enumerate(zip(pixels, titles, strict=False)):
         low, high = float(image.min()), float(image.max())
-        axes.imshow((image - low) / ((high - low) or 1.0), cmap="gray_r" if image.ndim == 2 else None)
-        axes.set_title(title, fontsize=7, parse_math=False)
-    for axes in figure.axes:
-        axes.axis("off")
+        row, column = divmod(place, columns)
+        # An inch and a quarter for the longer side, below two lines of text.
+        right, down = (1.25 * length / max(height, width) for length in (width / 1.5, height / 1.75))
+        left, top = column + (1 - right) / 2, row + 0.25
+        axes.imshow(
+            (image - low) / ((high - low) or 1.0),
+            cmap="gray_r" if image.ndim == 2 else None,
+            extent=(left, left + right, top + down, top),
+            aspect="auto",
+        )
+        axes.text(column + 0.5, row + 0.23, title, ha="center", va="bottom", fontsize=7, parse_math=False)
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
     return _png(figure)
+
+
+def _width(text: str) -> float:
+    """Return the width of a label of size 8 in inches."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that the font has not
+        width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=8), ismath=False)
+    return float(width) / 72
 
 
 def _png(figure: Figure) -> bytes:
