@@ -3,7 +3,7 @@
 SQLite: write-ahead log, so that readers and the one writer do not wait for each other; `synchronous=NORMAL`,
 which survives the death of any process (a power cut may cost the last transactions, never the file); a busy
 timeout; and `BEGIN IMMEDIATE` for every transaction that writes, because SQLite has no
-`SELECT ... FOR UPDATE`. Postgres: connections checked before use, UTC, keepalives, a pool for two threads.
+`SELECT ... FOR UPDATE`. Postgres: connections checked before use, UTC, keepalives, and one connection that is kept.
 """
 
 import sqlite3
@@ -45,8 +45,8 @@ def engine_arguments(url: URL, *, read_only: bool = False) -> dict[str, Any]:
             }
         }
     return {
-        "pool_size": 2,
-        "max_overflow": 2,
+        "pool_size": 1,  # a worker's two threads seldom meet; Postgres has 100 connections unless told otherwise
+        "max_overflow": 3,
         "pool_pre_ping": True,
         "pool_recycle": 1800,
         "connect_args": {
