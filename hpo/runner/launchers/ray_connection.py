@@ -1,6 +1,7 @@
 """The way from `--on ray` to a launcher: connected, checked, hpo sent along where the cluster has none."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -106,7 +107,10 @@ def _connect(address: str, runtime_env: dict[str, Any] | None = None) -> None:
         )
     except ConnectionError as error:
         if address:
-            raise UsageError(f"on: ray://{address}: does not answer as a Ray client server: {_line(error)}.") from error
+            token = "" if "RAY_AUTH_MODE" in os.environ else " If it wants a token: RAY_AUTH_MODE=token."
+            raise UsageError(
+                f"on: ray://{address}: does not answer as a Ray client server: {_line(error)}.{token}"
+            ) from error
         raise UsageError(
             "on: no Ray cluster is running on this machine, and RAY_ADDRESS names none. "
             "Start one: ray start --head; or name one: --on ray://HOST:10001"
