@@ -69,7 +69,7 @@ def main() -> None:
     cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": WORKERS, "include_dashboard": False})
     rows = []
     try:
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # some pictures are still drawn
             folder = Path(temporary)
             environment = {
                 **os.environ,

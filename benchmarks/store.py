@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -127,12 +126,14 @@ def timed(function: Callable[[], Any]) -> float:
 
 
 def memory_of_worker(url: str, name: str) -> float:
-    """Return the greatest memory of this process, in MB, once it has joined a study and drawn a trial."""
+    """Return the greatest memory of this process, in MB, once it has joined a study and drawn a trial. Linux only."""
     store = open_store(parse(url))
     with Session(store, studies.load_study(store, name), {}) as session:
         [assignment] = session.claim(1)  # type: ignore[misc]
         session.trials.prune(assignment.trial_id)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage, whose figure begins with that of the process that started this one.
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
 
 
 def report_value(session: Session, trial_id: int, epoch: int) -> None:
