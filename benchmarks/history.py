@@ -1,6 +1,6 @@
 """Does a search lose anything by learning from a part of a large study (`hpo.strategy.history`)?
 
-    python -m benchmarks.history [--trials 4000] [--seeds 3] [-o FILE]
+    python -m benchmarks.history [--trials 4000] [--seeds 3] [--processes 2] [-o FILE]
 
 Whole studies of ann_fashion's space, without training: a trial's score follows from its configuration by a formula,
 plus luck that follows from its seed. Each seed is searched twice: with the whole study in memory, and with the part of
@@ -17,7 +17,9 @@ import random
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,10 @@ class Formula(SimulatedEngine):
         return outcomes
 
 
-def searched(seed: int, trials: int, *, whole: bool) -> dict[str, Any]:
-    """Search once; return what was found, and what a draw cost at the end."""
+def searched(job: tuple[int, int, bool]) -> dict[str, Any]:
+    """Search once (seed, trials, with the whole study?); return what was found, and what a draw cost at the end."""
+    seed, trials, whole = job
+    silence()
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
         space = load_space("ann_fashion").model_copy(update={"epochs": 1, "baselines": []})
@@ -104,19 +108,19 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--trials", type=int, default=4000)
     arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument("-o", "--output", type=Path)
     options = arguments.parse_args()
-    silence()
+    jobs = [(seed, options.trials, whole) for seed in range(options.seeds) for whole in (True, False)]
+    about = {"date": date.today().isoformat(), "processor": platform.processor() or platform.machine()}
     rows = []
-    for seed in range(options.seeds):
-        for whole in (True, False):
-            rows.append(searched(seed, options.trials, whole=whole))
-            print(json.dumps(rows[-1]), flush=True)
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(searched, jobs):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
             if options.output:
-                about = {"date": date.today().isoformat(), "processor": platform.processor() or platform.machine()}
-                options.output.write_text(
-                    json.dumps({**about, "trials": options.trials, "rows": rows}, indent=2) + "\n"
-                )
+                report = {**about, "trials": options.trials, "rows": rows}
+                options.output.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
