@@ -36,8 +36,10 @@ def make_app(
     """
     import optuna_dashboard
 
+    from hpo.dashboard import parameter_summary
     from hpo.dashboard.artifacts import DashboardArtifacts  # bottle comes with optuna-dashboard
 
+    parameter_summary.install()
     storage = dashboard_storage(url, read_only=read_only, threads=THREADS)
     artifacts.mkdir(parents=True, exist_ok=True)
     inner = optuna_dashboard.wsgi(storage, artifact_store=DashboardArtifacts(artifacts))
