@@ -4,6 +4,7 @@ As a program (`python -m hpo.plots`) it reads requests from standard input, one 
 {"draw": NAME, "to": FILE, "arguments": {...}} - and draws them at the lowest priority: training comes first.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -119,8 +120,9 @@ DRAWINGS: dict[str, Callable[..., bytes]] = {
 def _give_way() -> None:
     """Take what the workers leave of the CPU, also where they have a low priority themselves: on Ray it is 15."""
     if hasattr(os, "SCHED_IDLE") and os.nice(0) > 0:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    elif hasattr(os, "nice"):
+        with contextlib.suppress(OSError):  # some containers forbid it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if hasattr(os, "nice"):
         os.nice(19)
 
 
