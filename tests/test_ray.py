@@ -28,7 +28,8 @@ from tests.helpers.studies import new_database
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-TRIALS = int(os.environ.get("HPO_RAY_TRIALS", "60"))
+TRIALS = int(os.environ.get("HPO_RAY_TRIALS", "100"))
+"""So many that the study is not over when the driver is killed."""
 
 
 until = partial(until_within, seconds=500)
