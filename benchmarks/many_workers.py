@@ -3,8 +3,8 @@
     python -m benchmarks.many_workers --storage URL [--workers 16 64 256] [--seconds 2] [-o FILE]
 
 A worker is a process with an engine that only waits: 30 epochs a trial, each of so many seconds, nothing pruned; three
-trials for each worker. `--storage` is a Postgres on this machine, with as many connections as `--connections` shows are
-needed. Reported are the share of the time that the workers trained (1 would be no overhead), the CPU of workers and of
+trials for each worker. `--storage` is a Postgres on this machine whose `max_connections` is twice the number of workers
+or more. Reported are the share of the time that the workers trained (1 would be no overhead), the CPU of workers and of
 the server, how many connections waited for a lock on average and at most, a worker's waits for claims, and whether the
 budget was exact. The workers share the machine's cores with the server: on a small one they are what saturates first.
 """
@@ -159,7 +159,7 @@ def measured(url: str, count: int, seconds: float) -> dict[str, Any]:
     claims = sorted(each for w in worked for each in w.claims)
     return {
         "workers": count,
-        "trials": {State(state).name if not isinstance(state, str) else state: n for state, n in states},
+        "trials": {State(state).name: n for state, n in states},
         "exact": sum(n for _, n in states) == ROUNDS * count,
         "wall_seconds": round(wall, 1),
         "ideal_seconds": round(ROUNDS * epochs * seconds, 1),

@@ -51,10 +51,9 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\u2026" for name in classes]
     side, margin = 0.55 * len(names), 0.6 + max(map(_width, names))
-    figure = Figure(figsize=(side + margin + 0.2, side + margin + 0.2))
-    axes: Any = figure.add_axes(
-        tuple(length / (side + margin + 0.2) for length in (margin, margin, side, side))  # type: ignore[arg-type]
-    )
+    whole = margin + side + 0.2
+    figure = Figure(figsize=(whole, whole))
+    axes: Any = figure.add_axes((margin / whole, margin / whole, side / whole, side / whole))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
@@ -74,7 +73,6 @@ def wrong_images(images: Any, titles: Sequence[str]) -> bytes:
     height, width = pixels.shape[1:3]
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows))
     axes: Any = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, columns), ylim=(rows, 0))
     axes.axis("off")
     for place, (image, title) in enumerate(zip(pixels, titles, strict=False)):
         low, high = float(image.min()), float(image.max())

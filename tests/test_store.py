@@ -25,10 +25,11 @@ from hpo.store.database.url import configured, parse, shown
 from hpo.store.leases import claims, stopping
 from hpo.store.leases.claims import NothingToClaim, Presence, Watch
 from hpo.store.leases.outbox import WorkerLost
+from hpo.store.repair import mends
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.command import Process
-from tests.helpers.studies import MakeStudy, small_space, trials_of, work
+from tests.helpers.studies import MakeStudy, on_sqlite, small_space, trials_of, work
 
 
 @pytest.mark.parametrize(
@@ -290,6 +291,20 @@ def test_a_trial_that_ends_while_a_claim_counts_is_counted(
         answer = second.claim(1)
         assert ended and not isinstance(answer, list)
     assert [trial.state.name for trial in trials_of(store, study)] == ["COMPLETE"]
+
+
+@on_sqlite  # Postgres does not let a trial go whose rows are there
+def test_numbers_go_on_after_a_lost_one_was_filled(store: Store, make_study: MakeStudy) -> None:
+    """The failed trial that takes a lost number has the newest id, but not the highest number."""
+    study = make_study()
+    with Session(store, study, {}) as session:
+        assert [each.number for each in session.claim(3)] == [0, 1, 2]  # type: ignore[union-attr]
+        with store.write() as connection:
+            connection.execute(sa.delete(schema.trials).where(schema.trials.c.number == 1))
+            mends.add_lost(store, connection, study_id=study.study_id, numbers=[1])
+        session.trials.ids.clear()
+    with Session(store, study, {}) as session:
+        assert sorted(each.number for each in session.claim(3)) == [0, 2, 3]  # type: ignore[union-attr]
 
 
 def test_each_of_many_workers_looks_less_often(store: Store, make_study: MakeStudy) -> None:

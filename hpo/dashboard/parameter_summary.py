@@ -6,7 +6,6 @@ had the same ranges.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -39,7 +38,8 @@ class ParameterSummary(theirs._CachedExtraStudyProperty):  # type: ignore[misc]
                 self._update_search_space(trial)
         self._cursor = finished
 
-    def _update_search_space(self, trial: FrozenTrial) -> Any:
+    @override
+    def _update_search_space(self, trial: FrozenTrial) -> None:
         key = tuple((name, id(distribution)) for name, distribution in trial.distributions.items())
         if key not in self._known:
             super()._update_search_space(trial)

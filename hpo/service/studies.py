@@ -106,12 +106,11 @@ def show_study(store: Store, name: str, *, top: int = 10) -> StudySummary:
         failures = queries.failure_kinds(connection, study_id)
         history = queries.best_so_far(connection, study_id)
         front = queries.front(connection, study_id)
-        best = queries.best_trials(connection, study_id, top) if front else None
+        of_front = queries.best_trials(connection, study_id, top) if front else ()
         hours = queries.training_seconds(connection, study_id) / 3600
     board = leaderboard(store, study_id, top=top)
-    return StudySummary(
-        view, failures, tuple(history), board.best if best is None else tuple(best), tuple(front), board, hours
-    )
+    best = tuple(of_front) if front else board.best
+    return StudySummary(view, failures, tuple(history), best, tuple(front), board, hours)
 
 
 def show_trial(store: Store, name: str, number: int) -> TrialDetails:

@@ -123,9 +123,8 @@ def insert_trials(
     if count == 0:
         return []
     trials = schema.trials
-    newest = sa.select(trials.c.number).where(trials.c.study_id == study_id).order_by(trials.c.trial_id.desc()).limit(1)
-    number = connection.execute(newest).scalar_one_or_none()
-    first = 0 if number is None else int(number) + 1
+    existing = sa.select(sa.func.count()).where(trials.c.study_id == study_id)
+    first = int(connection.execute(existing).scalar_one())
     rows: list[dict[str, Any]] = [{"study_id": study_id, "number": first + i, "state": state} for i in range(count)]
     if state == State.RUNNING:
         started = now()
