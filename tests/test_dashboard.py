@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import gzip
 import io
 import json
 import queue
@@ -23,6 +24,7 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from hpo.artifacts import FolderFiles
 from hpo.dashboard.brake import FREE_TRIES, Brake
+from hpo.dashboard.compression import LEAST_BYTES
 from hpo.dashboard.credentials import Credentials, configured, hashed
 from hpo.dashboard.guard import Guard, is_loopback
 from hpo.dashboard.server import check_exposure, make_app, serve
@@ -33,7 +35,9 @@ from hpo.runner.loop import Loop
 from hpo.runner.session import Session
 from hpo.service.report import report_html
 from hpo.store import studies
+from hpo.store.database import schema
 from hpo.store.database.connect import Store
+from hpo.store.record import State
 from hpo.store.studies import StudyRecord
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.command import start
@@ -58,7 +62,7 @@ def ask(app: Any, path: str, method: str = "GET", body: bytes = b"", **headers: 
         "wsgi.input": io.BytesIO(body),
         "wsgi.errors": sys.stderr,
         "wsgi.url_scheme": "http",
-        **{f"HTTP_{name.upper()}": value for name, value in headers.items()},
+        **{name if name == "QUERY_STRING" else f"HTTP_{name.upper()}": value for name, value in headers.items()},
     }
     got: list[Any] = []
     content = b"".join(app(environ, lambda status, found, *_: got.extend((status, dict(found)))))
@@ -102,6 +106,44 @@ def test_fast_storage_loads_what_optunas_loads(store: Store, study: StudyRecord)
     for included in (set(), {expected[0]._trial_id}, {expected[-1]._trial_id}):
         arguments = (study.study_id, None, included, newest)
         assert ours._get_trials(*arguments) == theirs._get_trials(*arguments)
+
+
+def page_of(app: Any, study: StudyRecord, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trials that an open page knows after its next request, for which it asks as optuna-dashboard's does."""
+    ended = next((i for i, each in enumerate(known) if each["state"] in ("Running", "Waiting")), len(known))
+    _, _, body = ask(app, f"/api/studies/{study.study_id}", QUERY_STRING=f"after={ended}")
+    return known[:ended] + json.loads(body)["trials"]  # type: ignore[no-any-return]
+
+
+def test_a_large_study_reaches_a_page_in_parts(
+    store: Store, study: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With each request more; all of them also where one of the first trials does not end."""
+    monkeypatch.setattr("hpo.dashboard.paging.MOST_AT_ONCE", 2)
+    app, shown, counts = make_app(store.url, tmp_path / "artifacts"), list[dict[str, Any]](), list[int]()
+    for _ in range(4):
+        shown = page_of(app, study, shown)
+        counts.append(len(shown))
+    assert counts == [2, 4, 5, 5]
+    assert [each["number"] for each in shown] == list(range(5))
+    with store.write() as connection:
+        first = schema.trials.c.number == 0
+        connection.execute(sa.update(schema.trials).where(first).values(state=State.RUNNING, datetime_complete=None))
+    app, shown = make_app(store.url, tmp_path / "artifacts"), []
+    for _ in range(2):
+        shown = page_of(app, study, shown)
+    assert [each["number"] for each in shown] == list(range(5))
+
+
+def test_long_answers_are_compressed_for_those_who_take_it(store: Store, study: StudyRecord, tmp_path: Path) -> None:
+    app, path = make_app(store.url, tmp_path / "artifacts"), f"/api/studies/{study.study_id}"
+    _, headers, plain = ask(app, path)
+    assert "Content-Encoding" not in headers and len(plain) > LEAST_BYTES
+    status, headers, packed = ask(app, path, ACCEPT_ENCODING="deflate, gzip;q=0.8")
+    assert status == "200 OK" and headers["Content-Encoding"] == "gzip" and len(packed) < len(plain) / 4
+    assert int(headers["Content-Length"]) == len(packed) and json.loads(gzip.decompress(packed)) == json.loads(plain)
+    assert "Content-Encoding" not in ask(app, path, ACCEPT_ENCODING="gzip;q=0")[1]
+    assert "Content-Encoding" not in ask(app, "/api/studies", ACCEPT_ENCODING="gzip")[1]  # too short
 
 
 def test_read_only_refuses_every_changing_request(store: Store, study: StudyRecord, tmp_path: Path) -> None:

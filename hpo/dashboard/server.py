@@ -9,6 +9,7 @@ import waitress
 from sqlalchemy.engine import URL
 from waitress.server import TcpWSGIServer
 
+from hpo.dashboard.compression import Compressed
 from hpo.dashboard.connections import LIMITS, DeadlineChannel
 from hpo.dashboard.credentials import Credentials
 from hpo.dashboard.guard import Guard, is_loopback
@@ -36,15 +37,16 @@ def make_app(
     """
     import optuna_dashboard
 
-    from hpo.dashboard import parameter_summary
+    from hpo.dashboard import paging, parameter_summary
     from hpo.dashboard.artifacts import DashboardArtifacts  # bottle comes with optuna-dashboard
 
     parameter_summary.install()
+    paging.install()
     storage = dashboard_storage(url, read_only=read_only, threads=THREADS)
     artifacts.mkdir(parents=True, exist_ok=True)
     inner = optuna_dashboard.wsgi(storage, artifact_store=DashboardArtifacts(artifacts))
     store = Store(url)
-    shown = Renaming(inner, store)
+    shown = Renaming(Compressed(inner), store)
     whole = shown if render is None else Reports(shown, store, render)
     return Guard(whole, credentials, read_only=read_only, hosts=hosts)
 

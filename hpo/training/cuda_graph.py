@@ -9,7 +9,6 @@ cuBLAS by stream, so graphs that were captured on a common stream would share on
 """
 
 import contextlib
-import gc
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hpo.interpreter import collector_paused
 from hpo.training.engine import DeviceUnusable
 
 WARM_UP_STEPS = 3
@@ -139,9 +139,7 @@ def record(steps: Steps, stream: torch.cuda.Stream | None) -> torch.cuda.CUDAGra
     """
     assert stream is not None
     graph = torch.cuda.CUDAGraph()
-    collecting = gc.isenabled()
-    gc.disable()  # what is collected in a capture could free another graph's memory
-    try:
+    with collector_paused():  # what is collected in a capture could free another graph's memory
         stream.synchronize()
         graph.capture_begin(capture_error_mode="thread_local")
         try:
@@ -151,9 +149,6 @@ def record(steps: Steps, stream: torch.cuda.Stream | None) -> torch.cuda.CUDAGra
                 graph.capture_end()
             raise
         graph.capture_end()
-    finally:
-        if collecting:
-            gc.enable()
     return graph
 
 
