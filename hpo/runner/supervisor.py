@@ -188,7 +188,8 @@ class Supervisor:
             return
         if ended.code == DeviceUnusable.exit_code and not slot.without_graphs:
             slot.without_graphs, slot.start_at = True, time.monotonic()
-            slot.order = replace(slot.order, environment={**slot.order.environment, "HPO_CUDA_GRAPHS": "0"})
+            plain = {"HPO_CUDA_GRAPHS": "0", "HPO_TRITON": "0"}
+            slot.order = replace(slot.order, environment={**slot.order.environment, **plain})
             self.warnings.append(f"{slot.order.device} is trained on without CUDA graphs from now on: {cause}")
             self._reap()
             return

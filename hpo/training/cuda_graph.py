@@ -100,9 +100,9 @@ class StepGraph:
         steps.step()
         after = [tensor.clone() for tensor in changing]
         for _ in range(WARM_UP_STEPS - 2):
-            _copy(changing, before)
+            copy(changing, before)
             steps.step()
-        _copy(changing, before)
+        copy(changing, before)
         steps.before_capture()
         graph, reason = None, ""
         try:
@@ -116,12 +116,12 @@ class StepGraph:
             self._check_usable(reason)
         else:
             graph.replay()
-            if not _did_the_same(before, after, changing):
+            if not did_the_same(before, after, changing):
                 reason = "a replay of the graph differs from the plain step"
         if not reason:
             self.graph = graph
             return
-        _copy(changing, after)
+        copy(changing, after)
         self.capturable, self.failure = False, reason
         _log.warning("trained without a CUDA graph, kernel by kernel: %s", reason)
 
@@ -166,22 +166,25 @@ def is_usable(device: torch.device) -> bool:
         return False
 
 
-def _copy(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+def copy(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Give tensors the values of others."""
     with torch.no_grad():
         for tensor, value in zip(tensors, values, strict=True):
             tensor.copy_(value)
 
 
-def _did_the_same(before: Sequence[Tensor], plain: Sequence[Tensor], replayed: Sequence[Tensor]) -> bool:
-    """Return whether a replayed step changed tensors as the plain step did, but for rounding."""
+def did_the_same(
+    before: Sequence[Tensor], plain: Sequence[Tensor], other: Sequence[Tensor], tolerance: float = TOLERANCE
+) -> bool:
+    """Return whether another way to take a step changed tensors as the plain step did, but for rounding."""
     moved = differing = 0.0
-    for start, one, other in zip(before, plain, replayed, strict=True):
+    for start, one, two in zip(before, plain, other, strict=True):
         if not start.is_floating_point():
-            if not torch.equal(one, other):
+            if not torch.equal(one, two):
                 return False
             continue
-        same = (one == other) | (one.isnan() & other.isnan())
+        same = (one == two) | (one.isnan() & two.isnan())
         change = torch.where(one == start, 0, one - start).nan_to_num().abs().sum()
         moved += change.item()
-        differing += torch.where(same, 0, one - other).abs().sum().item()
-    return differing <= TOLERANCE * moved
+        differing += torch.where(same, 0, one - two).abs().sum().item()
+    return differing <= tolerance * moved

@@ -18,11 +18,13 @@ from hpo.config import EMA
 from hpo.training.cuda_graph import StepGraph
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.compute.cnn import ConvImpl
+from hpo.training.packed.compute.fused import Way, agrees, wanted
 from hpo.training.packed.compute.masks import Dropout, StackedRules, dropped_at
 from hpo.training.packed.compute.optimizers import CHANGING, Step, VectorizedStep
 from hpo.training.packed.compute.program import Member, Program
 from hpo.training.packed.compute.static_mlp import StaticMLPs
 from hpo.training.packed.layout.bucket import Bucket
+from hpo.training.packed.layout.mlp import MLPLayout
 
 LEAST_HELD = 0.5
 """Share of occupied slots below which a smaller program is made: an empty slot takes as long as an occupied one."""
@@ -48,6 +50,23 @@ class GraphedProgram(Program):
         self.table = torch.zeros(self.steps, self.layout.slots, len(CHANGING) + 1, dtype=rows.dtype, device=self.device)
         """For each step and slot the optimizer's coefficients, and how far the average moves."""
         self.step_graph = StepGraph(self.device)
+        self.plain = Way(self._compute_gradients, self._update_weights)
+        self.fused = self._fused_way()
+        """Takes the steps with kernels of Triton, if these do what torch's do."""
+
+    def _fused_way(self) -> Way | None:
+        if not wanted(self.device) or not isinstance(self.network, StaticMLPs):
+            return None
+        # Imported here, as Triton is not everywhere.
+        from hpo.training.packed.compute.fused_mlp import Batches, FusedMLPs, can_fuse
+        from hpo.training.packed.compute.fused_update import FusedUpdate
+
+        if not can_fuse(self.network):
+            return None
+        batches = Batches(self.rows, self.batches, self.logits, self.counter)
+        sides = self.network.params, self.network.grads, self.vectorized, self.clip, self.averages
+        update = FusedUpdate(*sides, table=self.table, counter=self.counter)
+        return Way(FusedMLPs(self.network, batches, self.rules), update)
 
     def _optimizer_step(self) -> Step:
         self.vectorized = VectorizedStep(self.network.params, self.network.grads, self.moments)
@@ -139,8 +158,22 @@ class GraphedProgram(Program):
             if self.averages is not None:
                 self.table[:, :, -1] = self.averages.table
             self.counter.zero_()
+            self._choose_way()
             self.step_graph.run(self, self.steps)
         self.moments.steps = [step + self.steps for step in self.moments.steps]
+
+    def _choose_way(self) -> None:
+        """Train without Triton where it does something else in the first step."""
+        if self.fused is None:
+            return
+        layout, network, grads = self.layout, self.network, self.network.grads.slab
+        assert isinstance(network, StaticMLPs) and isinstance(layout, MLPLayout) and grads is not None
+        sites = tuple(site.index for site in network.sites)
+        shape = (layout.slots, layout.batch, layout.features, layout.classes, layout.depth, layout.widths[0])
+        parts = (network.norm, network.units, network.loss.weights, self.clip, self.averages)
+        kind = (self.device, self.rows.dtype, *shape, *sites, *(part is not None for part in parts))
+        if not agrees(kind, self.fused, self.plain, self.changing(), [grads, self.logits]):
+            self.fused = None
 
     def join(self) -> None:
         """Make the current CUDA stream wait for the epoch."""
@@ -148,6 +181,12 @@ class GraphedProgram(Program):
 
     def step(self) -> None:
         """Take the step at the counter: this is what the graph records."""
+        way = self.plain if self.fused is None else self.fused
+        way.compute_gradients()
+        way.update_weights()
+        self.counter.add_(1)
+
+    def _compute_gradients(self) -> None:
         if self.rules is not None:
             self.rules.set_masks(self._now(self.rules.bytes))
         else:
@@ -155,13 +194,14 @@ class GraphedProgram(Program):
                 dropout.set_mask(self._now(dropout.bytes))
         logits = self.network.compute_gradients(self.rows, *self._now(self.batches))
         self.logits.index_copy_(0, self.counter, logits.unsqueeze(0))
+
+    def _update_weights(self) -> None:
         if self.clip is not None:
             self.clip()
         row = self._now(self.table)
         self.vectorized.apply(row[:, :-1])
         if self.averages is not None:
             self.averages.apply(row[:, -1])
-        self.counter.add_(1)
 
     def _now(self, tensor: Tensor) -> Tensor:
         """Return the entry of a tensor, [steps, ...], at the counter."""

@@ -14,10 +14,10 @@ class Loss:
     def __init__(self, layout: AnyLayout, smoothing: Sequence[float], like: Tensor) -> None:
         """`smoothing` is the label smoothing of each slot."""
         self._batch, self._classes = layout.batch, layout.classes
-        self._smooth = torch.tensor(list(smoothing), dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        self.smooth = torch.tensor(list(smoothing), dtype=like.dtype, device=like.device).view(-1, 1, 1)
         self._smooths = layout.static_shapes or any(smoothing)
-        self._less = self._smooth - 1.0
-        self._spread = self._smooth / self._classes
+        self._less = self.smooth - 1.0
+        self._spread = self.smooth / self._classes
         """The part of the target that each class has for any label: [S, 1, 1]."""
         self._hit = self._less.expand(-1, layout.batch, 1)
         self.weights: Tensor | None = None
@@ -30,7 +30,7 @@ class Loss:
 
     def replace(self, slot: int, smoothing: float, weights: Tensor | None) -> None:
         """Give a slot the loss of another member; class weights are [C], None for equal ones."""
-        self._smooth[slot] = smoothing
+        self.smooth[slot] = smoothing
         self._less[slot] = smoothing - 1.0
         self._spread[slot] = smoothing / self._classes
         if self.weights is not None:
@@ -53,6 +53,6 @@ class Loss:
         """Turn the softmax into the gradient of torch's weighted mean, in which the smoothing is weighted too."""
         of_rows = weights.gather(1, y).unsqueeze(-1)
         spread = self._spread
-        grad.mul_((1.0 - self._smooth) * of_rows + spread * weights.sum(1).view(-1, 1, 1))
+        grad.mul_((1.0 - self.smooth) * of_rows + spread * weights.sum(1).view(-1, 1, 1))
         grad.sub_(spread * weights.unsqueeze(1)).scatter_add_(2, y.unsqueeze(-1), self._hit * of_rows)
         grad.div_(of_rows.sum(1, keepdim=True))

@@ -87,17 +87,17 @@ class StackedRules:
         sites, _, slots, _ = masks.shape
         self.masks = masks
         self.bytes = torch.zeros(steps, *masks.shape, dtype=torch.uint8, device=masks.device)
-        self._thresholds = torch.zeros(sites, 1, slots, 1, dtype=torch.uint8, device=masks.device)
-        self._scales = torch.ones(sites, 1, slots, 1, dtype=masks.dtype, device=masks.device)
+        self.thresholds = torch.zeros(sites, 1, slots, 1, dtype=torch.uint8, device=masks.device)
+        self.scales = torch.ones(sites, 1, slots, 1, dtype=masks.dtype, device=masks.device)
 
     def rules(self, site: int) -> Rules:
         """Return the part of a site."""
-        thresholds, scales = (tensor[site].transpose(0, 1) for tensor in (self._thresholds, self._scales))
+        thresholds, scales = (tensor[site].transpose(0, 1) for tensor in (self.thresholds, self.scales))
         return Rules(self.bytes[:, site].transpose(1, 2), thresholds, scales)
 
     def set_masks(self, drawn: Tensor) -> None:
         """Compute the masks of all sites from the random bytes of a step: uint8 [sites, rows, slots, units]."""
-        torch.mul(drawn >= self._thresholds, self._scales, out=self.masks)
+        torch.mul(drawn >= self.thresholds, self.scales, out=self.masks)
 
 
 def dropped_at(network: MLP | CNN) -> list[int]:

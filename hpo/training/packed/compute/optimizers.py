@@ -140,24 +140,24 @@ class Clipping:
     def __init__(self, grads: Blocks, norms: Sequence[float | None]) -> None:
         like = grads.vectors
         self.grads = grads
-        self._limits = torch.zeros(len(norms), dtype=like.dtype, device=like.device)
+        self.limits = torch.zeros(len(norms), dtype=like.dtype, device=like.device)
         for slot, norm in enumerate(norms):
             self.replace(slot, norm)
 
     def replace(self, slot: int, norm: float | None) -> None:
         """Set the maximum norm of a slot's gradient; None for no maximum."""
-        self._limits[slot] = float("inf") if norm is None else norm
+        self.limits[slot] = float("inf") if norm is None else norm
 
     def __call__(self) -> None:
         """Scale the gradients of each slot down to its limit."""
         if self.grads.slab is not None:
             squares = self.grads.slab.square().sum(1)
         else:
-            squares = torch.zeros_like(self._limits)
+            squares = torch.zeros_like(self.limits)
             for block, start, stop in self.grads.blocks():
                 squares[start:stop] += block.flatten(1).square().sum(1)
         # torch.nn.utils.clip_grad_norm_'s formula, its 1e-6 included.
-        factors = (self._limits / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
+        factors = (self.limits / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
         for block, start, stop in self.grads.blocks():
             block.flatten(1).mul_(factors[start:stop].unsqueeze(1))
 
@@ -170,7 +170,7 @@ class VectorizedStep:
         blocks = zip(params.blocks(), grads.tensors(), moments.first.tensors(), moments.second.tensors(), strict=True)
         self._blocks = [(p, g, m, v, start, stop) for (p, start, stop), g, m, v in blocks]
         like = params.vectors
-        self._constant = torch.zeros(len(moments.configs), len(CONSTANT), dtype=like.dtype, device=like.device)
+        self.constant = torch.zeros(len(moments.configs), len(CONSTANT), dtype=like.dtype, device=like.device)
         self._rules = np.zeros((5, len(moments.configs)))
         for slot, config in enumerate(moments.configs):
             self.replace(slot, config)
@@ -178,7 +178,7 @@ class VectorizedStep:
     def replace(self, slot: int, config: Optimizer | None) -> None:
         """Give a slot the coefficients of another optimizer; None for an empty slot."""
         constant, *rule = _rule(config)
-        self._constant[slot] = torch.tensor(constant, dtype=torch.float64)
+        self.constant[slot] = torch.tensor(constant, dtype=torch.float64)
         self._rules[:, slot] = rule
 
     def table(self, lrs: NDArray[np.float64]) -> Tensor:
@@ -193,7 +193,7 @@ class VectorizedStep:
 
     def __call__(self, lrs: Sequence[float]) -> None:
         """Do the step of all slots, each with its learning rate."""
-        like = self._constant
+        like = self.constant
         self.apply(self.table(np.array([lrs]))[0].to(like.dtype).to(like.device))
         self.moments.steps = [step + 1 for step in self.moments.steps]
 
@@ -201,7 +201,7 @@ class VectorizedStep:
         """Take a step by the coefficients that change, [S, 3]; the caller updates the step counts."""
         for p, g, m, v, start, stop in self._blocks:
             shape = (stop - start, *[1] * (p.dim() - 1))
-            columns = (*self._constant[start:stop].unbind(1), *changing[start:stop].unbind(1))
+            columns = (*self.constant[start:stop].unbind(1), *changing[start:stop].unbind(1))
             decay, keep1, take1, keep2, take2, direct, lead, eps, shrink, root, size = (c.view(shape) for c in columns)
             g.addcmul_(p, decay)
             p.mul_(shrink)

@@ -34,13 +34,13 @@ class StaticMLPs:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         self.params, self.grads = Blocks(layout, dtype, device), Blocks(layout, dtype, device)
-        self._weights, self._weight_grads = (
+        self.weights, self.weight_grads = (
             [blocks.matrices[f"hidden{i}"] for i in range(depth)] for blocks in (self.params, self.grads)
         )
-        self._bias = [self.params.vector(f"bias{i}", slots).unsqueeze(1) for i in range(depth)]
+        self.bias = [self.params.vector(f"bias{i}", slots).unsqueeze(1) for i in range(depth)]
         self._bias_grads = self.grads.vectors[:, : depth * width].view(slots, depth, width).transpose(0, 1)
-        self._output, self._output_grad = (b.matrices[layout.groups[0].output] for b in (self.params, self.grads))
-        self._output_bias, self._output_bias_grad = (b.vector("output", slots) for b in (self.params, self.grads))
+        self.output, self.output_grad = (b.matrices[layout.groups[0].output] for b in (self.params, self.grads))
+        self.output_bias, self.output_bias_grad = (b.vector("output", slots) for b in (self.params, self.grads))
         self.loss = Loss(layout, smoothing, self.params.vectors)
         self.norm: StaticNorm | None = static_norm(layout, self.params, self.grads)
         self.x = zeros(slots, rows, layout.features)
@@ -54,11 +54,11 @@ class StaticMLPs:
         self._activated = [zeros(rows, slots, width) if i in self._mask else self.outputs[i] for i in range(depth)]
         self.runs = list(layout.runs(slots))
         sigmoid = any(name == "sigmoid" for name, _, _ in self.runs)
-        self._units = zeros(depth, slots, width) if sigmoid else None
+        self.units = zeros(depth, slots, width) if sigmoid else None
         """1 for a member's units, 0 for padding: [L, S, W]. None if padding is zero without it."""
-        self._last, self._last_grad = zeros(rows, slots, width), zeros(rows, slots, width)
+        self.last, self.last_grad = zeros(rows, slots, width), zeros(rows, slots, width)
         """Output of each member's own last hidden layer, and its gradient: [N, S, W]."""
-        self._is_last = zeros(depth, 1, slots, 1)
+        self.is_last = zeros(depth, 1, slots, 1)
         self._last_rows = torch.zeros(rows, slots, dtype=torch.int64, device=device)
         """Where each row of `_last` is in `outputs`."""
         self.logits, self.logits_grad = zeros(slots, rows, layout.classes), zeros(slots, rows, layout.classes)
@@ -69,14 +69,14 @@ class StaticMLPs:
         """Reset a slot to the network that its layout now has there, untrained."""
         network, (rows, slots) = self.layout.networks[slot], self._last_rows.shape
         last = len(network.widths) - 1
-        self._is_last[:, :, slot] = 0.0
-        self._is_last[last, :, slot] = 1.0
+        self.is_last[:, :, slot] = 0.0
+        self.is_last[last, :, slot] = 1.0
         places = torch.arange(rows, device=self._last_rows.device) * slots
         self._last_rows[:, slot] = places + (last * rows * slots + slot)
-        if self._units is not None:
-            self._units[:, slot] = 0.0
+        if self.units is not None:
+            self.units[:, slot] = 0.0
             for layer, width in enumerate(network.widths):
-                self._units[layer, slot, :width] = 1.0
+                self.units[layer, slot, :width] = 1.0
         if self.norm is not None:
             self.norm.replace(slot, network)
 
@@ -107,18 +107,18 @@ class StaticMLPs:
         if self.norm is not None:
             self.norm.begin()
         x = self.x
-        for layer, bias in enumerate(self._bias):
+        for layer, bias in enumerate(self.bias):
             linear = self.linear[layer]
-            torch.baddbmm(bias, x, self._weights[layer].transpose(1, 2), out=linear.transpose(0, 1))
+            torch.baddbmm(bias, x, self.weights[layer].transpose(1, 2), out=linear.transpose(0, 1))
             activated = self._activated[layer]
             self._activate(self._activation_input(layer), activated.transpose(0, 1), layer)
             if layer in self._mask:
                 torch.mul(activated, self._mask[layer], out=self.outputs[layer])
             x = self.outputs[layer].transpose(0, 1)
         width = self.outputs.shape[-1]
-        torch.index_select(self.outputs.view(-1, width), 0, self._last_rows.flatten(), out=self._last.view(-1, width))
-        last = self._last.transpose(0, 1)
-        torch.baddbmm(self._output_bias.unsqueeze(1), last, self._output.transpose(1, 2), out=self.logits)
+        torch.index_select(self.outputs.view(-1, width), 0, self._last_rows.flatten(), out=self.last.view(-1, width))
+        last = self.last.transpose(0, 1)
+        torch.baddbmm(self.output_bias.unsqueeze(1), last, self.output.transpose(1, 2), out=self.logits)
 
     def _activation_input(self, layer: int) -> Tensor:
         """Return the input of a layer's activation, normalized where a member has it: [S, N, W]."""
@@ -128,15 +128,15 @@ class StaticMLPs:
     def _activate(self, u: Tensor, h: Tensor, layer: int) -> None:
         for name, start, stop in self.runs:
             FORWARD[name](u[start:stop], h[start:stop])
-        if self._units is not None:
-            h.mul_(self._units[layer].unsqueeze(1))
+        if self.units is not None:
+            h.mul_(self.units[layer].unsqueeze(1))
 
     def _backward(self) -> None:
-        last, last_grad = self._last.transpose(0, 1), self._last_grad.transpose(0, 1)
-        torch.bmm(self.logits_grad.transpose(1, 2), last, out=self._output_grad)
-        torch.sum(self.logits_grad, 1, out=self._output_bias_grad)
-        torch.bmm(self.logits_grad, self._output, out=last_grad)
-        torch.mul(self._last_grad, self._is_last, out=self.grad)
+        last, last_grad = self.last.transpose(0, 1), self.last_grad.transpose(0, 1)
+        torch.bmm(self.logits_grad.transpose(1, 2), last, out=self.output_grad)
+        torch.sum(self.logits_grad, 1, out=self.output_bias_grad)
+        torch.bmm(self.logits_grad, self.output, out=last_grad)
+        torch.mul(self.last_grad, self.is_last, out=self.grad)
         for layer in reversed(range(self.layout.depth)):
             grad = self.grad[layer]
             if layer in self._mask:
@@ -148,9 +148,9 @@ class StaticMLPs:
             if self.norm is not None:
                 self.norm.backward(layer, self.linear[layer], grad)
             x = self.outputs[layer - 1].transpose(0, 1) if layer else self.x
-            torch.bmm(slots_first.transpose(1, 2), x, out=self._weight_grads[layer])
+            torch.bmm(slots_first.transpose(1, 2), x, out=self.weight_grads[layer])
             if layer:
-                self.grad[layer - 1].transpose(0, 1).baddbmm_(slots_first, self._weights[layer])
+                self.grad[layer - 1].transpose(0, 1).baddbmm_(slots_first, self.weights[layer])
         if self.norm is not None:
             self.norm.end()
         torch.sum(self.grad, 1, out=self._bias_grads)
@@ -163,12 +163,12 @@ class StaticMLPs:
     def _evaluate(self, x: Tensor) -> Tensor:
         h = x.unsqueeze(0).expand(self.layout.slots, -1, -1)
         last: Tensor | None = None
-        for layer, bias in enumerate(self._bias):
-            u = torch.baddbmm(bias, h, self._weights[layer].transpose(1, 2))
+        for layer, bias in enumerate(self.bias):
+            u = torch.baddbmm(bias, h, self.weights[layer].transpose(1, 2))
             if self.norm is not None:
                 self.norm.evaluate(layer, u)
             h = torch.empty_like(u)
             self._activate(u, h, layer)
-            last = h if last is None else torch.where(self._is_last[layer].view(-1, 1, 1) > 0, h, last)
+            last = h if last is None else torch.where(self.is_last[layer].view(-1, 1, 1) > 0, h, last)
         assert last is not None
-        return torch.baddbmm(self._output_bias.unsqueeze(1), last, self._output.transpose(1, 2))
+        return torch.baddbmm(self.output_bias.unsqueeze(1), last, self.output.transpose(1, 2))

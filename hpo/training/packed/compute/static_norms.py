@@ -69,16 +69,16 @@ class StaticBatchNorm:
         self.running = zeros(2 * depth, slots, width)
         """Running mean and variance in turn."""
         self._has = torch.zeros(slots, 1, dtype=torch.bool, device=like.device)
-        self._has_number = zeros(slots, 1)
+        self.has_number = zeros(slots, 1)
         self._normed = zeros(depth, rows, slots, width)
-        self._saved = zeros(depth, 2, slots * width)
+        self.saved = zeros(depth, 2, slots * width)
         """Mean and inverse standard deviation of the batch."""
         self._grads: list[Tensor] = []
 
     def replace(self, slot: int, network: MLP) -> None:
         """Reset a slot for another network, with initial statistics."""
         has = network.norm == "batch"
-        self._has[slot], self._has_number[slot] = has, float(has)
+        self._has[slot], self.has_number[slot] = has, float(has)
         self._offsets[0::2, slot] = 0.0 if has else 1.0
         self.running[0::2, slot], self.running[1::2, slot] = 0.0, 1.0
 
@@ -91,7 +91,7 @@ class StaticBatchNorm:
 
     def forward(self, layer: int, z: Tensor) -> Tensor:
         """Normalize a layer's z, [N, S, W]; return the output: [S, N, W]."""
-        normed, (mean, inverse) = self._normed[layer], self._saved[layer]
+        normed, (mean, inverse) = self._normed[layer], self.saved[layer]
         _aten.native_batch_norm.out(
             z.flatten(1),
             *self._of(layer, self._scales),
@@ -117,7 +117,7 @@ class StaticBatchNorm:
             z.flatten(1),
             self._of(layer, self._scales)[0],
             *self._of(layer, self.running),
-            *self._saved[layer],
+            *self.saved[layer],
             True,  # noqa: FBT003
             EPS,
             [True, True, True],
@@ -127,7 +127,7 @@ class StaticBatchNorm:
 
     def end(self) -> None:
         """Write the gradients of scale and shift of all layers; zero for members without the norm."""
-        torch.mul(torch.stack(self._grads).view_as(self._scales), self._has_number, out=self._affine_grads)
+        torch.mul(torch.stack(self._grads).view_as(self._scales), self.has_number, out=self._affine_grads)
         self._grads = []
 
     def evaluate(self, layer: int, z: Tensor) -> None:
