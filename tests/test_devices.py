@@ -69,4 +69,4 @@ def test_a_worker_without_a_usable_device_is_replaced_by_one_without_graphs(tmp_
     while supervisor.running:
         supervisor.poll()
     assert not supervisor.failure
-    assert supervisor.warnings == ["cuda:0 is trained on without CUDA graphs from now on: cuda:0: broken"]
+    assert supervisor.warnings == ["cuda:0 is trained on without CUDA graphs and Triton from now on: cuda:0: broken"]

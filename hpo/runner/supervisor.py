@@ -47,7 +47,7 @@ class _Slot:
     asked_at: float = 0.0
     """When its worker was asked for, by the monotonic clock."""
     without_graphs: bool = False
-    """Whether its workers train without CUDA graphs: a failed one has left the device of a worker unusable."""
+    """Whether its workers train by torch's kernels alone: a failed graph has left the device of a worker unusable."""
 
 
 class Supervisor:
@@ -190,7 +190,8 @@ class Supervisor:
             slot.without_graphs, slot.start_at = True, time.monotonic()
             plain = {"HPO_CUDA_GRAPHS": "0", "HPO_TRITON": "0"}
             slot.order = replace(slot.order, environment={**slot.order.environment, **plain})
-            self.warnings.append(f"{slot.order.device} is trained on without CUDA graphs from now on: {cause}")
+            what = f"{slot.order.device} is trained on without CUDA graphs and Triton from now on"
+            self.warnings.append(f"{what}: {cause}")
             self._reap()
             return
         death = _signal(ended.code) or f"exit code {ended.code}: {cause}"

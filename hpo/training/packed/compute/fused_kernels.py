@@ -55,8 +55,8 @@ def _activated(u, code):
 
 
 @triton.jit
-def _through_activation(grad, u, units, code):
-    """Return the gradient of an activation's input u; `units` are 1, and 0 for the padding of sigmoid."""
+def _through_activation(grad, u, code):
+    """Return the gradient of an activation's input u from that of its output."""
     g = tl.where(u <= 0, 0.0, grad)
     if code == _LEAKY:
         g = tl.where(u > 0, grad, grad * _SLOPE)
@@ -67,7 +67,7 @@ def _through_activation(grad, u, units, code):
         h = _activated(u, code)
         g = grad * (1.0 - h * h)
     if code == _SIGMOID:
-        h = _activated(u, code) * units
+        h = _activated(u, code)
         g = grad * h * (1.0 - h)
     return g
 
@@ -83,13 +83,13 @@ def layer_forward(
     saved,  # mean and inverse standard deviation of the batch, for `layer_backward`: [2, S, W]
     has,  # whether a slot has batch norm: [S]
     activations,  # [S]
-    units,  # 1 for a member's units, 0 for padding: [S, W]
     is_last,  # 1 where this is a member's last layer, else 0: [S]
     drawn,  # random bytes: [N, S, W], those of two steps `drawn_stride` apart
     drawn_stride,
     thresholds,  # of the bytes: [S]
     keeping,  # factor of units that are kept: [S]
     counter,
+    units,  # 1 for a member's units, 0 for padding: [S, W]
     output,  # [N, S, W]
     last,  # output of the last layers: [N, S, W]
     slots,
@@ -98,8 +98,8 @@ def layer_forward(
     ROWS: tl.constexpr,  # power of two that is no less than N
     UNITS: tl.constexpr,
     NORMED: tl.constexpr,
-    MASKED: tl.constexpr,
     DROPS: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     """Compute a layer's output from its linear map, and update the running statistics."""
     slot = tl.program_id(0)
@@ -149,7 +149,6 @@ def layer_backward(
     saved,
     has,
     activations,
-    units,
     is_last,
     drawn,
     drawn_stride,
@@ -167,7 +166,6 @@ def layer_backward(
     ROWS: tl.constexpr,
     UNITS: tl.constexpr,
     NORMED: tl.constexpr,
-    MASKED: tl.constexpr,
     DROPS: tl.constexpr,
     TOP: tl.constexpr,  # whether there is no layer above
 ):
@@ -191,9 +189,6 @@ def layer_backward(
         g *= tl.where(bytes_ >= tl.load(thresholds + slot), tl.load(keeping + slot), 0.0)
 
     u = tl.load(linear + at, valid, 0.0) + tl.load(bias + vector, inside, 0.0)[None, :]
-    real = 1.0
-    if MASKED:
-        real = tl.load(units + place, inside, 0.0)[None, :]
     if NORMED:
         normed = tl.load(has + slot).to(tl.int32) > 0
         inverse = tl.load(saved + slots * width + place, inside, 0.0)[None, :]
@@ -201,7 +196,7 @@ def layer_backward(
         gain = tl.load(scale + vector, inside, 0.0)[None, :]
         moved = tl.load(shift + vector, inside, 0.0)[None, :]
         u = tl.where(normed, standard * gain + moved, u)
-    g = tl.where(valid, _through_activation(g, u, real, code), 0.0)
+    g = tl.where(valid, _through_activation(g, u, code), 0.0)
     if NORMED:
         along, total = tl.sum(g * standard, 0), tl.sum(g, 0)
         tl.store(scale_grad + vector, tl.where(normed, along, 0.0), inside)

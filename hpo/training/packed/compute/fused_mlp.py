@@ -72,7 +72,6 @@ class FusedMLPs:
         if rules is not None and site is not None:
             drawn = rules.bytes[:, site]
             dropout = (drawn, drawn.stride(0), rules.thresholds[site], rules.scales[site])
-        masked = network.units is not None
         return _Layer(
             (network.linear[layer], network.bias[layer], scale, shift, network.params.vectors.stride(0)),
             norm.running[2 * layer : 2 * layer + 2] if norm is not None else None,
@@ -80,7 +79,6 @@ class FusedMLPs:
             (
                 norm.has_number if norm is not None else None,
                 self._activations,
-                network.units[layer] if network.units is not None else None,
                 network.is_last[layer],
             ),
             (*dropout, self.batches.counter),
@@ -89,7 +87,6 @@ class FusedMLPs:
                 "ROWS": rows,
                 "UNITS": units,
                 "NORMED": norm is not None,
-                "MASKED": masked,
                 "DROPS": site is not None,
                 "num_warps": warps(rows * units),
             },
@@ -140,11 +137,13 @@ class FusedMLPs:
             its.saved,
             *its.rules,
             *its.dropout,
+            network.units[layer] if network.units is not None else None,
             network.outputs[layer],
             network.last,
             self._slots,
             self._width,
             **its.constants,
+            MASKED=network.units is not None,
         )
 
     def _backward(self, layer: int) -> None:

@@ -5,6 +5,8 @@ that the graph advances: rows, labels, dropout bytes, and the eleven optimizer c
 its learning rate, schedule and step count. Everything that differs between trials is in memory too, so a graph that is
 recorded once can train every trial that is put into a slot that fits it.
 
+Where Triton is there, a step of MLPs is taken by fewer kernels: `hpo.training.packed.compute.fused`.
+
 Not yet run on a GPU: the tests take the same counted steps one by one on a CPU, and check that they are the same
 calls on the same memory for all members.
 """
@@ -50,9 +52,14 @@ class GraphedProgram(Program):
         self.table = torch.zeros(self.steps, self.layout.slots, len(CHANGING) + 1, dtype=rows.dtype, device=self.device)
         """For each step and slot the optimizer's coefficients, and how far the average moves."""
         self.step_graph = StepGraph(self.device)
-        self.plain = Way(self._compute_gradients, self._update_weights)
         self.fused = self._fused_way()
         """Takes the steps with kernels of Triton, if these do what torch's do."""
+
+    @property
+    def plain(self) -> Way:
+        """Takes the steps with torch's kernels."""
+        # Not an attribute: memory of a program that refers to itself would be freed late.
+        return Way(self._compute_gradients, self._update_weights)
 
     def _fused_way(self) -> Way | None:
         if not wanted(self.device) or not isinstance(self.network, StaticMLPs):
