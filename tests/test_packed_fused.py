@@ -220,6 +220,18 @@ def fails() -> None:
     raise RuntimeError("ptxas: no such file\nor directory")
 
 
+def test_the_comparison_allows_rounding_alone() -> None:
+    start = torch.full((3, 8), 0.1)
+    plain = start + 1e-6
+    assert fused._the_same(start, plain, torch.nextafter(plain, start + 1))
+    assert not fused._the_same(start, plain, plain + 1e-7)
+    other = plain.clone()
+    other[1] = start[1]  # one slot of three
+    assert not fused._the_same(start, plain, other)
+    other[1] = torch.nan
+    assert not fused._the_same(start, plain, other) and fused._the_same(start, other, other.clone())
+
+
 @pytest.mark.parametrize(
     ("part", "does", "reason"),
     [

@@ -116,7 +116,7 @@ class StepGraph:
             self._check_usable(reason)
         else:
             graph.replay()
-            if not did_the_same(before, after, changing):
+            if not _did_the_same(before, after, changing):
                 reason = "a replay of the graph differs from the plain step"
         if not reason:
             self.graph = graph
@@ -173,18 +173,16 @@ def copy(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
             tensor.copy_(value)
 
 
-def did_the_same(
-    before: Sequence[Tensor], plain: Sequence[Tensor], other: Sequence[Tensor], tolerance: float = TOLERANCE
-) -> bool:
-    """Return whether another way to take a step changed tensors as the plain step did, but for rounding."""
+def _did_the_same(before: Sequence[Tensor], plain: Sequence[Tensor], replayed: Sequence[Tensor]) -> bool:
+    """Return whether a replayed step changed tensors as the plain step did, but for rounding."""
     moved = differing = 0.0
-    for start, one, two in zip(before, plain, other, strict=True):
+    for start, one, other in zip(before, plain, replayed, strict=True):
         if not start.is_floating_point():
-            if not torch.equal(one, two):
+            if not torch.equal(one, other):
                 return False
             continue
-        same = (one == two) | (one.isnan() & two.isnan())
+        same = (one == other) | (one.isnan() & other.isnan())
         change = torch.where(one == start, 0, one - start).nan_to_num().abs().sum()
         moved += change.item()
-        differing += torch.where(same, 0, one - two).abs().sum().item()
-    return differing <= tolerance * moved
+        differing += torch.where(same, 0, one - other).abs().sum().item()
+    return differing <= TOLERANCE * moved

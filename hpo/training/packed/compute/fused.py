@@ -15,13 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hpo.training.cuda_graph import copy, did_the_same, is_usable
+from hpo.training.cuda_graph import copy, is_usable
 from hpo.training.engine import DeviceUnusable
 
 SWITCH = "HPO_TRITON"
 """Environment variable; `0` uses torch's kernels alone."""
-TOLERANCE = 1e-3
-"""Largest share of a tensor's change by which both ways may differ: rounding is 1e-5 of it or less in fp32."""
+TOLERANCE = 5e-3
+"""Largest share of a slot's change in a tensor by which both ways may differ, rounding of its values aside. In a small
+network one unit that rounding takes to the other side of ReLU's 0 is a few thousandths of the gradient."""
 
 _log = logging.getLogger(__name__)
 _verdicts: dict[Hashable, str] = {}
@@ -57,7 +58,8 @@ def _is_installed() -> bool:
 def agrees(kind: Hashable, fused: Way, plain: Way, state: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
     """Return whether the fused way of a kind of program does the same as the plain one, and say why if it does not.
 
-    `state` is what a step changes, `results` its gradients and logits; all stay as they are.
+    `state` is what a step changes, `results` its gradients and logits: [S, ...], but for the counter. All stay as they
+    are.
     Raises: torch.OutOfMemoryError; DeviceUnusable if the device is unusable after a failure.
     """
     if kind not in _verdicts:
@@ -102,6 +104,19 @@ def _compared(fused: Way, plain: Way, state: Sequence[Tensor], results: Sequence
 
 
 def _all_the_same(before: Sequence[Tensor], plain: Sequence[Tensor], fused: Sequence[Tensor]) -> bool:
-    """Return whether each tensor was changed the same way but for rounding."""
-    pairs = zip(before, plain, fused, strict=True)
-    return all(did_the_same([start], [one], [other], TOLERANCE) for start, one, other in pairs)
+    return all(_the_same(*tensors) for tensors in zip(before, plain, fused, strict=True))
+
+
+def _the_same(before: Tensor, plain: Tensor, fused: Tensor) -> bool:
+    """Return whether both ways changed each slot of a tensor in the same way, but for rounding."""
+    if not plain.is_floating_point():
+        return torch.equal(plain, fused)
+
+    def sums(values: Tensor) -> Tensor:
+        return values.flatten(1).abs().sum(1)
+
+    differing = sums(torch.where((plain == fused) | (plain.isnan() & fused.isnan()), 0, plain - fused))
+    moved = sums(torch.where(plain == before, 0, plain - before).nan_to_num())
+    # A weight may change by less than it is rounded.
+    rounding = sums(plain.nan_to_num()) * torch.finfo(plain.dtype).eps
+    return bool((differing <= TOLERANCE * moved + rounding).all())

@@ -179,7 +179,7 @@ class GraphedProgram(Program):
         shape = (layout.slots, layout.batch, layout.features, layout.classes, layout.depth, layout.widths[0])
         parts = (network.norm, network.units, network.loss.weights, self.clip, self.averages)
         kind = (self.device, self.rows.dtype, *shape, *sites, *(part is not None for part in parts))
-        if not agrees(kind, self.fused, self.plain, self.changing(), [grads, self.logits]):
+        if not agrees(kind, self.fused, self.plain, self.changing(), [grads, self.logits.transpose(0, 1)]):
             self.fused = None
 
     def join(self) -> None:
