@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hpo.training.packed.compute import fused_kernels as kernels
+from hpo.training.packed.compute import fused_batch_kernels as batch_kernels
+from hpo.training.packed.compute import fused_layer_kernels as layer_kernels
 from hpo.training.packed.compute.masks import StackedRules
 from hpo.training.packed.compute.static_mlp import StaticMLPs
 from hpo.training.packed.compute.static_norms import StaticBatchNorm, StaticLayerNorm
@@ -53,7 +54,7 @@ class FusedMLPs:
         self.network, self.batches = network, batches
         layout, device = network.layout, network.x.device
         self._slots, self._rows, self._width = layout.slots, layout.batch, layout.widths[0]
-        codes = [kernels.ACTIVATIONS[name] for name, start, stop in network.runs for _ in range(start, stop)]
+        codes = [layer_kernels.ACTIVATIONS[name] for name, start, stop in network.runs for _ in range(start, stop)]
         self._activations = torch.tensor(codes, dtype=torch.int32, device=device)
         rows = power_of_two(self._rows)
         units = min(32, power_of_two(self._width), max(1, TILE // rows))
@@ -118,7 +119,7 @@ class FusedMLPs:
         batches, pairs, features = self.batches, self._slots * self._rows, self.network.layout.features
         columns = min(128, power_of_two(features))
         rows = max(1, 1024 // columns)
-        kernels.gather[-(-pairs // rows), -(-features // columns)](
+        batch_kernels.gather[-(-pairs // rows), -(-features // columns)](
             batches.data,
             batches.rows,
             batches.counter,
@@ -131,7 +132,7 @@ class FusedMLPs:
 
     def _forward(self, layer: int) -> None:
         network, its = self.network, self._layers[layer]
-        kernels.layer_forward[self._grid](
+        layer_kernels.layer_forward[self._grid](
             *its.inputs,
             its.running,
             its.saved,
@@ -150,7 +151,7 @@ class FusedMLPs:
         network, its = self.network, self._layers[layer]
         names = ("bias", "scale", "shift") if its.constants["NORMED"] else ("bias",)
         grads = [network.grads.vector(f"{name}{layer}", self._slots) for name in names]
-        kernels.layer_backward[self._grid](
+        layer_kernels.layer_backward[self._grid](
             *its.inputs,
             its.saved,
             *its.rules,
@@ -170,7 +171,7 @@ class FusedMLPs:
         classes = network.layout.classes
         columns = power_of_two(classes)
         rows = min(power_of_two(self._rows), max(1, TILE // columns))
-        kernels.loss[(self._slots,)](
+        batch_kernels.loss[(self._slots,)](
             network.logits,
             network.output_bias,
             network.params.vectors.stride(0),
