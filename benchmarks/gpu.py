@@ -9,7 +9,7 @@ resume      `hpo doctor resume`: a killed training goes on from its checkpoint
 studies     a small study with each engine by `hpo run`, and what their workers logged about graphs that failed
 agreement   24 trainings packed and solo; places refilled against static batches; a trial's start in a lane at work
 throughput  trials per hour of MLPs, of CNNs and of one trial alone: a DataLoader loop, one over rows on the
-            device, the solo engine, the packed one, `auto`
+            device, the solo engine, the packed one with and without Triton, `auto`
 study       200 trials by `hpo run`, without and with pruning, in trials per hour
 
 Parts run in this order, whatever their order on the command line, each in a process of its own and with a time limit:

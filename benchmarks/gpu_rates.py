@@ -1,6 +1,7 @@
 """Parts of `benchmarks.gpu` that train: agreement, trials per hour of engines and of loops by hand, whole studies."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import optuna
 import tomlkit
@@ -27,6 +29,7 @@ from hpo.training.dataset import ResidentData
 from hpo.training.devices import choose_device, describe, use_one_thread
 from hpo.training.engine import EpochResult
 from hpo.training.optimizers import build_optimizer
+from hpo.training.packed.compute import fused
 from hpo.training.solo import SoloEngine
 
 if TYPE_CHECKING:
@@ -92,13 +95,17 @@ def draws(space: SearchSpace, count: int) -> list[TrialConfig]:
     return [space.draw(plain.ask(), number) for number in range(count)]
 
 
+Rate = Callable[[Sequence[TrialConfig], float], dict[str, Any]]
+"""Trains trials for at most so many seconds; returns trials per hour and what else is to be known."""
+
+
 @dataclass(frozen=True)
 class Side:
     """A way to train trials, and its share of the time."""
 
     name: str
     share: float
-    rate: Callable[[Sequence[TrialConfig], float], dict[str, Any]]
+    rate: Rate
 
 
 def throughput(part: "Part") -> None:
@@ -118,6 +125,9 @@ def throughput(part: "Part") -> None:
         "cnns": [by_hand[0], Side("solo", 0.1, engines["solo"]), Side("packed", 0.2, engines["packed"])],
         "one trial": [*by_hand, Side("solo", 0.1, engines["solo"])],
     }
+    if device.type == "cuda":
+        without_triton = mock.patch.dict(os.environ, {fused.SWITCH: "0"})(engines["packed"])
+        shares["mlps"].append(Side("packed without Triton", 0.15, without_triton))
     for name in ("mlps", "cnns"):
         shares[name].append(Side("auto", 0.15, engines["auto"]))
     left = sum(side.share for sides in shares.values() for side in sides)
@@ -147,9 +157,7 @@ def _weights(config: TrialConfig) -> int:
     return parameter_count(build_model(config.model, (1, 28, 28), 10, seed=0))
 
 
-def _engine_rate(
-    kind: EngineName, device: str, store: SoloEngine
-) -> Callable[[Sequence[TrialConfig], float], dict[str, Any]]:
+def _engine_rate(kind: EngineName, device: str, store: SoloEngine) -> Rate:
     """Return what trains with an engine, on the data sets that another one has loaded."""
 
     def rate(trials: Sequence[TrialConfig], seconds: float) -> dict[str, Any]:
@@ -214,7 +222,7 @@ LOADERS = {"by hand": _loader, "by hand, rows on the device": _on_device}
 
 def _by_hand(
     device: torch.device, store: SoloEngine, batches: Callable[[TrialConfig, ResidentData, torch.device], Batches]
-) -> Callable[[Sequence[TrialConfig], float], dict[str, Any]]:
+) -> Rate:
     """Return what trains one epoch of one trial after another; a trial's time is its epochs times that."""
 
     def rate(trials: Sequence[TrialConfig], seconds: float) -> dict[str, Any]:
