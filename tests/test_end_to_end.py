@@ -170,6 +170,27 @@ def test_a_full_disk_is_told_and_waited_out(environment: Environment, tmp_path: 
     assert [line for line in process.stderr.splitlines() if "worker died" in line] == []
 
 
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
+def test_output_that_has_no_room_is_an_error_of_one_line(environment: Environment, tmp_path: Path) -> None:
+    for buffered in ("", "1"):
+        command, variables = [sys.executable, "-m", "hpo", "--help"], environment | {"PYTHONUNBUFFERED": buffered}
+        with FULL.open("w") as full:
+            ended = subprocess.run(command, env=variables, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        said = "hpo: the output cannot be written: No space left on device. Make room, or write it elsewhere.\n"
+        assert (ended.returncode, ended.stderr) == (1, said)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
+def test_a_run_whose_log_has_no_room_goes_on(environment: Environment, tmp_path: Path) -> None:
+    run = ["run", "--space", "ann_digits", "--trials", "3", "--workers", "1", "--device", "cpu"]
+    process = Process(*run, folder=tmp_path, environment=environment, output=FULL)
+    assert process.wait(120) == 1  # as the table of the best trials, on stdout, had no room either
+    assert len([t for t in trials_of(environment, "ann_digits") if t.state.name in ("COMPLETE", "PRUNED")]) == 3
+
+
 def wait_for_workers(environment: Environment, others: set[int], count: int = 2) -> set[int]:
     """Wait until so many workers are at the study, none of them of `others`; return their process ids."""
     deadline, pids = time.monotonic() + 60, set[int]()

@@ -4,13 +4,13 @@ Every error that a user can cause ends here, as one line and an exit code: 2 for
 rest. A command's module is imported when the command is named, the service's modules when they are used.
 """
 
-import os
 import sys
 import traceback
 from typing import NoReturn
 
 import typer
 
+from hpo.cli import streams
 from hpo.cli.app import app
 from hpo.errors import HpoError
 from hpo.text import printable
@@ -21,8 +21,11 @@ CRASH = 70
 
 def main() -> None:
     """Run `hpo`."""
+    if sys.stderr is not None:
+        sys.stderr = streams.PatientStream(sys.stderr)
     try:
         result = app(standalone_mode=False, prog_name="hpo")
+        streams.flush_output()
         sys.exit(result if isinstance(result, int) else 0)
     except HpoError as error:
         _fail(str(error), error.exit_code)
@@ -31,9 +34,12 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped.", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard(sys.stdout)
         sys.exit(0)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in streams.FULL and sys.stdout is not None:
+            streams.discard(sys.stdout)
+            _fail(f"the output cannot be written: {error.strerror}. Make room, or write it elsewhere.", 1)
         explained = _explained(error)
         if explained is not None:
             _fail(str(explained), explained.exit_code)
