@@ -106,19 +106,24 @@ def _parsed(path: Path, language: str, parse: Callable[[str], Any]) -> Any:
     return parsed
 
 
+MOST_TOLD = 10
+"""Broken rules of a document that an error names."""
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def check(kind: type[T], content: Mapping[str, Any], where: str) -> T:
     """Build a model or dataclass from a document's content, strictly: no text is taken for a number.
 
-    Raises: DocumentError with one line per broken rule.
+    Raises: DocumentError with one line per broken rule, of the first ones.
     """
     try:
         # Strict mode takes lists for tuples only from JSON, which TOML's types map to one to one.
         built: T = _adapter(kind).validate_json(_as_json(content, where), strict=True)
     except ValidationError as error:
-        lines = dict.fromkeys(f"{where}: {_explain(e, content)}" for e in error.errors())
+        lines = list(dict.fromkeys(f"{where}: {_explain(e, content)}" for e in error.errors()))
+        more = len(lines) - MOST_TOLD
+        if more > 0:
+            lines[MOST_TOLD:] = [f"{where}: breaks {more} more rule{'s' if more > 1 else ''}."]
         raise DocumentError("\n".join(lines)) from None
     return built
 

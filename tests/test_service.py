@@ -21,6 +21,7 @@ from hpo.service.create import OpenedStudy, StudyRequest, open_existing, open_st
 from hpo.service.search import run_workers
 from hpo.space import SearchSpace, load_space
 from hpo.store import studies
+from hpo.store.record import State
 from hpo.training.simulated import SimulatedEngine
 from tests.helpers.studies import SPACE, small_space, trials_of, work
 
@@ -180,6 +181,10 @@ def test_workers_run_a_study_to_its_end_and_an_observer_sees_it() -> None:
     progress = service.progress.read_progress(study.store, study.study)
     assert progress.study.finished == 2 and progress.best is not None and progress.study.over is not None
     assert "all 2 trials are finished" in service.next_steps.next_commands(study.store, progress.study)
+    assert "hpo confirm" in service.next_steps.next_commands(study.store, progress.study)
+    failed = dataclasses.replace(progress.study, best_value=None, counts=progress.study.counts | {State.FAIL: 2})
+    assert "To see why no trial was completed:" in service.next_steps.next_commands(study.store, failed)
+    assert "hpo confirm" not in service.next_steps.next_commands(study.store, failed)
     silent = run_workers(study.store, study.study, devices=["cpu"], observer=recorder)
     assert silent == outcome and recorder.entered == 1, "what is over needs no workers"
 

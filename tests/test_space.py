@@ -110,6 +110,19 @@ def test_a_taper_narrows_layer_by_layer_in_whole_steps() -> None:
     assert isinstance(model, MLP) and model.widths == (192, 96, 48, 24)
 
 
+def test_ratios_of_widths_that_no_network_has_are_refused_or_end_at_a_width_that_none_has() -> None:
+    for ratio in (0.0, 101.0, 1e300):
+        with pytest.raises(ValueError, match="must be > 0 and <= 100, got "):
+            small_space(mlp={"depth": 3, "width": 8, "taper": ratio})
+    deep = small_space(mlp={"depth": 400, "width": 8, "taper": 100.0}).draw(RandomSuggester(0), seed=0)
+    assert isinstance(deep.model, MLP) and deep.model.widths[:4] == (8, 800, 80_000, 8_000_000)
+    assert set(deep.model.widths[5:]) == {2**31}
+    with pytest.raises(DocumentError, match="must be < 2147483648") as refused:
+        TrialConfig.from_dict(deep.to_dict(), "deep")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 11 and lines[-1] == "deep: breaks 385 more rules."
+
+
 def test_an_optimizers_own_range_goes_before_the_common_one() -> None:
     lr = {"low": 1e-4, "high": 1e-2, "log": True}
     loaded = small_space(optimizer={"name": "sgd", "lr": lr, "sgd": {"lr": {"low": 0.1, "high": 1.0, "log": True}}})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hpo.store.database.connect import Store
 from hpo.store.database.url import DEFAULT, parse, shown
+from hpo.store.record import State
 from hpo.store.views import StudyView
 
 
@@ -18,6 +19,8 @@ class NextSteps:
     confirm: str
     export: str
     train: str
+    show: str
+    logs: str
 
 
 def storage_option(store: Store) -> str:
@@ -41,16 +44,20 @@ def next_steps(store: Store, study: StudyView) -> NextSteps:
         confirm=f"hpo confirm {study.name}{storage}{python}",
         export=f"hpo export {study.name} -o best.toml{storage}",
         train=f"hpo train best.toml -o best{python}",
+        show=f"hpo studies show {study.name}{storage}",
+        logs=f"hpo logs {study.name}{storage}",
     )
 
 
 def next_commands(store: Store, study: StudyView) -> str:
-    """Return what a study suggests next as a text of five lines."""
+    """Return what a study suggests next as a text of several lines: to keep the winner, or to see why there is none."""
     steps = next_steps(store, study)
-    return (
-        f"study {study.name} {steps.state}. For more: {steps.more}\n"
-        f"To keep the winner:\n  {steps.confirm}\n  {steps.export}\n  {steps.train}"
-    )
+    first = f"study {study.name} {steps.state}. For more: {steps.more}"
+    if study.best_value is not None:
+        return f"{first}\nTo keep the winner:\n  {steps.confirm}\n  {steps.export}\n  {steps.train}"
+    if study.counts[State.FAIL]:
+        return f"{first}\nTo see why no trial was completed:\n  {steps.show}\n  {steps.logs}"
+    return first
 
 
 def _python_option(study: StudyView) -> str:

@@ -26,6 +26,9 @@ from hpo.suggesters import Suggester
 
 T = TypeVar("T")
 
+TOO_WIDE = 2**31
+"""One more than the most units or channels that a config accepts (`hpo.config.fields.Count`)."""
+
 
 class Hyperparameter(NamedTuple):
     """A field of a network's section, which becomes the field of the same name of its config."""
@@ -132,7 +135,7 @@ class MLPSpace(Section):
     """Hidden layers."""
     width: Size
     """Per layer; one draw for all if it is `shared` or if there is a taper."""
-    taper: Annotated[Number, within(0, open_low=True)] | None = None
+    taper: Annotated[Number, within(0, 100, open_low=True)] | None = None
     """Layer i is `width * taper**i` wide, rounded to the width's step."""
     dropout: Rate = 0.0
     """Per layer, unless `shared`."""
@@ -157,7 +160,7 @@ class CNNSpace(Section):
     depth: Size
     channels: Size
     """Per stage; one draw for all if it is `shared` or if there is a growth."""
-    growth: Annotated[Number, within(0, open_low=True)] | None = None
+    growth: Annotated[Number, within(0, 100, open_low=True)] | None = None
     """Stage i has `channels * growth**i` channels, rounded to the channels' step."""
     convs: Size = 1
     """Convolutions; per stage, unless `shared`."""
@@ -230,9 +233,15 @@ def _per_layer(field: Field[T], family: str, name: str, depth: int, suggester: S
 
 
 def scaled_width(width: Field[int], first: int, ratio: float, layer: int) -> int:
-    """Return `first * ratio**layer`, rounded to a multiple of the step of the width's range, at least one step."""
+    """Return `first * ratio**layer`, rounded to a multiple of the step of the width's range, at least one step.
+
+    What is larger than any network can be is `TOO_WIDE`, which its config refuses.
+    """
     unit = width.step if isinstance(width, IntRange) else 1
-    return int(max(unit, round(first * ratio**layer / unit) * unit))
+    try:
+        return min(max(unit, round(first * ratio**layer / unit) * unit), TOO_WIDE)
+    except OverflowError:
+        return TOO_WIDE
 
 
 def _ratio_of(width: Field[int], ratio: Field[float], widths: tuple[int, ...]) -> float:
