@@ -38,19 +38,25 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Files in a folder; each is written whole or not at all. Links in the folder are refused."""
+    """Files in a folder; each is written whole or not at all. Links and pipes in the folder are refused."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in place, whole or not at all. Raises: OSError."""
-        files.write(files.under(self.path, name), content)
+        path = files.under(self.path, name)
+        if path.is_fifo():  # writing would wait for a reader
+            raise OSError(f"{path}: must be a file, got a pipe. Remove it")
+        files.write(path, content)
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content; None for a missing one. Raises: OSError."""
+        path = files.under(self.path, name)
+        if path.exists() and not path.is_file():  # pipes and devices can be read without end
+            raise OSError(f"{path}: must be a file, got something else. Remove it")
         try:
-            return files.under(self.path, name).read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             return None
 

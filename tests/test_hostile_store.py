@@ -152,6 +152,18 @@ def test_links_in_the_artifact_folder_are_neither_read_nor_written_nor_deleted_t
     store.dispose()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_artifact_folder_holds_up_nobody(folder: Path) -> None:
+    os.mkfifo(folder / "0.safetensors")
+    (folder / "1.safetensors").mkdir()
+    with pytest.raises(OSError, match="must be a file, got a pipe"):
+        FolderFiles(folder).write("0.safetensors", b"")
+    for name in ("0.safetensors", "1.safetensors"):
+        with pytest.raises(OSError, match="must be a file, got something else"):
+            FolderFiles(folder).read(name)
+    assert FolderFiles(folder).read("2.safetensors") is None
+
+
 def test_a_picture_is_not_drawn_through_a_link(folder: Path) -> None:
     thesis, link = folder.parent / "mine" / "thesis.txt", folder / "artifacts" / "picture"
     link.symlink_to(thesis)
