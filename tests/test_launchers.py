@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from hpo.service.create import OpenedStudy, StudyRequest, open_study
 from hpo.service.places import parse_options
 from hpo.store.database.url import parse
 from tests.helpers.cluster import ray_cluster, until
+from tests.helpers.command import start
 from tests.helpers.fork_server import JOBS_PATH
 from tests.helpers.studies import new_database, small_space, trials_of
 
@@ -148,6 +150,21 @@ def test_what_cannot_work_is_refused_in_one_line(
     with pytest.raises(UsageError) as caught:
         plan_workers(wanted, url)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_whose_token_is_missing_is_an_error_of_one_line(tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc", reason="Ray, which brings it, is not installed")
+    cluster = grpc.server(ThreadPoolExecutor(1))
+    address = f"ray://127.0.0.1:{cluster.add_insecure_port('127.0.0.1:0')}"
+    cluster.start()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    environment = os.environ | token | {"HPO_STORAGE": f"sqlite:///{tmp_path}/studies.db"}
+    run = start("run", "--space", "ann_digits", "--on", address, folder=tmp_path, environment=environment)
+    assert run.wait() == 2
+    cluster.stop(None)
+    refused = "hpo: --on: Ray refuses: RAY_AUTH_TOKEN_PATH is set but file cannot be opened or is empty: "
+    assert run.stderr.startswith(refused) and run.stderr.count("\n") == 1
 
 
 def test_slurm_without_slurm_and_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

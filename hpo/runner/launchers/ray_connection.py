@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,24 +100,26 @@ def _connect(address: str, runtime_env: dict[str, Any] | None = None) -> None:
     if address:
         _check_address(address)
     try:
-        ray.init(
-            address=f"ray://{address}" if address else "auto",
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env=runtime_env,
-        )
+        with warnings.catch_warnings(action="ignore"):  # the error says the same
+            ray.init(
+                address=f"ray://{address}" if address else "auto",
+                log_to_driver=False,
+                configure_logging=False,
+                runtime_env=runtime_env,
+            )
     except ConnectionError as error:
         if address:
-            token = "" if "RAY_AUTH_MODE" in os.environ else " If it wants a token: RAY_AUTH_MODE=token."
+            has_token = "RAY_AUTH_MODE" in os.environ
+            token = "Is the token that of the cluster?" if has_token else "If it wants a token: RAY_AUTH_MODE=token."
             raise UsageError(
-                f"on: ray://{address}: does not answer as a Ray client server: {_line(error)}.{token}"
+                f"on: ray://{address}: does not answer as a Ray client server: {_line(error)}. {token}"
             ) from error
         raise UsageError(
             "on: no Ray cluster is running on this machine, and RAY_ADDRESS names none. "
             "Start one: ray start --head; or name one: --on ray://HOST:10001"
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"on: Ray refuses: {_line(error)}") from error
+    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:  # the last: no token, for one
+        raise UsageError(f"on: Ray refuses: {_line(error)}.") from error
 
 
 def _check_address(address: str) -> None:
