@@ -154,7 +154,9 @@ def test_what_cannot_work_is_refused_in_one_line(
 
 @pytest.mark.slow
 def test_a_ray_cluster_whose_token_is_missing_is_an_error_of_one_line(tmp_path: Path) -> None:
-    grpc = pytest.importorskip("grpc", reason="Ray, which brings it, is not installed")
+    ray, grpc = (pytest.importorskip(name, reason="Ray is not installed") for name in ("ray.exceptions", "grpc"))
+    if not hasattr(ray, "AuthenticationError"):
+        pytest.skip("this version of Ray knows no tokens")
     cluster = grpc.server(ThreadPoolExecutor(1))
     address = f"ray://127.0.0.1:{cluster.add_insecure_port('127.0.0.1:0')}"
     cluster.start()
