@@ -43,13 +43,13 @@ OF_USER = PythonNetwork("net.py:make", "0" * 64, {})
 
 
 class Faithful:
-    """What a graph is: a replay takes the step."""
+    """What a graph is: a replay takes the steps."""
 
-    def __init__(self, steps: cuda_graph.Steps) -> None:
-        self.steps = steps
+    def __init__(self, steps: cuda_graph.Steps, count: int) -> None:
+        self.steps, self.count = steps, count
 
     def replay(self) -> None:
-        self.steps.step()
+        cuda_graph.take(self.steps, self.count)
 
 
 class Empty(Faithful):
@@ -59,26 +59,37 @@ class Empty(Faithful):
         pass
 
 
+class FaithfulOnce(Faithful):
+    """A graph of several steps that takes one."""
+
+    def replay(self) -> None:
+        self.steps.step()
+
+
 class Forgetful(Faithful):
     """A graph in which the weights do not change."""
 
     def replay(self) -> None:
         changing = self.steps.changing()
         before = [tensor.clone() for tensor in changing[:-1]]
-        self.steps.step()
+        super().replay()
         for tensor, value in zip(changing, before, strict=False):
             tensor.data.copy_(value)
 
 
-def fails(error: Exception) -> Callable[[cuda_graph.Steps], Any]:
-    def recorded(steps: cuda_graph.Steps) -> None:
+Recorded = Callable[[cuda_graph.Steps, int], Any]
+"""Stands in for `record`: takes the steps and how many of them a graph shall take."""
+
+
+def fails(error: Exception) -> Recorded:
+    def recorded(steps: cuda_graph.Steps, count: int) -> None:
         raise error
 
     return recorded
 
 
 @pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[cuda_graph.Steps], Any]], None]]:
+def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Recorded], None]]:
     """Call it with what `record` shall give; the CPU then captures as a GPU does."""
     plain = StepGraph.__init__
 
@@ -86,9 +97,9 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[cu
         plain(self, device, wanted=wanted)
         self.capturable = wanted
 
-    def begin(recorded: Callable[[cuda_graph.Steps], Any]) -> None:
+    def begin(recorded: Recorded) -> None:
         monkeypatch.setattr(StepGraph, "__init__", wanted_everywhere)
-        monkeypatch.setattr(cuda_graph, "record", lambda steps, stream: recorded(steps))
+        monkeypatch.setattr(cuda_graph, "record", lambda steps, count, stream, beside: recorded(steps, count))
         monkeypatch.setattr(lanes, "program_kind", lambda device: GraphedProgram)
         monkeypatch.setattr("hpo.training.packed.scheduling.engine.run_kind", lambda device: GraphedRun)
         monkeypatch.setattr("hpo.training.solo.run_kind", lambda device: GraphedRun)
@@ -156,13 +167,79 @@ def test_the_doctor_trains_a_graph_on_every_gpu(captured: Callable[[Any], None])
     assert graph_failure_on(CPU) == ""
 
 
+class Counted:
+    """Steps that add one to their counter, and graphs of them that note each replay."""
+
+    def __init__(self) -> None:
+        self.counter = torch.zeros(1, dtype=torch.int64)
+        self.replayed: list[int] = []
+
+    def step(self) -> None:
+        self.counter.add_(1)
+
+    def changing(self) -> list[torch.Tensor]:
+        return [self.counter]
+
+    def before_capture(self) -> None:
+        pass
+
+    def graph(self, steps: cuda_graph.Steps, count: int) -> Faithful:
+        return Noted(self, count)
+
+
+class Noted(Faithful):
+    steps: Counted
+
+    def replay(self) -> None:
+        self.steps.replayed.append(self.count)
+        super().replay()
+
+
+@pytest.mark.parametrize(("count", "replays"), [(1, 1), (7, 1), (8, 1), (9, 1), (35, 5), (281, 21)])
+def test_an_epoch_is_few_replays_and_exactly_its_steps(
+    captured: Callable[[Any], None], count: int, replays: int
+) -> None:
+    steps = Counted()
+    captured(steps.graph)
+    graph = StepGraph(CPU)
+    for epoch in range(4):
+        graph.run(steps, count)
+        assert int(steps.counter) == (epoch + 1) * count
+    steps.replayed.clear()
+    graph.run(steps, count)
+    assert len(steps.replayed) == replays and sum(steps.replayed) == count
+    assert max(steps.replayed) <= cuda_graph.MOST_STEPS
+
+
+def test_an_epoch_of_another_number_of_steps_is_replayed_by_the_same_graphs(captured: Callable[[Any], None]) -> None:
+    steps = Counted()
+    captured(steps.graph)
+    graph, taken = StepGraph(CPU), 0
+    for count in (35, 9, 1, 8, 7, 36, 35):
+        graph.run(steps, count)
+        taken += count
+        assert int(steps.counter) == taken and set(graph.graphs) == {1, 7}
+    steps.replayed.clear()
+    graph.run(steps, 17)
+    assert steps.replayed == [7, 7, 1, 1, 1]
+
+
+def test_without_a_graph_of_several_steps_each_is_replayed(
+    captured: Callable[[Any], None], expected: dict[type, list[EpochResult]], caplog: pytest.LogCaptureFixture
+) -> None:
+    captured(FaithfulOnce)
+    got, failure = curve(SoloEngine(CPU), SHORT)
+    assert got == expected[SoloEngine] and failure == ""
+    assert "trained with a CUDA graph of one step, not of" in caplog.text
+
+
 def test_an_epoch_of_one_step_is_captured_in_the_next_epoch(captured: Callable[[Any], None]) -> None:
     captured(Faithful)
     run = GraphedRun(dataclasses.replace(SHORT, batch_size=10**6), SoloEngine(CPU).data(SHORT), CPU)
     run.train_epoch()
-    assert run.step_graph.graph is None
+    assert not run.step_graph.graphs
     run.train_epoch()
-    assert run.step_graph.graph is not None
+    assert run.step_graph.graphs
 
 
 def test_memory_that_ends_in_a_capture_is_no_lack_of_a_graph(captured: Callable[[Any], None]) -> None:
@@ -174,10 +251,10 @@ def test_memory_that_ends_in_a_capture_is_no_lack_of_a_graph(captured: Callable[
 
 
 def test_a_lane_whose_capture_runs_out_of_memory_is_halved(captured: Callable[[Any], None]) -> None:
-    def recorded(steps: cuda_graph.Steps) -> Faithful:
+    def recorded(steps: cuda_graph.Steps, count: int) -> Faithful:
         if isinstance(steps, Program) and steps.layout.slots > 1:
             raise torch.OutOfMemoryError("no memory left")
-        return Faithful(steps)
+        return Faithful(steps, count)
 
     captured(recorded)
     engine = PackedEngine(CPU)
@@ -217,7 +294,7 @@ def test_a_network_of_the_users_own_is_not_captured(
     monkeypatch.setattr("hpo.training.state.build_model", lambda *args, **kwargs: flat)
     run = GraphedRun(dataclasses.replace(SHORT, model=OF_USER), SoloEngine(CPU).data(SHORT), CPU)
     run.train_epoch()
-    assert run.step_graph.graph is None and not run.graph_failure
+    assert not run.step_graph.graphs and not run.graph_failure
 
 
 def test_best_weights_are_complete_before_others_read_them() -> None:

@@ -156,7 +156,7 @@ def test_a_captured_lane_trains_as_the_same_steps_one_by_one(doubles: ResidentDa
     configs = mixed_mlps(dropout=True)
     _, expected, _ = state_after(Stepwise, configs, doubles, cuda)
     program, captured, _ = state_after(GraphedProgram, configs, doubles, cuda)
-    assert isinstance(program, GraphedProgram) and program.step_graph.graph is not None
+    assert isinstance(program, GraphedProgram) and program.step_graph.graphs
     for key, state in expected.items():
         for name, value in state.items():
             assert (value - captured[key][name]).abs().max() <= 1e-9, name

@@ -1,8 +1,9 @@
 """A training step as a CUDA graph.
 
 The step of a small network is dozens of kernels of a few microseconds each: launching them takes longer than running
-them. Recorded once and replayed as a graph, a step is one launch. Everything that changes from step to step - the rows,
-the learning rate, the dropout masks - is therefore read on the device, at a step counter that the graph advances.
+them. Recorded once and replayed as a graph, a step is one launch, and several steps are no more. Everything that
+changes from step to step - the rows, the learning rate, the dropout masks - is therefore read on the device, at a step
+counter that the graph advances.
 
 Warm-up, capture and replay happen on one stream that belongs to the graph alone: torch 2.11 keys the workspaces of
 cuBLAS by stream, so graphs that were captured on a common stream would share one while they are replayed concurrently.
@@ -22,8 +23,11 @@ from hpo.training.engine import DeviceUnusable
 
 WARM_UP_STEPS = 3
 """Steps taken one by one before the capture, so that lazy allocations are done (the number that PyTorch uses)."""
+MOST_STEPS = 16
+"""Most steps that one graph takes. Recording a step takes as long as taking it plainly, and with 16 steps the time
+between two replays is already a small part of that of their kernels."""
 TOLERANCE = 0.05
-"""Largest share of a step's change by which a replay may differ from the plain step: sums on a GPU have no fixed order,
+"""Largest share of a change by which a replay may differ from the plain steps: sums on a GPU have no fixed order,
 and where a gradient is rounding alone, optimizers that divide by its size make full steps of it."""
 SWITCH = "HPO_CUDA_GRAPHS"
 """Environment variable; `0` trains kernel by kernel."""
@@ -54,11 +58,13 @@ class StepGraph:
         """`wanted` is False for a step that must not be captured."""
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        """Graphs by their number of steps: of one step, and of several."""
         self.capturable = wanted and self.stream is not None and os.environ.get(SWITCH) != "0"
         self.failure = ""
         """Why the steps are taken one by one although a graph was wanted; empty otherwise."""
-        self._warm = False
+        self._sizes: list[int] = []
+        """Numbers of steps to record; empty until the first step is taken."""
 
     @contextlib.contextmanager
     def on_stream(self) -> Iterator[None]:
@@ -81,23 +87,24 @@ class StepGraph:
         Raises: torch.OutOfMemoryError; DeviceUnusable if a failed capture has left the device unusable.
         """
         done = 0
-        if self.capturable and not self._warm:  # the first step makes the optimizer's state
-            steps.step()
-            done, self._warm = 1, True
-        if self.capturable and self.graph is None and done < count:
-            self._capture(steps)
-            done += 1
-        for _ in range(done, count):
-            if self.graph is not None:
-                self.graph.replay()
-            else:
-                steps.step()
+        if self.capturable and not self._sizes:
+            steps.step()  # makes the optimizer's state
+            done, self._sizes = 1, sorted({1, steps_per_replay(count)})
+        for size in self._sizes:
+            if self.capturable and size not in self.graphs and done + size <= count:
+                self._capture(steps, size)
+                done += size
+        for size in sorted(self.graphs, reverse=True):
+            for _ in range((count - done) // size):
+                self.graphs[size].replay()
+                done += size
+        take(steps, count - done)
 
-    def _capture(self, steps: Steps) -> None:
-        """Take a step, and again as a replay of its graph; keep the graph if both did the same."""
+    def _capture(self, steps: Steps, count: int) -> None:
+        """Take steps, and again as a replay of their graph; keep the graph if both did the same."""
         changing = steps.changing()
         before = [tensor.clone() for tensor in changing]
-        steps.step()
+        take(steps, count)
         after = [tensor.clone() for tensor in changing]
         for _ in range(WARM_UP_STEPS - 2):
             copy(changing, before)
@@ -106,7 +113,7 @@ class StepGraph:
         steps.before_capture()
         graph, reason = None, ""
         try:
-            graph = record(steps, self.stream)
+            graph = record(steps, count, self.stream, self.graphs.get(1))
         except torch.OutOfMemoryError:
             self._check_usable()
             raise
@@ -117,13 +124,17 @@ class StepGraph:
         else:
             graph.replay()
             if not _did_the_same(before, after, changing):
-                reason = "a replay of the graph differs from the plain step"
-        if not reason:
-            self.graph = graph
+                graph, reason = None, "a replay of the graph differs from the plain step"
+        if graph is not None:
+            self.graphs[count] = graph
             return
         copy(changing, after)
-        self.capturable, self.failure = False, reason
-        _log.warning("trained without a CUDA graph, kernel by kernel: %s", reason)
+        self.capturable = False
+        if self.graphs:
+            _log.warning("trained with a CUDA graph of one step, not of %d: %s", count, reason)
+        else:
+            self.failure = reason
+            _log.warning("trained without a CUDA graph, kernel by kernel: %s", reason)
 
     def _check_usable(self, reason: str = "out of memory") -> None:
         if not is_usable(self.device):
@@ -131,19 +142,38 @@ class StepGraph:
             raise DeviceUnusable(f"{rule}, got an error. Start again with {SWITCH}=0.")
 
 
-def record(steps: Steps, stream: torch.cuda.Stream | None) -> torch.cuda.CUDAGraph:
-    """Record a step on a stream, which is the current one, as a graph, without taking it.
+def steps_per_replay(count: int) -> int:
+    """Return how many steps one graph should take, so that `count` of them are the fewest replays.
+
+    What is left over is replayed step by step.
+    """
+    return min(range(1, min(count, MOST_STEPS) + 1), key=lambda size: count // size + count % size)
+
+
+def take(steps: Steps, count: int) -> None:
+    """Take `count` steps, kernel by kernel."""
+    for _ in range(count):
+        steps.step()
+
+
+def record(
+    steps: Steps, count: int, stream: torch.cuda.Stream | None, beside: torch.cuda.CUDAGraph | None
+) -> torch.cuda.CUDAGraph:
+    """Record `count` steps on a stream, which is the current one, as a graph, without taking them.
+
+    The graph `beside` is replayed on the same stream, so both use the same memory for what a step computes meanwhile.
 
     Not `torch.cuda.graph`: after a failure that leaves its own stream the current one in torch 2.11, and it always
     waits for the whole device. Raises: RuntimeError.
     """
     assert stream is not None
     graph = torch.cuda.CUDAGraph()
+    pool = None if beside is None else beside.pool()
     with collector_paused():  # what is collected in a capture could free another graph's memory
         stream.synchronize()
-        graph.capture_begin(capture_error_mode="thread_local")
+        graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
-            steps.step()
+            take(steps, count)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # that of the step says more
                 graph.capture_end()
@@ -174,7 +204,7 @@ def copy(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def _did_the_same(before: Sequence[Tensor], plain: Sequence[Tensor], replayed: Sequence[Tensor]) -> bool:
-    """Return whether a replayed step changed tensors as the plain step did, but for rounding."""
+    """Return whether replayed steps changed tensors as the plain ones did, but for rounding."""
     moved = differing = 0.0
     for start, one, other in zip(before, plain, replayed, strict=True):
         if not start.is_floating_point():
