@@ -11,11 +11,10 @@ slab: the numbers of two slots are `stride` apart. `counter` holds the number of
 import triton
 import triton.language as tl
 
+from hpo.training.packed.compute.layers import CODES
 from hpo.training.packed.compute.norms import EPS, MOMENTUM
 
-ACTIVATIONS = {"relu": 0, "leaky_relu": 1, "gelu": 2, "tanh": 3, "sigmoid": 4}
-"""The code of each activation, by which a kernel knows it."""
-_LEAKY, _GELU, _TANH, _SIGMOID = (tl.constexpr(code) for code in range(1, 5))
+_LEAKY, _GELU, _TANH, _SIGMOID = (tl.constexpr(CODES[name]) for name in ("leaky_relu", "gelu", "tanh", "sigmoid"))
 _SLOPE = tl.constexpr(0.01)
 _EPS, _MOMENTUM = tl.constexpr(EPS), tl.constexpr(MOMENTUM)
 _ROOT_HALF = tl.constexpr(0.5**0.5)

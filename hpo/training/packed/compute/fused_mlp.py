@@ -52,10 +52,8 @@ class FusedMLPs:
     def __init__(self, network: StaticMLPs, batches: Batches, rules: StackedRules | None) -> None:
         """`rules` are those of dropout, None where no member has it."""
         self.network, self.batches = network, batches
-        layout, device = network.layout, network.x.device
+        layout = network.layout
         self._slots, self._rows, self._width = layout.slots, layout.batch, layout.widths[0]
-        codes = [layer_kernels.ACTIVATIONS[name] for name, start, stop in network.runs for _ in range(start, stop)]
-        self._activations = torch.tensor(codes, dtype=torch.int32, device=device)
         rows = power_of_two(self._rows)
         units = min(32, power_of_two(self._width), max(1, TILE // rows))
         sites = {site.index: number for number, site in enumerate(network.sites)}
@@ -79,7 +77,7 @@ class FusedMLPs:
             norm.saved[layer] if norm is not None else None,
             (
                 norm.has_number if norm is not None else None,
-                self._activations,
+                network.activations,
                 network.is_last[layer],
             ),
             (*dropout, self.batches.counter),

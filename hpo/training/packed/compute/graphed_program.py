@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hpo.config import EMA
+from hpo.config import CNN, EMA, MLP, TrialConfig
 from hpo.training.cuda_graph import StepGraph
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.compute.cnn import ConvImpl
@@ -28,7 +28,7 @@ from hpo.training.packed.compute.static_mlp import StaticMLPs
 from hpo.training.packed.layout.bucket import Bucket
 from hpo.training.packed.layout.mlp import MLPLayout
 
-LEAST_HELD = 0.5
+LEAST_HELD = 0.25
 """Share of occupied slots below which a smaller program is made: an empty slot takes as long as an occupied one."""
 
 
@@ -45,8 +45,9 @@ class GraphedProgram(Program):
         bucket: Bucket,
         *,
         conv_impl: ConvImpl = "grouped",
+        spare: Sequence[TrialConfig] = (),
     ) -> None:
-        super().__init__(members, data, rows, bucket, conv_impl=conv_impl)
+        super().__init__(members, data, rows, bucket, conv_impl=conv_impl, spare=spare)
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)
         """Number of the step within the epoch."""
         self.table = torch.zeros(self.steps, self.layout.slots, len(CHANGING) + 1, dtype=rows.dtype, device=self.device)
@@ -54,6 +55,9 @@ class GraphedProgram(Program):
         self.step_graph = StepGraph(self.device)
         self.fused = self._fused_way()
         """Takes the steps with kernels of Triton, if these do what torch's do."""
+        for slot, member in enumerate(self.members):
+            if member is None:
+                self._clear_slot(slot)
 
     @property
     def plain(self) -> Way:
@@ -120,12 +124,20 @@ class GraphedProgram(Program):
         """Return whether a slot can train a member: operations that no member needed are not in the graph."""
         config, network = member.config, member.network
         return (
-            self.layout.fits(slot, network)  # type: ignore[arg-type]
+            self.layout.holds(network)  # type: ignore[arg-type]
+            and self._can_activate(slot, network)
             and set(dropped_at(network)) <= {dropout.site.index for dropout in self.dropouts}
             and (config.clip_norm is None or self.clip is not None)
             and (not isinstance(config.average, EMA) or self.averages is not None)
             and (config.class_weight == "none" or self._class_weights is not None)
         )
+
+    def _can_activate(self, slot: int, network: MLP | CNN) -> bool:
+        """Return whether a slot computes the activation of a network: with Triton any one, else always the same."""
+        if self.fused is None:
+            return network.activation == self.layout.networks[slot].activation
+        assert isinstance(self.network, StaticMLPs)
+        return network.activation != "sigmoid" or self.network.units is not None
 
     def _clear_slot(self, slot: int) -> None:
         """Empty a slot."""

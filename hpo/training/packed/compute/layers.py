@@ -35,6 +35,8 @@ BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {  # (gradient
     "tanh": lambda d, u, h: _aten.tanh_backward.grad_input(d, h, grad_input=d),
     "sigmoid": lambda d, u, h: _aten.sigmoid_backward.grad_input(d, h, grad_input=d),
 }
+CODES = {name: code for code, name in enumerate(FORWARD)}
+"""The number of each activation, by which a kernel of Triton knows it."""
 
 
 class HiddenLayer:

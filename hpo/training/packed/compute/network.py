@@ -5,7 +5,7 @@ from typing import Protocol, cast
 
 from torch import Tensor
 
-from hpo.config import CNN, MLP, TrialConfig
+from hpo.config import CNN, MLP, Network, TrialConfig
 from hpo.training.packed.compute.cnn import CNNs, ConvImpl
 from hpo.training.packed.compute.loss import Loss
 from hpo.training.packed.compute.masks import Site
@@ -69,8 +69,9 @@ def inputs_of(config: TrialConfig, x: Tensor) -> Tensor:
     return x.contiguous() if isinstance(config.model, CNN) else x.flatten(1).contiguous()
 
 
-def sort_key(network: MLP | CNN, *, static_shapes: bool) -> tuple[int, str]:
+def sort_key(network: Network, *, static_shapes: bool) -> tuple[int, str]:
     """Return the key by which slots are sorted: deepest first where that matters, then by activation."""
+    assert isinstance(network, MLP | CNN)
     deepest_first = isinstance(network, MLP) and not static_shapes
     return -len(network.widths) if deepest_first else 0, network.activation  # type: ignore[union-attr]
 

@@ -75,16 +75,21 @@ class Program:
         bucket: Bucket,
         *,
         conv_impl: ConvImpl = "grouped",
+        spare: Sequence[TrialConfig] = (),
     ) -> None:
-        """`rows` are the training rows of `data`: flat, [N, F], or images, [N, C, H, W]."""
-        first = sorted(members, key=lambda m: sort_key(m.network, static_shapes=self.static_shapes))
-        self.members: list[Member | None] = list(first)
+        """`rows` are the training rows of `data`: flat, [N, F], or images, [N, C, H, W].
+
+        For each config of `spare` there is a slot that could train it, without a member.
+        """
+        held = [*((member.config, member) for member in members), *((config, None) for config in spare)]
+        held.sort(key=lambda each: sort_key(each[0].model, static_shapes=self.static_shapes))
+        self.members: list[Member | None] = [member for _, member in held]
         """Member of each slot; None where it is empty."""
         self.data, self.rows, self.device = data, rows, rows.device
         batch = bucket.batch
         self.steps = len(rows) // batch
         """Steps per epoch."""
-        configs = [member.config for member in first]
+        configs = [config for config, _ in held]
         self.network = stacked(
             configs, rows, data.classes, bucket, static_shapes=self.static_shapes, conv_impl=conv_impl
         )
@@ -104,7 +109,7 @@ class Program:
         """For each step and slot the rows of the batch and their labels."""
         self.order, self.labels = self.batches.unbind(1)
         self.logits = torch.zeros(self.steps, *self.network.logits.shape, dtype=rows.dtype, device=self.device)
-        for slot, member in enumerate(first):
+        for slot, member in self.held():
             self._load(slot, member)
         self._snapshot: list[Tensor] = []
         self._snapshot_steps: list[int] = []

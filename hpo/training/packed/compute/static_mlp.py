@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hpo.training.packed.compute.layers import BACKWARD, FORWARD
+from hpo.training.packed.compute.layers import BACKWARD, CODES, FORWARD
 from hpo.training.packed.compute.loss import Loss
 from hpo.training.packed.compute.masks import Site, dropped_at
 from hpo.training.packed.compute.memory import chunk_rows
@@ -52,8 +52,9 @@ class StaticMLPs:
         self._mask = dict(zip(dropped, self.masks, strict=True))
         self.sites = [Site(index, mask.transpose(0, 1), drop_of(index)) for index, mask in self._mask.items()]
         self._activated = [zeros(rows, slots, width) if i in self._mask else self.outputs[i] for i in range(depth)]
-        self.runs = list(layout.runs(slots))
-        sigmoid = any(name == "sigmoid" for name, _, _ in self.runs)
+        self.activations = torch.zeros(slots, dtype=torch.int32, device=device)
+        """The activation of each slot as its code: [S]."""
+        sigmoid = any(network.activation == "sigmoid" for network in layout.networks)
         self.units = zeros(depth, slots, width) if sigmoid else None
         """1 for a member's units, 0 for padding: [L, S, W]. None if padding is zero without it."""
         self.last, self.last_grad = zeros(rows, slots, width), zeros(rows, slots, width)
@@ -69,6 +70,8 @@ class StaticMLPs:
         """Reset a slot to the network that its layout now has there, untrained."""
         network, (rows, slots) = self.layout.networks[slot], self._last_rows.shape
         last = len(network.widths) - 1
+        self.activations[slot] = CODES[network.activation]
+        self.runs = list(self.layout.runs(slots))
         self.is_last[:, :, slot] = 0.0
         self.is_last[last, :, slot] = 1.0
         places = torch.arange(rows, device=self._last_rows.device) * slots

@@ -75,8 +75,8 @@ class Layout(Generic[Shaped]):
         """Yield the places of a slot's parameters, in the order of the plain network."""
         raise NotImplementedError
 
-    def fits(self, slot: int, network: Shaped) -> bool:
-        """Return whether a slot could hold another network."""
+    def holds(self, network: Shaped) -> bool:
+        """Return whether a slot has room for another network, whatever its activation."""
         raise NotImplementedError
 
     def replace(self, slot: int, network: Shaped) -> None:

@@ -88,14 +88,13 @@ class CNNLayout(Layout[CNN]):
         yield Place("head.output.weight", "output", (self.classes, features))
         yield Place("head.output.bias", "output_bias", (self.classes,))
 
-    def fits(self, slot: int, network: CNN) -> bool:
-        """Return whether a slot could hold another network.
+    def holds(self, network: CNN) -> bool:
+        """Return whether a slot has room for another network, whatever its activation.
 
-        It must have the activation of the slot and no more channels; any norm fits where the layout has one.
+        It must have no more channels; any norm fits where the layout has one.
         """
         return (
-            network.activation == self.networks[slot].activation
-            and all(channels <= most for channels, most in zip(network.channels, self.channels, strict=True))
+            all(channels <= most for channels, most in zip(network.channels, self.channels, strict=True))
             and network.head_width <= self.head_width
             and (network.norm == "none" or self.normed)
         )

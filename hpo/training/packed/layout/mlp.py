@@ -88,15 +88,13 @@ class MLPLayout(Layout[MLP]):
         yield Place("output.weight", f"output{depth}", (self.classes, inputs))
         yield Place("output.bias", "output", (self.classes,))
 
-    def fits(self, slot: int, network: MLP) -> bool:
-        """Return whether a slot could hold another network.
+    def holds(self, network: MLP) -> bool:
+        """Return whether a slot has room for another network, whatever its activation.
 
-        It must have the activation of the slot, and be no deeper or wider than the layout; any norm fits where the
-        layout has one.
+        It must be no deeper or wider than the layout; any norm fits where the layout has one.
         """
         return (
-            network.activation == self.networks[slot].activation
-            and len(network.widths) <= self.depth
+            len(network.widths) <= self.depth
             and all(width <= most for width, most in zip(network.widths, self.widths, strict=False))
             and (network.norm == "none" or all(self.normed[: len(network.widths)]))
         )

@@ -165,7 +165,8 @@ class PackedEngine:
     def _guarded(self, unit: Unit, action: Callable[[], None], outcomes: dict[int, EpochResult | Fault]) -> bool:
         """Call an action of a unit; return whether it succeeded.
 
-        A lane that ran out of memory is split into halves. Any other error is the fault of each of its live trials.
+        A lane that ran out of memory is split into halves; one of a single trial gets a single slot. Any other error is
+        the fault of each of its live trials.
         """
         try:
             action()
@@ -173,8 +174,9 @@ class PackedEngine:
         except (RuntimeError, ValueError, MemoryError) as error:
             fault = fault_of(error)
         # Only here, where the error is gone and with it the tensors of the step that failed, is their memory free.
-        if fault.kind == "oom" and isinstance(unit, Lane) and len(unit.live()) > 1:
-            self.units.add(unit.split())
+        if fault.kind == "oom" and isinstance(unit, Lane) and unit.slots > 1:
+            if (half := unit.split()).trials():
+                self.units.add(half)
             self._lanes.limit(unit.bucket, unit.slots)
             _log.warning("out of memory: lanes of %s now hold %d trials", unit.bucket, unit.slots)
         else:

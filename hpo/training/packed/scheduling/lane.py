@@ -13,6 +13,7 @@ from hpo.training.packed.compute.cnn import ConvImpl
 from hpo.training.packed.compute.graphed_program import program_kind
 from hpo.training.packed.compute.program import Member, Program
 from hpo.training.packed.layout.bucket import Bucket
+from hpo.training.packed.scheduling.foresight import Foresight
 
 
 class Lane:
@@ -27,8 +28,10 @@ class Lane:
         validation: Tensor,
         *,
         conv_impl: ConvImpl = "grouped",
+        foresight: Foresight | None = None,
     ) -> None:
         """`rows` and `validation` are the rows of `data` in the form that the networks take."""
+        self.foresight = foresight or Foresight()
         self.bucket, self.slots, self.conv_impl = bucket, slots, conv_impl
         self.data, self.rows, self.validation = data, rows, validation
         self.members: dict[int, Member] = {}
@@ -88,7 +91,8 @@ class Lane:
         if self.program is None or self._program_is_new:
             self.release_program()
             kind = program_kind(self.rows.device)
-            self.program = kind(live, self.data, self.rows, self.bucket, conv_impl=self.conv_impl)
+            spare = self.foresight.spare([m.config for m in live], self.slots) if kind.static_shapes else []
+            self.program = kind(live, self.data, self.rows, self.bucket, conv_impl=self.conv_impl, spare=spare)
         self.program.snapshot()
         try:
             self.program.train_epoch()
@@ -154,7 +158,9 @@ class Lane:
     def separate(self, keys: Collection[int], bucket: Bucket) -> "Lane":
         """Move trials into a new lane; return that."""
         self.release_program()
-        other = Lane(bucket, self.slots, self.data, self.rows, self.validation, conv_impl=self.conv_impl)
+        foresight = self.foresight if bucket == self.bucket else None
+        sides = self.data, self.rows, self.validation
+        other = Lane(bucket, self.slots, *sides, conv_impl=self.conv_impl, foresight=foresight)
         other.move_from(self, [key for key in self.members if key in keys])
         return other
 

@@ -8,6 +8,7 @@ from hpo.training.dataset import DataKey, ResidentData
 from hpo.training.packed.compute.network import inputs_of
 from hpo.training.packed.layout.bucket import Bucket
 from hpo.training.packed.scheduling.autotune import Plan
+from hpo.training.packed.scheduling.foresight import Foresight
 from hpo.training.packed.scheduling.lane import Lane
 from hpo.training.packed.scheduling.slot_memory import slots_that_fit
 
@@ -19,13 +20,16 @@ class LaneFactory:
         """`slots` is the largest size of a lane."""
         self.device, self.slots = device, slots
         self._limits: dict[Bucket, int] = {}
+        self._foresight: dict[Bucket, Foresight] = {}
         self._inputs: dict[tuple[DataKey, str], tuple[Tensor, Tensor]] = {}
 
     def make(self, config: TrialConfig, bucket: Bucket, data: ResidentData, plan: Plan) -> Lane:
         """Return an empty lane for a bucket, of which `config` is one trial."""
         fit = slots_that_fit(config, bucket, data, self.device)
         size = min(plan.slots, self._limits.get(bucket, self.slots), fit or self.slots)
-        return Lane(bucket, size, data, *self._rows(config, bucket, data), conv_impl=plan.conv_impl)
+        foresight = self._foresight.setdefault(bucket, Foresight())
+        rows = self._rows(config, bucket, data)
+        return Lane(bucket, size, data, *rows, conv_impl=plan.conv_impl, foresight=foresight)
 
     def limit(self, bucket: Bucket, slots: int) -> None:
         """Make later lanes of a bucket no larger than this: a larger one ran out of memory."""
