@@ -296,7 +296,7 @@ def two_lanes(engine: PackedEngine, apart: float, together: float) -> tuple[dict
             return None
         return apart if len(lanes) == 2 else together
 
-    engine.merging = Merging(seconds)
+    engine.turns.merging = Merging(seconds)
     return configs, wide, narrow
 
 
@@ -326,7 +326,7 @@ def test_lanes_are_parted_again_where_together_they_are_slower() -> None:
         seen.append(sizes(engine))
     assert seen.count([4]) == 1 and seen[-1] == [1, 3]  # parted after the second turn: the first made a new program
     assert {unit.bucket for unit in engine.units.lanes()} == {wide.bucket, narrow.bucket}
-    assert not engine.merging.try_merge(engine.units.lanes())
+    assert not engine.turns.merging.pair(engine.units.lanes())
     assert sorted(key for unit in engine.units for key in unit.live()) == list(configs)
 
 

@@ -13,8 +13,10 @@ from hpo.training.devices import use_one_thread
 from hpo.training.engine import EpochResult
 from hpo.training.packed.compute.fused import Way
 from hpo.training.packed.compute.graphed_program import GraphedProgram
+from hpo.training.packed.compute.layers import CODES
 from hpo.training.packed.compute.network import inputs_of
 from hpo.training.packed.compute.program import member_of
+from hpo.training.packed.compute.static_mlp import StaticMLPs
 from hpo.training.packed.layout.bucket import Bucket, bucket_of
 from hpo.training.packed.scheduling import lane as lanes
 from hpo.training.packed.scheduling.engine import PackedEngine
@@ -133,6 +135,8 @@ def test_a_spare_slot_trains_a_newcomer_of_another_activation(fused: None) -> No
     train()
     train()
     assert lane.program is program
+    assert isinstance(program.network, StaticMLPs)
+    assert program.network.activations.tolist() == [CODES["relu"], CODES["tanh"], *[CODES["relu"]] * 2]
     assert_same_state(lane.checkpoint(0), alone(first, data).checkpoint())
     train()
     for key, config in enumerate((first, newcomer)):

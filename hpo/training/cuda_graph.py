@@ -81,6 +81,13 @@ class StepGraph:
         if self.stream is not None:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
+    def is_done(self) -> bool:
+        """Return whether all that was launched on the graph's stream is computed, or has failed."""
+        try:
+            return self.stream is None or bool(self.stream.query())
+        except RuntimeError:  # which whoever waits for the results gets too
+            return True
+
     def run(self, steps: Steps, count: int) -> None:
         """Take `count` steps; to be called on the graph's stream.
 

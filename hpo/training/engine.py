@@ -154,6 +154,8 @@ class Engine(Protocol):
     def step(self) -> dict[int, EpochResult | Fault]:
         """Train until at least one trial has completed an epoch; return the outcome of each trial that has.
 
+        Others may have an epoch under way, which they complete before they are looked at or removed.
+
         A trial with a fault is not trained further, and should be evicted.
         """
         ...

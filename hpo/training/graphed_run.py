@@ -57,6 +57,10 @@ class GraphedRun(Run):
             self.step_graph.join()  # its memory is free only once the steps before are done
             raise
 
+    def is_done(self) -> bool:
+        """Return whether `collect` would not wait for the steps of the epoch that was launched."""
+        return self.step_graph.is_done()
+
     def collect(self) -> EpochResult | Fault:
         """Finish the epoch that was launched: wait for it, validate, and add it to the history.
 

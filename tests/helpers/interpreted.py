@@ -66,6 +66,7 @@ def state(lane: Lane) -> dict[str, Tensor]:
 def trained(configs: Sequence[TrialConfig], leaving: Sequence[int], joining: Sequence[int]) -> list[dict[str, Tensor]]:
     """States after an epoch, and after another one in which places are empty or have other trials."""
     lane = lane_of(configs, random_rows(FEATURES, rows=STEPS * BATCH))
+    lane.slots = len(configs)  # none spare: the interpreter is slow
     train(lane, 1)
     program, states = program_of(lane), [state(lane)]
     for key in leaving:

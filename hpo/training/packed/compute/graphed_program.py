@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hpo.config import CNN, EMA, MLP, TrialConfig
+from hpo.config import EMA, TrialConfig
 from hpo.training.cuda_graph import StepGraph
 from hpo.training.dataset import ResidentData
 from hpo.training.packed.compute.cnn import ConvImpl
@@ -109,9 +109,13 @@ class GraphedProgram(Program):
         free = [slot for slot, member in enumerate(self.members) if member is None or member.key not in keys]
         places: list[tuple[int, Member]] = []
         for member in (m for m in members if m.key not in present):
-            slot = next((slot for slot in free if self._fits(slot, member)), None)
-            if slot is None:
+            fitting = [slot for slot in free if self._fits(slot, member)]
+            if not fitting:
                 return False
+            # Neighbours of one activation are evaluated at once.
+            activations = [self.layout.networks[slot].activation for slot in fitting]
+            same = member.network.activation in activations
+            slot = fitting[activations.index(member.network.activation) if same else 0]
             free.remove(slot)
             places.append((slot, member))
         for slot in free:
@@ -121,23 +125,20 @@ class GraphedProgram(Program):
         return True
 
     def _fits(self, slot: int, member: Member) -> bool:
-        """Return whether a slot can train a member: operations that no member needed are not in the graph."""
-        config, network = member.config, member.network
+        """Return whether a slot can train a member: operations that no member needed are not in the graph.
+
+        With torch's kernels a slot computes always the same activation, with those of Triton any one.
+        """
+        config, network, stacked = member.config, member.network, self.network
+        any_activation = self.fused is not None and isinstance(stacked, StaticMLPs) and stacked.can_mask(network)
         return (
             self.layout.holds(network)  # type: ignore[arg-type]
-            and self._can_activate(slot, network)
+            and (any_activation or network.activation == self.layout.networks[slot].activation)
             and set(dropped_at(network)) <= {dropout.site.index for dropout in self.dropouts}
             and (config.clip_norm is None or self.clip is not None)
             and (not isinstance(config.average, EMA) or self.averages is not None)
             and (config.class_weight == "none" or self._class_weights is not None)
         )
-
-    def _can_activate(self, slot: int, network: MLP | CNN) -> bool:
-        """Return whether a slot computes the activation of a network: with Triton any one, else always the same."""
-        if self.fused is None:
-            return network.activation == self.layout.networks[slot].activation
-        assert isinstance(self.network, StaticMLPs)
-        return network.activation != "sigmoid" or self.network.units is not None
 
     def _clear_slot(self, slot: int) -> None:
         """Empty a slot."""
@@ -193,6 +194,10 @@ class GraphedProgram(Program):
         kind = (self.device, self.rows.dtype, *shape, *sites, *(part is not None for part in parts))
         if not agrees(kind, self.fused, self.plain, self.changing(), [grads, self.logits.transpose(0, 1)]):
             self.fused = None
+
+    def is_done(self) -> bool:
+        """Return whether the epoch is computed."""
+        return self.step_graph.is_done()
 
     def join(self) -> None:
         """Make the current CUDA stream wait for the epoch."""

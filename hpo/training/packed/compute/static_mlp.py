@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hpo.config import CNN, MLP
 from hpo.training.packed.compute.layers import BACKWARD, CODES, FORWARD
 from hpo.training.packed.compute.loss import Loss
 from hpo.training.packed.compute.masks import Site, dropped_at
@@ -82,6 +83,10 @@ class StaticMLPs:
                 self.units[layer, slot, :width] = 1.0
         if self.norm is not None:
             self.norm.replace(slot, network)
+
+    def can_mask(self, network: MLP | CNN) -> bool:
+        """Return whether padding stays zero under the activation of a network."""
+        return network.activation != "sigmoid" or self.units is not None
 
     def statistics(self, slot: int, running: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """Return views of a member's running statistics, or of tensors like those, by the plain network's names."""

@@ -90,6 +90,8 @@ class Chooser:
 
     def _measure(self, config: TrialConfig, bucket: Bucket, data: ResidentData, *, packable: bool) -> Plan:
         on_cpu = self.device.type == "cpu"
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # otherwise lanes that have an epoch under way disturb the clock
         steps, timed = rounds_of(self.device, len(data.train_y) // bucket.batch)
         few = _first_rows(data, steps * bucket.batch, COMPARED_ROWS)
         config = replace(config, epochs=100, patience=None, best_weights=False)

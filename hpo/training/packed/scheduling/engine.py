@@ -1,8 +1,7 @@
 """The packed engine: trains many small networks as few programs, and refills their slots as trials end."""
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -23,15 +22,13 @@ from hpo.training.packed.layout.bucket import Bucket, bucket_of, why_not_packed
 from hpo.training.packed.scheduling.autotune import UNPACKED, Plan
 from hpo.training.packed.scheduling.lane import Lane
 from hpo.training.packed.scheduling.lane_factory import LaneFactory
-from hpo.training.packed.scheduling.merging import Merging
-from hpo.training.packed.scheduling.unit import SingleRun, Unit
+from hpo.training.packed.scheduling.turns import Turns
+from hpo.training.packed.scheduling.unit import SingleRun
 from hpo.training.packed.scheduling.unit_queue import UnitQueue
 from hpo.training.solo import fault_of, measure_costs, run_kind
 
 CPU_SLOTS, SLOTS = 8, 64
 """Trials that an engine holds, on a CPU and on other devices. On a CPU, more were measured to gain little."""
-
-_log = logging.getLogger(__name__)
 
 
 class Planner(Protocol):
@@ -60,9 +57,9 @@ class PackedEngine:
         self.slots = slots or default_slots(device)
         self.planner: Planner = planner or self._pack_all
         self.units = UnitQueue(device)
-        self.merging = Merging(self.units.seconds_of)
         self._data = DataSets(device)
         self._lanes = LaneFactory(device, self.slots)
+        self.turns = Turns(self.units, self._lanes.limit)
         self._offer = 1
         """How many further trials would be taken at once: only an admitted trial shows whether it can be packed."""
 
@@ -124,7 +121,7 @@ class PackedEngine:
         for lane in lanes:
             if lane.bucket == bucket and lane.room > 0:
                 return lane
-        if (wider := self.merging.lane_for(bucket, lanes)) is not None:
+        if (wider := self.turns.merging.lane_for(bucket, lanes)) is not None:
             return wider
         lane = self._lanes.make(config, bucket, data, plan)
         self.units.add(lane)
@@ -139,53 +136,15 @@ class PackedEngine:
         return measure_costs(config, wanted, self._data)
 
     def step(self) -> dict[int, EpochResult | Fault]:
-        """Train an epoch of the unit whose turn it is, on a GPU of all units at once; return each trial's outcome."""
-        outcomes: dict[int, EpochResult | Fault] = {}
+        """Train until an epoch of a unit is computed; return the outcome of each trial in it."""
         start, held = time.perf_counter(), self.units.trial_count()
-        if (emptied := self.merging.try_merge(self.units.lanes())) is not None:
-            self.units.remove(emptied)
-        while not outcomes:
-            turn_start = time.perf_counter()
-            turn = self.units.next_turn()
-            if not turn:
-                break
-            launched = [unit for unit in turn if self._guarded(unit, unit.launch, outcomes)]
-            for unit in launched:
-                self._guarded(unit, lambda unit=unit: outcomes.update(unit.collect()), outcomes)  # type: ignore[misc]
-            self.units.turn_seconds = time.perf_counter() - turn_start
-        if (separated := self.merging.decide()) is not None:
-            self.units.add(separated)
-        for unit in self.units:
-            for key in unit.live():
-                if isinstance(outcomes.get(key), Fault):
-                    unit.end(key)
+        outcomes = self.turns.step()
         self.units.note_use(trials=held, slots=self.slots, seconds=time.perf_counter() - start)
         return outcomes
 
-    def _guarded(self, unit: Unit, action: Callable[[], None], outcomes: dict[int, EpochResult | Fault]) -> bool:
-        """Call an action of a unit; return whether it succeeded.
-
-        A lane that ran out of memory is split into halves; one of a single trial gets a single slot. Any other error is
-        the fault of each of its live trials.
-        """
-        try:
-            action()
-            return True
-        except (RuntimeError, ValueError, MemoryError) as error:
-            fault = fault_of(error)
-        # Only here, where the error is gone and with it the tensors of the step that failed, is their memory free.
-        if fault.kind == "oom" and isinstance(unit, Lane) and unit.slots > 1:
-            if (half := unit.split()).trials():
-                self.units.add(half)
-            self._lanes.limit(unit.bucket, unit.slots)
-            _log.warning("out of memory: lanes of %s now hold %d trials", unit.bucket, unit.slots)
-        else:
-            outcomes.update(dict.fromkeys(unit.live(), fault))
-        return False
-
     def snapshot(self, key: int) -> Checkpoint:
         """Return a trial's state after its latest completed epoch."""
-        return self.units.unit_of(key).checkpoint(key)
+        return self.turns.between_epochs(key).checkpoint(key)
 
     def examine(self, key: int) -> Examination:
         """Evaluate a trial on training rows after its latest completed epoch."""
@@ -199,10 +158,7 @@ class PackedEngine:
 
     def evict(self, key: int) -> None:
         """Remove a trial and free its memory."""
-        unit = self.units.unit_of(key)
-        unit.evict(key)
-        if not unit.trials():
-            self.units.remove(unit)
+        self.turns.evict(key)
 
     def status(self) -> dict[str, float]:
         """Return the number of `lanes`, and the mean `occupancy` of the slots while there were shared units."""

@@ -43,7 +43,7 @@ class Lane:
         self._graph_failure = ""
         self._program_is_new = True
         self.seconds: float | None = None
-        """Duration of the latest epoch; None if its program was made during it."""
+        """Duration of the latest epoch; None if its program was made during it, or trials moved since."""
 
     @property
     def shared(self) -> bool:
@@ -101,8 +101,12 @@ class Lane:
             self.program.rollback()
             raise
 
+    def is_done(self) -> bool:
+        """Return whether `collect` would not wait for the steps of the epoch that was launched."""
+        return self.program is None or self.program.is_done()
+
     def collect(self) -> dict[int, EpochResult | Fault]:
-        """Finish the epoch that was launched: wait for it, validate, and return the outcome for each live trial."""
+        """Finish the epoch that was launched: wait for it, validate, and return the outcome for each trial in it."""
         program = self.program
         assert program is not None
         try:
@@ -171,6 +175,7 @@ class Lane:
 
     def move_from(self, other: "Lane", keys: Collection[int]) -> None:
         """Move trials of a lane without a program into this one."""
+        self.seconds = other.seconds = None
         for key in keys:
             self.members[key] = other.members.pop(key)
             if key in other.ended:

@@ -46,19 +46,20 @@ class Merging:
         fitting = (lane for lane in lanes if self._faster.get((bucket, lane.bucket)) and lane.room > 0)
         return next(fitting, None)
 
-    def try_merge(self, lanes: Sequence[Lane]) -> Lane | None:
-        """Merge one lane into another, if that may be faster; return the lane that was emptied."""
+    def pair(self, lanes: Sequence[Lane]) -> tuple[Lane, Lane] | None:
+        """Return a narrow and a wide lane that may be faster as one, if there are such and nothing is being tried."""
         if self._attempt is not None:
             return None
-        for narrow in lanes:
-            for wide in lanes:
-                before = self._seconds([narrow, wide]) if self._may_join(narrow, wide) else None
-                if before is not None:
-                    moved = narrow.trials()
-                    wide.absorb(narrow)
-                    self._attempt = _Attempt(narrow.bucket, wide, frozenset(moved), frozenset(wide.live()), before)
-                    return narrow
-        return None
+        pairs = ((narrow, wide) for narrow in lanes for wide in lanes if self._may_join(narrow, wide))
+        return next((pair for pair in pairs if self._seconds(pair) is not None), None)
+
+    def merge(self, narrow: Lane, wide: Lane) -> None:
+        """Merge a pair, neither of which has an epoch under way; the narrow lane is empty then."""
+        before = self._seconds([narrow, wide])
+        assert before is not None
+        moved = narrow.trials()
+        wide.absorb(narrow)
+        self._attempt = _Attempt(narrow.bucket, wide, frozenset(moved), frozenset(wide.live()), before)
 
     def _may_join(self, narrow: Lane, wide: Lane) -> bool:
         known = self._faster.get((narrow.bucket, wide.bucket), True)
@@ -72,7 +73,10 @@ class Merging:
         )
 
     def decide(self) -> Lane | None:
-        """Once an epoch of the merged lanes was timed, keep them merged, or separate them and return the new lane."""
+        """Once an epoch of the merged lanes was timed, keep them merged, or separate them and return the new lane.
+
+        To be called when an epoch was collected, as that of the merged lanes may be.
+        """
         attempt = self._attempt
         if attempt is None:
             return None

@@ -26,8 +26,12 @@ class Unit(Protocol):
         """Start the next epoch of all live trials; on a GPU this does not wait for it."""
         ...
 
+    def is_done(self) -> bool:
+        """Return whether `collect` would not wait for the steps of the epoch that was launched."""
+        ...
+
     def collect(self) -> dict[int, EpochResult | Fault]:
-        """Finish the epoch that was launched; return its outcome for each live trial."""
+        """Finish the epoch that was launched; return its outcome for each trial that took part."""
         ...
 
     def graph_failure(self) -> str:
@@ -71,6 +75,10 @@ class SingleRun:
         """Start the trial's next epoch."""
         for key in self._live:
             self._runs[key].launch()
+
+    def is_done(self) -> bool:
+        """Return whether `collect` would not wait for the steps of the epoch that was launched."""
+        return all(self._runs[key].is_done() for key in self._live)
 
     def collect(self) -> dict[int, EpochResult | Fault]:
         """Finish the epoch that was launched; return its outcome."""
