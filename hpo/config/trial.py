@@ -19,7 +19,7 @@ from hpo.errors import DocumentError
 FORMAT = 1
 """Version of the layout below; a reader refuses a config of a later one."""
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "tf32"]
 ClassWeight = Literal["none", "balanced"]
 
 
@@ -60,7 +60,8 @@ class TrialConfig:
     """Number of parts in which the gradient of a batch is computed, to use less memory. Batch norm uses the statistics
     of each part."""
     precision: Precision = "auto"
-    """`auto` is bf16 autocast where it is faster on the device, by a rule that depends on shapes only."""
+    """`auto` is bf16 autocast where it is faster on the device, by a rule that depends on shapes only. `tf32` rounds
+    factors in products and convolutions to ten bits, on NVIDIA GPUs since Ampere; elsewhere it is fp32."""
     format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:

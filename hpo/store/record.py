@@ -139,7 +139,7 @@ class TrialAttributes(Attributes):
     device = user("device", str)
     """The device of the training, such as cpu or cuda:0."""
     precision = user("precision", str)
-    """The precision of the training, fp32 or bf16."""
+    """The precision of the training, fp32, bf16 or tf32."""
     graph_failure = user("graph_failure", str)
     """Why the training took its steps one by one although a CUDA graph was wanted. Written by the worker when the trial
     ends; read by output and `hpo doctor`."""

@@ -1,13 +1,15 @@
 """Which device trains, and in which precision."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
 from hpo.config import CNN, MLP, Network, Precision, PythonNetwork
 from hpo.errors import UsageError
 from hpo.models import InputShape, layer_products
-from hpo.training.torch_compat import set_up_torch
+from hpo.training.torch_compat import allow_tf32, set_up_torch
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -62,19 +64,36 @@ def set_up_device(device: torch.device) -> None:
     set_up_torch()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    allow_tf32(allowed=False)
+
+
+@contextlib.contextmanager
+def products_in(precision: Precision) -> Iterator[None]:
+    """Have the products of float32 that are launched, or recorded, inside computed in a precision: fp32 or tf32.
+
+    It is a switch of the whole process, so nothing else may be launched meanwhile.
+    """
+    if precision != "tf32":
+        yield
+        return
+    allow_tf32(allowed=True)
+    try:
+        yield
+    finally:
+        allow_tf32(allowed=False)
 
 
 def resolve_precision(
     wanted: Precision, network: Network, input_shape: InputShape, batch_size: int, device: torch.device
 ) -> Precision:
-    """Return the precision for a network on a device; what is not `auto` is returned as it is.
+    """Return the precision for a network on a device: what is not `auto` as it is, but fp32 for TF32 without TF32.
 
     The rule depends on shapes and hardware alone, so that a config is always trained in the same way. On a CPU, bf16
     autocast is used from the amount of work on above which `benchmarks/precision.py` measured it faster for all shapes.
-    On other devices it was not measured, so they take fp32.
+    On other devices it was not measured, so they take fp32. `auto` is never TF32.
     """
+    if wanted == "tf32":
+        return "tf32" if _has_tf32(device) else "fp32"
     if wanted != "auto":
         return wanted
     if isinstance(network, PythonNetwork):
@@ -93,6 +112,17 @@ def work_per_layer(network: MLP | CNN, input_shape: InputShape, batch_size: int)
     """Return the mean number of multiply-adds of a layer with weights in one forward pass of a batch."""
     products = layer_products(network, input_shape, classes=10)
     return batch_size * sum(products) / len(products)
+
+
+def resumed_precision(kept: str, device: torch.device) -> Precision:
+    """Return the precision in which a checkpoint's training goes on."""
+    if kept == "tf32" and _has_tf32(device):
+        return "tf32"
+    return "bf16" if kept == "bf16" else "fp32"
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_multiplies_bf16() -> bool:

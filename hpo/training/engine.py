@@ -94,7 +94,7 @@ class Facts:
     device: str
     """Device that trains it, such as `cpu` or `cuda:0`."""
     precision: str
-    """`fp32` or `bf16`."""
+    """`fp32`, `bf16` or `tf32`."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Checkpoint:
     history: tuple[EpochResult, ...]
     """Results of the completed epochs."""
     precision: str
-    """`fp32` or `bf16`."""
+    """`fp32`, `bf16` or `tf32`."""
 
     @property
     def epoch(self) -> int:

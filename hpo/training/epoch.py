@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpo.training.augmentation import augmented
+from hpo.training.devices import products_in
 from hpo.training.engine import EpochResult, Fault
 from hpo.training.metrics import compute_metrics
 from hpo.training.randomness import data_order, generator
@@ -66,7 +67,8 @@ class Run(TrainingState):
             augmented(data.train_x, config.augment, data.black, seed=config.seed, epoch=epoch, out=self.inputs)
         order = data_order(config.seed, epoch, len(data.train_y), self.device)
         order = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
-        return EpochSteps(order, self.train_steps(order, epoch * self.steps))
+        with products_in(self.precision):
+            return EpochSteps(order, self.train_steps(order, epoch * self.steps))
 
     def train_steps(self, order: Tensor, first_step: int) -> Tensor | None:
         """Take a training step for each row of `order`, int64 [steps, batch]; `first_step` counts over all epochs.

@@ -13,7 +13,7 @@ from hpo.errors import ModelError
 from hpo.models import build_model, parameter_count
 from hpo.training.averages import WeightAverage
 from hpo.training.dataset import ResidentData, balanced_weights
-from hpo.training.devices import resolve_precision
+from hpo.training.devices import products_in, resolve_precision, resumed_precision
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts
 from hpo.training.history import History
 from hpo.training.metrics import Metrics, compute_metrics
@@ -64,7 +64,8 @@ class TrainingState:
         precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
         if checkpoint is not None:
             self._restore(checkpoint)
-            precision = "bf16" if checkpoint.precision == "bf16" else "fp32"
+            precision = resumed_precision(checkpoint.precision, device)
+        self.precision = precision
         self.facts = Facts(parameter_count(model), str(device), precision)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -89,7 +90,7 @@ class TrainingState:
     def autocast(self) -> torch.autocast:
         """Return the context of a forward pass in the run's precision."""
         # On CUDA without autocast's cache of cast weights, which must not outlive the capture of a graph.
-        enabled, cache = self.facts.precision == "bf16", self.device.type != "cuda"
+        enabled, cache = self.precision == "bf16", self.device.type != "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
 
     @torch.inference_mode()
@@ -105,7 +106,7 @@ class TrainingState:
 
     def _logits(self, x: Tensor) -> Tensor:
         self.model.eval()
-        with self._evaluated_weights(), self.autocast():
+        with self._evaluated_weights(), self.autocast(), products_in(self.precision):
             return torch.cat([full_precision(self.model(part)) for part in torch.split(x, EVALUATION_ROWS)])
 
     def _evaluated_weights(self) -> contextlib.AbstractContextManager[None]:

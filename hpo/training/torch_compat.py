@@ -18,6 +18,7 @@ __all__ = [
     "PRIVATE_NAMES",
     "StorageLedger",
     "TorchDispatchMode",
+    "allow_tf32",
     "copy_all",
     "fused_adam",
     "fused_sgd",
@@ -60,6 +61,15 @@ def set_up_torch() -> None:
         plain = getattr(method, "__wrapped__", None)
         if plain is not None:
             plain.__dict__.setdefault(_CALLED_INSTEAD, plain)
+
+
+def allow_tf32(*, allowed: bool) -> None:
+    """Have a GPU round the factors of float32 products and convolutions to TF32, or not.
+
+    torch also has newer names for these switches (`fp32_precision`), which must not be mixed with these.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def plain_step(optimizer: Optimizer) -> Callable[[Optimizer], object]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from hpo.config import EMA, TrialConfig
 from hpo.training.cuda_graph import StepGraph
 from hpo.training.dataset import ResidentData
+from hpo.training.devices import products_in
 from hpo.training.packed.compute.cnn import ConvImpl
 from hpo.training.packed.compute.fused import Way, agrees, wanted
 from hpo.training.packed.compute.masks import Dropout, StackedRules, dropped_at
@@ -172,7 +173,7 @@ class GraphedProgram(Program):
 
     def train_epoch(self) -> None:
         """Train the next epoch of every member, on the program's stream."""
-        with self.step_graph.on_stream():
+        with self.step_graph.on_stream(), products_in(self.precision):
             lrs = self.start_epoch()
             self.table[:, :, :-1] = self.vectorized.table(lrs)
             if self.averages is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hpo.config import CNN, EMA, MLP, TrialConfig
 from hpo.training.dataset import ResidentData, balanced_weights
+from hpo.training.devices import products_in
 from hpo.training.engine import Checkpoint
 from hpo.training.history import History
 from hpo.training.metrics import confusions, metrics_of
@@ -86,7 +87,7 @@ class Program:
         self.members: list[Member | None] = [member for _, member in held]
         """Member of each slot; None where it is empty."""
         self.data, self.rows, self.device = data, rows, rows.device
-        batch = bucket.batch
+        batch, self.precision = bucket.batch, bucket.precision
         self.steps = len(rows) // batch
         """Steps per epoch."""
         configs = [config for config, _ in held]
@@ -162,21 +163,23 @@ class Program:
 
     def evaluate(self, x: Tensor) -> Tensor:
         """Return every member's logits for the same rows, by its averages if it has them: [S, rows, classes]."""
-        with self.averages.applied() if self.averages is not None else contextlib.nullcontext():
+        averaged = self.averages.applied() if self.averages is not None else contextlib.nullcontext()
+        with averaged, products_in(self.precision):
             return self.network.evaluate(x)
 
     def train_epoch(self) -> None:
         """Train the next epoch of every member; the logits of its batches are then in `logits`."""
         lrs = self.start_epoch().tolist()
-        for step in range(self.steps):
-            for dropout in self.dropouts:
-                dropout.set_step(step)
-            self.logits[step].copy_(self.network.compute_gradients(self.rows, self.order[step], self.labels[step]))
-            if self.clip is not None:
-                self.clip()
-            self.update(lrs[step])
-            if self.averages is not None:
-                self.averages.update(step)
+        with products_in(self.precision):
+            for step in range(self.steps):
+                for dropout in self.dropouts:
+                    dropout.set_step(step)
+                self.logits[step].copy_(self.network.compute_gradients(self.rows, self.order[step], self.labels[step]))
+                if self.clip is not None:
+                    self.clip()
+                self.update(lrs[step])
+                if self.averages is not None:
+                    self.averages.update(step)
 
     def is_done(self) -> bool:
         """Return whether the epoch is computed."""

@@ -39,7 +39,7 @@ def why_not_packed(config: TrialConfig, precision: Precision = "fp32") -> str | 
         return "networks built by Python code are not packed"
     if isinstance(model, MLP) and not model.widths:
         return "a network without hidden layers is not packed"
-    if isinstance(model, MLP) and precision != "fp32":
+    if isinstance(model, MLP) and precision == "bf16":
         return "bf16 is faster only for MLPs that use a whole device by themselves"
     if isinstance(model, CNN) and model.norm == "layer":
         return "layer norm over images is not packed"

@@ -14,7 +14,7 @@ from hpo.constraints import Cost, Costs
 from hpo.errors import HpoError
 from hpo.models import build_model, parameter_count
 from hpo.training.dataset import DataSets, ResidentData
-from hpo.training.devices import resolve_precision, set_up_device
+from hpo.training.devices import resolve_precision, resumed_precision, set_up_device
 from hpo.training.engine import Checkpoint, DeviceUnusable, EpochResult, Examination, Facts, Fault, TrialFault
 from hpo.training.epoch import Run
 from hpo.training.packed.compute.program import member_of
@@ -111,7 +111,7 @@ class PackedEngine:
 
     def _precision(self, config: TrialConfig, data: ResidentData, checkpoint: Checkpoint | None) -> Precision:
         if checkpoint is not None:
-            return "bf16" if checkpoint.precision == "bf16" else "fp32"
+            return resumed_precision(checkpoint.precision, self.device)
         batch = min(config.batch_size, len(data.train_y))
         return resolve_precision(config.precision, config.model, data.input_shape, batch, self.device)
 
