@@ -7,8 +7,7 @@ ended. So what is left out of an answer is asked for by the next request. The be
 from typing import Any
 
 from optuna.trial import FrozenTrial
-from optuna_dashboard import _app as theirs
-from optuna_dashboard._serializer import serialize_study_detail
+from optuna_dashboard import _app, _serializer
 
 MOST_AT_ONCE = 5000
 """Trials in an answer: about 30 MB of JSON, which a server makes in a second."""
@@ -24,9 +23,9 @@ def part_of(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 def install() -> None:
     """Have optuna-dashboard answer in parts."""
-    theirs.serialize_study_detail = _study_detail
+    _app.serialize_study_detail = _study_detail
 
 
 def _study_detail(study: Any, best_trials: list[FrozenTrial], trials: list[FrozenTrial], *rest: Any) -> dict[str, Any]:
-    detail: dict[str, Any] = serialize_study_detail(study, best_trials, part_of(trials), *rest)
+    detail: dict[str, Any] = _serializer.serialize_study_detail(study, best_trials, part_of(trials), *rest)
     return detail
