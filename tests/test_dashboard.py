@@ -423,13 +423,14 @@ def test_a_body_is_taken_after_the_login_and_up_to_a_limit(login: bool) -> None:
 
 
 def test_a_renamed_study_keeps_what_hpo_keeps_of_it(
-    store: Store, study: StudyRecord, make_study: MakeStudy, tmp_path: Path
+    store: Store, study: StudyRecord, make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's own request: the study goes on under its new name, with its budget and its uid."""
+    monkeypatch.setattr("hpo.dashboard.compression.LEAST_BYTES", 1)
     app = make_app(store.url, tmp_path / "artifacts")
     path = f"/api/studies/{study.study_id}/rename"
-    status, _, body = ask(app, path, "POST", json.dumps({"study_name": "better"}).encode())
-    answer = json.loads(body)
+    status, _, body = ask(app, path, "POST", json.dumps({"study_name": "better"}).encode(), ACCEPT_ENCODING="gzip")
+    answer = json.loads(gzip.decompress(body))
     assert status == "201 Created" and (answer["study_id"], answer["study_name"]) == (study.study_id, "better")
     assert answer["directions"] == ["maximize"]
     assert studies.load_study(store, "better") == dataclasses.replace(study, name="better")

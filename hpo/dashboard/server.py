@@ -46,7 +46,7 @@ def make_app(
     artifacts.mkdir(parents=True, exist_ok=True)
     inner = optuna_dashboard.wsgi(storage, artifact_store=DashboardArtifacts(artifacts))
     store = Store(url)
-    shown = Renaming(Compressed(inner), store)
+    shown = Compressed(Renaming(inner, store))
     whole = shown if render is None else Reports(shown, store, render)
     return Guard(whole, credentials, read_only=read_only, hosts=hosts)
 
