@@ -46,7 +46,7 @@ class _Slot:
     """When the next worker may be started, by the monotonic clock; 0 for never."""
     asked_at: float = 0.0
     """When its worker was asked for, by the monotonic clock."""
-    without_graphs: bool = False
+    by_torch_alone: bool = False
     """Whether its workers train by torch's kernels alone: a failed graph has left the device of a worker unusable."""
 
 
@@ -186,8 +186,8 @@ class Supervisor:
         if ended.code in (1, 2):  # the worker reported an error, which another worker would meet too
             self._stop_with(cause.removeprefix("hpo: "))
             return
-        if ended.code == DeviceUnusable.exit_code and not slot.without_graphs:
-            slot.without_graphs, slot.start_at = True, time.monotonic()
+        if ended.code == DeviceUnusable.exit_code and not slot.by_torch_alone:
+            slot.by_torch_alone, slot.start_at = True, time.monotonic()
             plain = {"HPO_CUDA_GRAPHS": "0", "HPO_TRITON": "0"}
             slot.order = replace(slot.order, environment={**slot.order.environment, **plain})
             what = f"{slot.order.device} is trained on without CUDA graphs and Triton from now on"

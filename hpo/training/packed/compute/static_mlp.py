@@ -62,7 +62,7 @@ class StaticMLPs:
         """Output of each member's own last hidden layer, and its gradient: [N, S, W]."""
         self.is_last = zeros(depth, 1, slots, 1)
         self._last_rows = torch.zeros(rows, slots, dtype=torch.int64, device=device)
-        """Where each row of `_last` is in `outputs`."""
+        """Where each row of `last` is in `outputs`."""
         self.logits, self.logits_grad = zeros(slots, rows, layout.classes), zeros(slots, rows, layout.classes)
         for slot in range(slots):
             self.replace(slot)
