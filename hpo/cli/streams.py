@@ -5,6 +5,7 @@ whose log has no room goes on.
 """
 
 import atexit
+import contextlib
 import errno
 import os
 import sys
@@ -45,7 +46,8 @@ class PatientStream:
         try:
             self._stream.flush()
         except (OSError, ValueError):
-            discard(self._stream)
+            with contextlib.suppress(OSError, ValueError):  # it is closed, or no file
+                discard(self._stream)
 
 
 def _check_full(error: OSError) -> None:
