@@ -282,11 +282,13 @@ def test_an_epochs_order_visits_every_row_and_differs_by_epoch() -> None:
 def test_auto_precision_is_a_rule_of_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = MLP((64,), (0.0,)), MLP((512, 256), (0.0, 0.0))
     assert work_per_layer(small, (784,), 32) == 32 * (784 * 64 + 64 * 10) / 2
-    monkeypatch.setattr("hpo.training.devices._cpu_multiplies_bf16", lambda: True)
-    assert resolve_precision("auto", small, (784,), 32, CPU) == "fp32"
-    assert resolve_precision("auto", large, (784,), 256, CPU) == "bf16"
-    assert resolve_precision("fp32", large, (784,), 256, CPU) == "fp32"
-    monkeypatch.setattr("hpo.training.devices._cpu_multiplies_bf16", lambda: False)
+    for unit, from_64_rows_on in (("amx_bf16", "fp32"), ("avx512_bf16", "bf16")):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda unit=unit: {unit: True})
+        assert resolve_precision("auto", small, (784,), 32, CPU) == "fp32"
+        assert resolve_precision("auto", large, (784,), 64, CPU) == from_64_rows_on
+        assert resolve_precision("auto", large, (784,), 256, CPU) == "bf16"
+        assert resolve_precision("fp32", large, (784,), 256, CPU) == "fp32"
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {})
     assert resolve_precision("auto", large, (784,), 256, CPU) == "fp32"
 
 
