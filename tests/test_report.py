@@ -70,6 +70,16 @@ def test_a_report_of_a_study_that_has_just_begun(store: Store, make_study: MakeS
     assert "<td>0</td>" in report(store, study, "")
 
 
+@pytest.mark.parametrize("column", ["datetime_start", "datetime_complete"])
+@on_sqlite
+def test_a_trial_without_its_times_is_drawn(store: Store, make_study: MakeStudy, tmp_path: Path, column: str) -> None:
+    study = make_study(trials=12)
+    work(store, study, SimulatedEngine(), tmp_path)
+    with store.write() as connection:
+        connection.execute(sa.text(f"UPDATE trials SET {column} = NULL WHERE number = 1"))
+    assert "Importances" in report(store, study, "")
+
+
 def multiply_trials(store: Store, times: int) -> None:
     """Add copies of all trials of a store's only study, until there are so many times as many."""
     with store.write() as connection:

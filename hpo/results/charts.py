@@ -223,8 +223,16 @@ def _study(trials: Trials) -> optuna.Study:
         raise StudyError(f"figure: must have at least two complete trials, got {len(done)}. Run more trials.")
     with quiet():
         study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
-    study.add_trials(done)
+    study.add_trials(_with_times(trial) for trial in done)
     return study
+
+
+def _with_times(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial with a start and an end, as Optuna demands of a complete one; a mended store may lack them."""
+    shown = copy.copy(trial)
+    shown.datetime_start = trial.datetime_start or trial.datetime_complete or datetime.min
+    shown.datetime_complete = trial.datetime_complete or shown.datetime_start
+    return shown
 
 
 def optional(draw: Callable[[Trials], go.Figure], trials: Trials) -> go.Figure | None:
