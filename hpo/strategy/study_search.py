@@ -1,6 +1,7 @@
 """The search of one study: which configuration a trial gets, and whether it is pruned."""
 
 import copy
+from functools import partial
 
 import optuna
 from optuna.study import Study
@@ -16,16 +17,19 @@ from hpo.store.record import TrialAttributes
 from hpo.strategy.cached_storage import CachedStorage
 from hpo.strategy.gaussian_process import GaussianProcess
 from hpo.strategy.grid_sampler import GridSampler
-from hpo.strategy.local_search import LocalSearch
+from hpo.strategy.local_search import LocalSearch, Parents
 from hpo.strategy.pruner_view import PrunerView
 from hpo.strategy.pruners import make_pruner
 from hpo.strategy.sampler_view import ModelView, SamplerView
 from hpo.strategy.samplers import derived_seed, make_sampler
 from hpo.strategy.second_chances import SecondChances
 from hpo.strategy.study_cache import StudyCache
+from hpo.strategy.training_time import TrainingTime, chance_to_keep
 
 ATTEMPTS = 20
 """Most draws for one trial until one is new; then a duplicate is trained, on a seed of its own."""
+COSTLY_ATTEMPTS = 5
+"""Most draws for one trial of which the first are refused for the time that they would train."""
 ENOUGH_TO_RANK = 8
 """Fewest complete trials for which importances are computed."""
 
@@ -40,7 +44,9 @@ class StudySearch:
         epochs, best = space.max_epochs, BEST[space.metric]
         startup = recipe.sampler.startup_trials
         model_view = ModelView(cache, epochs, best, startup)
-        self._local = LocalSearch(self._sampler, lambda: model_view.parents(startup), share=recipe.sampler.local_share)
+        self._parents: Parents = partial(model_view.parents, startup)
+        self._local = LocalSearch(self._sampler, self._parents, share=recipe.sampler.local_share)
+        self._is_cost_aware = recipe.sampler.cost_aware and recipe.cost is None
         self._view = model_view if isinstance(self._sampler, GaussianProcess) else SamplerView(cache)
         self._study = Study(cache.study_name, self._view, sampler=self._local)
         self._pruner_view = PrunerView(cache, epochs, recipe.pruner.compare, best)
@@ -50,16 +56,31 @@ class StudySearch:
     def draw(self, trial_id: int, number: int) -> TrialConfig:
         """Draw a trial's configuration. It follows from the study's seed, the trial's number and the known trials."""
         before = copy.deepcopy(self.cache.trial(trial_id))  # Optuna's Trial changes the one it is given
-        retries = self.recipe.duplicates == "ask_again" and TrialAttributes.of(before).fixed_params is None
-        attempts = ATTEMPTS if retries and not isinstance(self._sampler, GridSampler) else 1
-        for attempt in range(attempts):
+        is_free = TrialAttributes.of(before).fixed_params is None and not isinstance(self._sampler, GridSampler)
+        for attempt in range(ATTEMPTS):
             config = self._draw_once(before, trial_id, number, attempt)
-            if attempt < attempts - 1 and self._is_duplicate(trial_id):
-                self.cache.undo_draw(copy.deepcopy(before))
-            else:
-                self.cache.commit_draw()
+            if not is_free or not self._is_refused(trial_id, number, attempt):
                 break
+            self.cache.undo_draw(copy.deepcopy(before))
+        self.cache.commit_draw()
         return config
+
+    def _is_refused(self, trial_id: int, number: int, attempt: int) -> bool:
+        """Say whether a trial is drawn again: as a duplicate of another, or because it would train too long."""
+        if attempt == ATTEMPTS - 1:
+            return False
+        if self.recipe.duplicates == "ask_again" and self._is_duplicate(trial_id):
+            return True
+        return self._is_cost_aware and attempt < COSTLY_ATTEMPTS - 1 and self._is_too_long(trial_id, number, attempt)
+
+    def _is_too_long(self, trial_id: int, number: int, attempt: int) -> bool:
+        """Say, by a coin that the seed tosses, whether a trial would train too long beside the best ones."""
+        time = TrainingTime.learned_from(t for t in self.cache.visible_trials() if t.state.is_finished())
+        best = self._parents()
+        if time is None or not best:
+            return False
+        chance = chance_to_keep(time, self.cache.trial(trial_id).params, best)
+        return derived_seed(self.recipe.seed, f"keep/{attempt}", number) >= chance * 2**31
 
     def _draw_once(self, before: optuna.trial.FrozenTrial, trial_id: int, number: int, attempt: int) -> TrialConfig:
         if isinstance(self._sampler, GridSampler):
