@@ -5,18 +5,18 @@ A uid comes from the store, which another may have written: it is checked before
 in the folder are not followed.
 """
 
-import contextlib
-import io
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy.engine import URL
 
 from hpo import files
 from hpo.errors import StoreError, UsageError
+from hpo.s3.bucket import S3Files
+from hpo.s3.bucket import parse as bucket_of
 
 _UID = re.compile(r"[0-9a-f]{32}")
 
@@ -48,6 +48,8 @@ class FolderFiles:
         path = files.under(self.path, name)
         if path.is_fifo():  # writing would wait for a reader
             raise OSError(f"{path}: must be a file, got a pipe. Remove it")
+        if len(content) > files.most_bytes():
+            raise OSError(f"{path}: {files.too_large(files.most_bytes())}")
         files.write(path, content)
 
     def read(self, name: str) -> bytes | None:
@@ -56,7 +58,7 @@ class FolderFiles:
         if path.exists() and not path.is_file():  # pipes and devices can be read without end
             raise OSError(f"{path}: must be a file, got something else. Remove it")
         try:
-            return path.read_bytes()
+            return files.read(path)
         except FileNotFoundError:
             return None
 
@@ -65,53 +67,14 @@ class FolderFiles:
         files.under(self.path, name).unlink(missing_ok=True)
 
 
-class S3Files:
-    """Files in S3, through Optuna's artifact store."""
-
-    def __init__(self, bucket: str, prefix: str) -> None:
-        try:
-            from optuna.artifacts import Boto3ArtifactStore
-
-            self._store: Any = Boto3ArtifactStore(bucket)
-        except ImportError as error:
-            raise UsageError("HPO_ARTIFACTS: s3:// needs boto3. Install it: pip install 'hpo[s3]'") from error
-        self._prefix = prefix
-
-    def write(self, name: str, content: bytes) -> None:
-        """Put a file in place, whole or not at all. Raises: OSError."""
-        with _as_os_error():
-            self._store.write(self._prefix + name, io.BytesIO(content))
-
-    def read(self, name: str) -> bytes | None:
-        """Return a file's content; None for a missing one. Raises: OSError."""
-        from optuna.artifacts.exceptions import ArtifactNotFound
-
-        try:
-            with _as_os_error(), self._store.open_reader(self._prefix + name) as body:
-                return bytes(body.read())
-        except ArtifactNotFound:
-            return None
-
-    def remove(self, name: str) -> None:
-        """Delete a file, if it exists. Raises: OSError."""
-        with _as_os_error():
-            self._store.remove(self._prefix + name)
-
-
-@contextlib.contextmanager
-def _as_os_error() -> Any:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        raise OSError(f"S3: {error}") from error
-
-
 def configured_root(url: URL) -> str:
-    """Return the root of all studies' files: a folder or an s3:// URL."""
+    """Return the root of all studies' files: a folder or an s3:// URL. Raises: UsageError for another URL."""
     configured = os.environ.get("HPO_ARTIFACTS")
     if configured:
+        if configured.startswith("s3://"):
+            bucket_of(configured)
+        elif "://" in configured:
+            raise UsageError(f"HPO_ARTIFACTS: must be a folder or s3://BUCKET/PREFIX, got {configured!r:.80}.")
         return configured
     beside = Path(str(url.database)).parent if url.get_backend_name() == "sqlite" else Path("runs")
     return str(beside / "artifacts")
@@ -138,12 +101,8 @@ def study_files(url: URL, uid: str) -> Files:
     """Return a study's files. Raises: UsageError for a root that cannot be one, StoreError for a uid that is none."""
     root = configured_root(url)
     if root.startswith("s3://"):
-        bucket, _, prefix = root.removeprefix("s3://").partition("/")
-        if not bucket:
-            raise UsageError(f'HPO_ARTIFACTS: must name a bucket, got "{root}". Use s3://BUCKET/PREFIX.')
-        return S3Files(bucket, f"{prefix.strip('/')}/{check_uid(uid)}/".lstrip("/"))
-    if "://" in root:
-        raise UsageError(f'HPO_ARTIFACTS: must be a folder or s3://BUCKET/PREFIX, got "{root}".')
+        bucket, prefix = bucket_of(root)
+        return S3Files(bucket, f"{prefix}{check_uid(uid)}/")
     return FolderFiles(study_folder(url, uid))
 
 

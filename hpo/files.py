@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpo.errors import HpoError
+from hpo.machine import memory
+
+MOST_BYTES = 5_000_000_000
+"""No file of a study or model is larger: S3 takes no more at once. It is a checkpoint of 250 million weights in float32
+with two moments each, their best and their averaged values."""
 
 
 @contextlib.contextmanager
@@ -52,6 +57,26 @@ def under(root: Path, name: str) -> Path:
         if path.is_symlink():
             raise OSError(f"{path}: must not be a link: those are not followed below {root}. Remove it")
     return path
+
+
+def most_bytes() -> int:
+    """Return how many bytes are read of a file of a study or model: `MOST_BYTES`, or half of a smaller memory."""
+    return min(MOST_BYTES, memory() // 2)
+
+
+def too_large(most: int) -> str:
+    """Return what is wrong with a file that has more bytes."""
+    return f"must have at most {most / 1e9:.3g} GB, got more"
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a file of at most `most_bytes`. Raises: OSError, also for a larger one."""
+    most = most_bytes()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(f"{path}: {too_large(most)}. Delete it")
+        return file.read(size)
 
 
 def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:

@@ -4,7 +4,6 @@ Whatever is wrong with a file, it is a DataError here: nothing else in hpo opens
 """
 
 import csv
-import os
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.errors import DataError
+from hpo.machine import memory
 from hpo.text import one_line
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -83,14 +83,6 @@ def read_arrays(path: Path, *, limit: int | None = None) -> dict[str, NDArray[An
         if not isinstance(array, np.ndarray):
             raise DataError(f'{path}: must hold arrays alone, got the file "{one_line(name)}".')
     return arrays
-
-
-def memory() -> int:
-    """Return the bytes of this machine's memory; those of a small machine where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 8 * 2**30
 
 
 def _reason(error: Exception) -> str:

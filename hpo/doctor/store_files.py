@@ -84,7 +84,7 @@ def _checkpoints(store: Store, study: _Study) -> Iterator[FileFault]:
             yield FileFault(text, f"it is moved to {root / SET_ASIDE}", aside)
             continue
         try:
-            checkpoints.from_bytes(path.read_bytes(), str(path))
+            checkpoints.from_bytes(files.read(path), str(path))
         except TrainingError as error:
             text = f'study "{study.name}", trial {path.stem}: {str(error).removesuffix(". Delete it.")}'
             yield FileFault(text, f"it is moved to {root / SET_ASIDE}; the trial would start from epoch 1", aside)

@@ -18,6 +18,7 @@ from hpo.artifacts import FolderFiles
 from hpo.config import PythonNetwork, TrialConfig
 from hpo.data import InputFormat, Parts, decode_rows
 from hpo.errors import DataError, DocumentError, TrainingError, UsageError
+from hpo.files import read as read_file
 from hpo.models import build_model
 from hpo.results.export import Export, to_toml
 from hpo.results.inputs_table import check_inputs
@@ -211,7 +212,7 @@ def _read_weights(path: Path, config: TrialConfig, shape: tuple[int, ...], class
             needed = sum(value.nbytes for value in build_model(config.model, shape, classes).state_dict().values())
         if needed > path.stat().st_size:
             raise RuntimeError(f"{needed:,} bytes are needed, it has {path.stat().st_size:,}")
-    weights = safetensors.torch.load(path.read_bytes())
+    weights = safetensors.torch.load(read_file(path))
     for name, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise DocumentError(f"{path}: {one_line(name)}: must be finite numbers, got others. Train it again.")

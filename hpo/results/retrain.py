@@ -15,8 +15,8 @@ from hpo import data
 from hpo.artifacts import FolderFiles
 from hpo.config import PythonNetwork, TrialConfig
 from hpo.data import Inputs, Parts
-from hpo.data.decoding import memory
 from hpo.errors import DataError, TrainingError
+from hpo.machine import memory
 from hpo.text import one_line
 from hpo.training import checkpoints
 from hpo.training.dataset import ResidentData, resident, scaled, standardized

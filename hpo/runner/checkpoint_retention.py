@@ -32,7 +32,7 @@ class CheckpointRetention:
         self.files, self.policy = files, policy
         self._saved: dict[int, float] = {}
         """Time of a running trial's last checkpoint on the monotonic clock, by root."""
-        self._warned = False
+        self._warned = self._removal_warned = False
 
     @staticmethod
     def name_of(root: int) -> str:
@@ -94,8 +94,11 @@ class CheckpointRetention:
     def _remove(self, root: int) -> None:
         try:
             self.files.remove(self.name_of(root))
+            self._removal_warned = False
         except OSError as error:
-            _log.warning("%s could not be deleted: %s", self.name_of(root), error)
+            if not self._removal_warned:
+                _log.warning("checkpoints that are no longer needed cannot be deleted: %s", error)
+            self._removal_warned = True
 
     def _clear(self, folder: FolderFiles, best: list[int], unfinished: set[int]) -> None:
         """Keep a folder below its limit: of the finished trials' checkpoints the worst go first."""

@@ -17,7 +17,7 @@ from hpo.runner.trial_plots import TrialPlotter
 from hpo.store.leases.claims import NothingToClaim
 from hpo.store.leases.stopping import StopReason
 from hpo.store.record import TrialAttributes
-from hpo.training.engine import Engine, EpochResult, Fault, TrialFault
+from hpo.training.engine import Checkpoint, Engine, EpochResult, Fault, TrialFault
 
 IDLE_SECONDS = 0.2
 OOM_PARTS = 4
@@ -135,7 +135,9 @@ class Loop:
 
     def _admit(self, assignment: Assignment) -> None:
         """Give a trial to the engine, from its checkpoint if it has one."""
-        checkpoint = self.keeper.find(assignment) if assignment.resumed else None
+        self._admit_from(assignment, self.keeper.find(assignment) if assignment.resumed else None)
+
+    def _admit_from(self, assignment: Assignment, checkpoint: Checkpoint | None) -> None:
         history = list(checkpoint.history) if checkpoint else []
         key, metric, trials = assignment.trial_id, assignment.config.metric, self.session.trials
         if assignment.resumed:
@@ -144,7 +146,12 @@ class Loop:
         try:
             facts = self.engine.admit(key, assignment.config, checkpoint)
         except TrialFault as error:
-            self._fail(live, error.fault)
+            if checkpoint is None:
+                self._fail(live, error.fault)
+                return
+            fault = error.fault.message
+            _log.warning("trial %d starts from epoch 1: its checkpoint does not fit: %s", assignment.number, fault)
+            self._admit_from(assignment, None)
             return
         trials.note(
             key,

@@ -12,6 +12,7 @@ from hpo.config import EMA, TrialConfig
 from hpo.errors import ModelError
 from hpo.models import build_model, parameter_count
 from hpo.training.averages import WeightAverage
+from hpo.training.checkpoint_fit import check_fit
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import products_in, resolve_precision, resumed_precision
 from hpo.training.engine import Checkpoint, EpochResult, Examination, Facts
@@ -63,6 +64,7 @@ class TrainingState:
         self.plain_step = plain_step(self.optimizer)
         precision = resolve_precision(config.precision, config.model, data.input_shape, self.batch_size, device)
         if checkpoint is not None:
+            check_fit(checkpoint, model)
             self._restore(checkpoint)
             precision = resumed_precision(checkpoint.precision, device)
         self.precision = precision

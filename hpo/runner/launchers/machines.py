@@ -11,11 +11,12 @@ from sqlalchemy.engine import URL
 from hpo import __version__, files
 from hpo.artifacts import configured_root, study_files
 from hpo.errors import HpoError, UsageError
+from hpo.s3.bucket import VARIABLE as SECONDS_VARIABLE
 from hpo.store.database.connect import exists
 from hpo.store.database.url import complete, parse, shown
 from hpo.user_code import NAMED
 
-TRAVELLING = ("HPO_DATA", NAMED)
+TRAVELLING = ("HPO_DATA", NAMED, SECONDS_VARIABLE)
 """Variables that workers elsewhere get as they are here."""
 
 

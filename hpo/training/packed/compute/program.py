@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpo.config import CNN, EMA, MLP, TrialConfig
+from hpo.training.checkpoint_fit import check_fit
 from hpo.training.dataset import ResidentData, balanced_weights
 from hpo.training.devices import products_in
 from hpo.training.engine import Checkpoint
@@ -49,13 +50,17 @@ class Member:
 def member_of(
     key: int, config: TrialConfig, model: nn.Module, checkpoint: Checkpoint | None, device: torch.device
 ) -> Member:
-    """Return a trial for a lane, with the weights of a freshly built `model`, or the state of its checkpoint."""
+    """Return a trial for a lane, with the weights of a freshly built `model`, or the state of its checkpoint.
+
+    Raises: ValueError for a checkpoint that does not fit.
+    """
     if checkpoint is None:
         weights = {name: value.to(device) for name, value in model.state_dict().items()}
         initial = {f"model.{name}": value for name, value in weights.items()}
         if isinstance(config.average, EMA):
             initial |= {f"average.{name}": value for name, value in weights.items() if value.is_floating_point()}
         return Member(key, History(config), initial)
+    check_fit(checkpoint, model)
     tensors = {name: torch.from_numpy(array).to(device) for name, array in checkpoint.tensors.items()}
     best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
     state = {n: t for n, t in tensors.items() if not n.startswith("best.")}
