@@ -512,8 +512,6 @@ def test_commands_do_not_wait_for_a_server_that_never_answers(server: HostileS3,
         "export ann_digits -o best.toml",
         "studies copy ann_digits --name other",
         "studies delete other --yes",
-        "doctor store",
-        "train best.toml -o model --device cpu",
     ):
         began = time.monotonic()
         ended = command.hpo(*arguments.split(), folder=tmp_path, environment=environment, code=None)
