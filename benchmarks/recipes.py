@@ -90,6 +90,7 @@ class Recipe:
 RECIPES = {
     "TPE after 20, values": Recipe(TPE20, HALVING),
     "TPE after 20, projection": Recipe(TPE20, PROJECTED),
+    "TPE after 20, projection, cost-aware": Recipe(TPE20.model_copy(update={"cost_aware": True}), PROJECTED),
     "TPE after 10, 3/4 local, projection": Recipe(Sampler(name="tpe", local_share=0.75), PROJECTED),
     "TPE after 10, 3/4 local, projection, cost-aware": Recipe(
         Sampler(name="tpe", local_share=0.75, cost_aware=True), PROJECTED
