@@ -1,23 +1,28 @@
 """Intervals and tests of means: compared with published values, and counted over simulated data."""
 
-import math
-
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
 
+from hpo.config import Metric
+from hpo.results.candidates import Rows, promised_score
 from hpo.results.intervals import (
     Interval,
+    Noise,
     anova_differs,
     blocked_differ,
     blocked_gaps,
     blocked_noise,
-    design_effect,
     dunnett_intervals,
     mean_interval,
     prediction_interval,
     proportion_interval,
     rows_worth,
 )
+from hpo.training.metrics import compute_metrics
+from hpo.training.sampling_error import sampling_error
 
 
 def test_intervals_are_those_of_the_books() -> None:
@@ -133,7 +138,34 @@ def test_a_promise_after_random_cuts_is_kept() -> None:
     assert np.mean(halves) < 0.8 * np.mean(old_halves), "five cuts tell more than one"
 
 
-def test_the_rows_of_other_shares_tell_more_or_less_than_those_of_an_accuracy() -> None:
-    assert design_effect(0.9, math.sqrt(0.9 * 0.1)) == pytest.approx(1)
-    assert design_effect(0.9, 2 * math.sqrt(0.9 * 0.1)) == pytest.approx(1 / 4), "an error twice as large"
-    assert design_effect(1.0, 0.0) == 1 == design_effect(0.5, 0.0)
+CLASSES = {"few rows": [0.33, 0.4, 0.27], "a rare class": [0.8, 0.15, 0.05]}
+"""Shares of the rows."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "neg_log_loss"])
+def test_promises_of_other_metrics_are_kept(metric: Metric, classes: str) -> None:
+    """Simulated: five random cuts promise the score on other rows, where few rows are wrong or make the log loss."""
+    chance = np.random.default_rng(0)
+    total, validation, new = (142, 29, 36) if classes == "few rows" else (640, 128, 160)
+    kept, halves = 0, []
+    for _ in range(200):
+        labels = chance.choice(3, size=total + new, p=CLASSES[classes])
+        logits = chance.normal(0, 2, size=(total + new, 3)) + 6 * np.eye(3)[labels]
+        known = softmax(logits, axis=1).astype(np.float32)
+        cuts = [chance.permutation(total)[:validation] for _ in range(5)]
+        values = [_score(metric, known[rows], labels[rows]) for rows in cuts]
+        errors = [sampling_error(metric, known[rows], labels[rows]) for rows in cuts]
+        behind = Rows(validation, rows_worth(total, validation, 5), new)
+        promise = promised_score(metric, values, errors, behind, Noise(1e-9, 20))
+        assert promise is not None
+        kept += _score(metric, known[total:], labels[total:]) in promise
+        halves.append(promise.half)
+    assert kept / 200 >= 0.93
+    assert np.mean(halves) < (0.2 if metric == "neg_log_loss" else 0.1)
+
+
+def _score(metric: Metric, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    metrics = compute_metrics(torch.tensor(probabilities).log(), torch.tensor(labels))
+    return -metrics.loss if metric == "neg_log_loss" else float(getattr(metrics, metric))

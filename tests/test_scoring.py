@@ -73,7 +73,7 @@ def test_the_error_of_a_score_stays_a_number() -> None:
     for metric in LABELS:
         assert np.isfinite(sampling_error(metric, certain, labels)), metric
     alone = np.zeros(4, dtype=np.int64)  # a class without rows
-    assert sampling_error("balanced_accuracy", certain, alone) == 0
+    assert 0 < sampling_error("balanced_accuracy", certain, alone) < 0.3, "four right rows are no certainty"
 
 
 @pytest.mark.parametrize("classes", [2, 5])

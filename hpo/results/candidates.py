@@ -8,17 +8,18 @@ import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hpo import data
-from hpo.config import WORST, TrialConfig
+from hpo.config import WORST, Metric, TrialConfig
 from hpo.config.metrics import BEST
 from hpo.results.intervals import (
     Interval,
+    Noise,
     anova_differs,
     blocked_differ,
     blocked_gaps,
     blocked_noise,
-    design_effect,
     dunnett_intervals,
     mean_interval,
     prediction_interval,
@@ -131,16 +132,36 @@ class _Comparison:
         if new == 0:
             return None
         seen = rows_worth(self._info.rows[0], self._validation, len(values)) if self._fresh_cuts else self._validation
-        if self._metric == "accuracy":
-            return prediction_interval(values, seen, new, self._noise)
-        if not errors:
-            return None
-        row_deviation = statistics.fmean(errors) * math.sqrt(self._validation)
-        if WORST[self._metric] == 0:  # a share, as accuracy is, of rows that tell more or less than its rows do
-            effect = design_effect(statistics.fmean(values), row_deviation)
-            return prediction_interval(values, round(seen * effect), max(1, round(new * effect)), self._noise)
-        promised = score_prediction_interval(values, row_deviation, seen, new, self._noise)
-        return Interval(max(WORST[self._metric], promised.low), min(BEST[self._metric], promised.high))
+        return promised_score(self._metric, values, errors, Rows(self._validation, seen, new), self._noise)
+
+
+class Rows(NamedTuple):
+    """How many rows stand behind a promise."""
+
+    validation: int
+    """That each of the values was taken on."""
+    seen: int
+    """What all of them together are worth, as rows that were seen once."""
+    new: int
+    """That the promised score is taken on."""
+
+
+def promised_score(
+    metric: Metric, values: Sequence[float], errors: Sequence[float], rows: Rows, noise: Noise | None = None
+) -> Interval | None:
+    """Return where the score of one more training should land; None where it is not known how sure scores are.
+
+    `errors` are the standard errors of the values that come from the choice of rows; none of accuracies. `noise` is
+    that of training, by default the spread of the values.
+    """
+    if metric == "accuracy":
+        return prediction_interval(values, rows.seen, rows.new, noise)
+    if not errors:
+        return None
+    # Of squares: errors on few rows differ, some are 0, and their mean would be too small.
+    row_deviation = math.sqrt(statistics.fmean(error**2 for error in errors) * rows.validation)
+    promised = score_prediction_interval(values, row_deviation, rows.seen, rows.new, noise)
+    return Interval(max(WORST[metric], promised.low), min(BEST[metric], promised.high))
 
 
 def compare(

@@ -154,15 +154,6 @@ def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int, 
     return Interval(max(0.0, mean - math.hypot(down, spread)), min(1.0, mean + math.hypot(up, spread)))
 
 
-def design_effect(share: float, row_deviation: float) -> float:
-    """Return how many rows of an accuracy tell as much as one of another share whose standard error is known.
-
-    `row_deviation` is that error times √rows; an accuracy's is √(share (1 - share)). After Kish's design effect.
-    """
-    of_accuracy = share * (1 - share)
-    return of_accuracy / row_deviation**2 if of_accuracy > 0 and row_deviation > 0 else 1.0
-
-
 def score_prediction_interval(
     values: Sequence[float], row_deviation: float, seen_rows: int, new_rows: int, noise: Noise | None = None
 ) -> Interval:
