@@ -10,10 +10,10 @@ would have beaten the best one, and how much of what pruning cost was seen.
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.whole_studies import Row, WholeStudy, add_options, mean, measure
+from benchmarks.whole_studies import Row, WholeStudy, mean, measure
 from hpo import space
 from hpo.results import audit
 
@@ -93,10 +93,7 @@ def main() -> None:
     arguments.add_argument("--trials", type=int, default=30)
     arguments.add_argument("--epochs", type=int, help="instead of those of the space")
     arguments.add_argument("--drawn", type=int, default=6)
-    add_options(arguments)
-    options = vars(arguments.parse_args())
-    setting = Setting(**{field.name: options[field.name] for field in fields(Setting)})
-    measure(whole_study, setting, described, summary, options)
+    measure(arguments, Setting, whole_study, described, summary)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ they differ. The rows are written to the output one by one; a run that was cut g
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import fresh_rows, keel
 from benchmarks.fresh_rows import FreshRows
-from benchmarks.whole_studies import Row, WholeStudy, add_options, mean, measure
+from benchmarks.whole_studies import Row, WholeStudy, mean, measure
 from hpo import data, space
 from hpo.config import Metric, OwnData, TrialConfig
 from hpo.results import confirmation, retrain, test_evaluation
@@ -146,10 +146,7 @@ def main() -> None:
     arguments.add_argument("--epochs", type=int, help="instead of those of the space")
     arguments.add_argument("--top", type=int, default=5)
     arguments.add_argument("--seeds", type=int, default=5)
-    add_options(arguments)
-    options = vars(arguments.parse_args())
-    setting = Setting(**{field.name: options[field.name] for field in fields(Setting)})
-    measure(whole_study, setting, described, summary, options)
+    measure(arguments, Setting, whole_study, described, summary)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import platform
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
 from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,31 +48,27 @@ class WholeStudy:
         work(self.store, study, self._engine, keeper, {})
 
 
-def add_options(arguments: argparse.ArgumentParser) -> None:
-    """Add the options that `measure` takes."""
+def measure(
+    arguments: argparse.ArgumentParser,
+    setting_type: type[Any],
+    whole_study: Callable[[tuple[Any, int]], Row],
+    described: Callable[[Row], str],
+    summary: Callable[[Sequence[Row]], Row],
+) -> None:
+    """Run whole studies as the command line says; write the output anew after each, and show the summary.
+
+    The options are the fields of the setting, a dataclass. Studies that the output has are not run again.
+    """
     arguments.add_argument("--studies", type=int, default=20)
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument("-o", "--output", type=Path)
-
-
-def measure(
-    whole_study: Callable[[tuple[Any, int]], Row],
-    setting: Any,
-    described: Callable[[Row], str],
-    summary: Callable[[Sequence[Row]], Row],
-    options: Row,
-) -> None:
-    """Run the studies of a setting that the output lacks; write the output anew after each, and show the summary.
-
-    `options` are those of `add_options`, and those that make the setting.
-    """
-    own = ("studies", "processes", "output")
-    count, processes, output = (options[name] for name in own)
-    settings = {name: value for name, value in options.items() if name not in own}
-    settings |= {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    options = arguments.parse_args()
+    given = {field.name: getattr(options, field.name) for field in fields(setting_type)}
+    setting, output = setting_type(**given), options.output
+    settings = given | {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
     rows = _earlier_rows(output, settings)
-    jobs = [(setting, seed) for seed in range(count) if seed not in {row["seed"] for row in rows}]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    jobs = [(setting, seed) for seed in range(options.studies) if seed not in {row["seed"] for row in rows}]
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         for row in pool.map(whole_study, jobs):
             rows.append(row)
             print(described(row), flush=True)

@@ -24,7 +24,7 @@ LEAST_TRIALS = 10
 MOST_TRIALS = 200
 """The newest so many trials are learned from: a fit takes a few milliseconds."""
 RIDGE = 1.0
-"""Weight of the squared coefficients, of features with a variance of 1: a tenth of ten trials' own."""
+"""Weight of the squared coefficients (features have a variance of 1): it counts as much as one trial."""
 EPOCHS = "epochs"
 """The parameter that multiplies the time of an epoch, where a space searches it."""
 
