@@ -47,7 +47,7 @@ def check_over(field: Field, study: str, count: int) -> list[optuna.trial.Frozen
 
 @pytest.mark.skipif(not KILLS, reason="takes minutes: HPO_SOAK=100 sets the number of kills")
 def test_kills_over_three_studies_at_once(field: Field) -> None:
-    trials, epochs, pause, names = 3 * max(4, KILLS // 6), 20, "0.1", ("a", "b", "c")
+    trials, epochs, pause, names = 3 * max(4, KILLS // 5), 20, "0.1", ("a", "b", "c")
     for name, pruner in zip(names, ("none", "successive_halving", "successive_halving"), strict=True):
         field.make(trials, epochs, pruner=pruner, name=name)
     chance = random.Random(KILLS)
