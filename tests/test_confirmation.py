@@ -14,6 +14,7 @@ from hpo.config.metrics import BEST
 from hpo.errors import StudyError
 from hpo.recipe import Budget, Fidelity, Pruner, Sampler, StudyRecipe
 from hpo.results import candidates, confirmation, export, retrain, test_evaluation
+from hpo.results.provenance import check_provenance
 from hpo.store import studies
 from hpo.store.database.connect import Store
 from hpo.store.studies import StudyRecord
@@ -161,7 +162,7 @@ def test_scores_of_every_metric_are_promised(metric: Metric, store: Store, tmp_p
     exported = export.winner(store, study)
     parts = retrain.load_data(exported.config, None)
     run = retrain.retrain(exported.config, parts, torch.device("cpu"), tmp_path)
-    _, metrics = test_evaluation.evaluate_on_test([run], exported.provenance["promised_test_score"])
+    _, metrics = test_evaluation.evaluate_on_test([run], check_provenance(exported.provenance, "provenance").promise)
     assert metrics["metric"] == metric and metrics["as_promised"], "kept on this seed"
     low, high = metrics["promised_test_score"]
     assert low <= metrics["test_score"] <= high

@@ -1,5 +1,8 @@
 """Intervals and tests of means: compared with published values, and counted over simulated data."""
 
+import math
+import statistics
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from hpo.results.intervals import (
     proportion_interval,
     rows_worth,
 )
+from hpo.results.promise import Promise
 from hpo.training.metrics import compute_metrics
 from hpo.training.sampling_error import sampling_error
 
@@ -52,6 +56,28 @@ def test_a_promise_is_kept_as_often_as_it_says() -> None:
             interval = prediction_interval((true[:5] + shared).tolist(), 400, 300)
             kept += chance.binomial(300, min(true[5], 1.0)) / 300 in interval
         assert kept / 400 >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainings", [2, 5, math.inf])
+def test_a_promise_of_a_mean_is_kept_as_often_as_it_says(trainings: float) -> None:
+    """Simulated: five trainings on 4,000 rows promise the mean of others, on 3,000 other rows."""
+    chance, kept, halves = np.random.default_rng(0), 0, []
+    for _ in range(400):
+        seen = chance.binomial(4000, 0.93) / 4000 + chance.normal(0, 0.005, size=5)
+        one, many = (prediction_interval(seen.tolist(), 4000, 3000, trainings=count) for count in (1, math.inf))
+        interval = prediction_interval(seen.tolist(), 4000, 3000, trainings=trainings)
+        if trainings != math.inf:
+            between = Promise(statistics.fmean(seen), one, many).of_mean(int(trainings))
+            assert (between.low, between.high) == pytest.approx((interval.low, interval.high))
+        kept += chance.binomial(3000, 0.93) / 3000 + chance.normal(0, 0.005 / trainings**0.5) in interval
+        halves.append(interval.half / one.half)
+    assert kept / 400 >= 0.93
+    assert np.mean(halves) < (0.9 if trainings == 2 else 0.8), "the mean of several is surer than one"
+
+
+def test_a_promise_of_an_older_export_is_that_of_one_training() -> None:
+    assert Promise(0.95, Interval(0.9, 0.98)).of_mean(7) == Interval(0.9, 0.98)
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from hpo import data
 from hpo.cli.render.model import print_test_scores
 from hpo.config import EMA, OwnData, TrialConfig
 from hpo.results import retrain, test_evaluation
+from hpo.results.intervals import Interval
+from hpo.results.promise import Promise
 from hpo.training.engine import EpochResult
 from tests.helpers.retraining import CPU, MLP_CONFIG, trained
 
@@ -65,7 +67,7 @@ def test_test_rows_that_are_harder_are_told_from_a_bad_network(tmp_path: Path) -
     for noise in (0.0, 20.0):
         config = with_test_rows(tmp_path, noise=noise)
         run = retrain.retrain(config, retrain.load_data(config, None), CPU, tmp_path)
-        _, metrics[noise] = test_evaluation.evaluate_on_test([run], (0.9, 0.98))
+        _, metrics[noise] = test_evaluation.evaluate_on_test([run], Promise(0.94, Interval(0.9, 0.98)))
     assert metrics[0.0]["as_promised"] and "test_rows_differ" not in metrics[0.0]
     differ = metrics[20.0]["test_rows_differ"]
     assert differ["difference"] == pytest.approx(metrics[20.0]["test_accuracy"] - 0.94) and differ["difference"] < 0
@@ -78,6 +80,29 @@ def test_test_rows_that_are_harder_are_told_from_a_bad_network(tmp_path: Path) -
     assert "came with the data and are harder than those of training, by 0." in said and "above all 7, 8" in said
 
 
+def test_the_mean_of_several_seeds_tells_what_one_does_not(tmp_path: Path) -> None:
+    config = with_test_rows(tmp_path, noise=5.0)
+    parts = retrain.load_data(config, None)
+    runs = [
+        retrain.retrain(dataclasses.replace(config, seed=seed), parts, CPU, tmp_path / str(seed)) for seed in (1, 2)
+    ]
+    alone = test_evaluation.evaluate_on_test(runs, None)[1]["seeds"]["mean_test_score"]
+    wide, narrow = Interval(alone - 0.01, alone + 0.09), Interval(alone + 0.03, alone + 0.05)
+    promise = Promise(alone + 0.04, wide, narrow)  # of the mean of two: from 0.0039 above
+    _, one = test_evaluation.evaluate_on_test([min(runs, key=lambda r: -r.run.final.score("accuracy"))], promise)
+    _, mean = test_evaluation.evaluate_on_test(runs, promise)
+    assert one["as_promised"] and "test_rows_differ" not in one
+    assert not mean["seeds"]["mean_as_promised"]
+    low, high = mean["seeds"]["promised_mean_test_score"]
+    assert (low, high) == pytest.approx((alone + 0.04 - 0.0013**0.5, alone + 0.04 + 0.0013**0.5))
+    assert mean["test_rows_differ"]["difference"] == pytest.approx(-0.04)
+    console = Console(file=io.StringIO(), width=200)
+    print_test_scores(console, mean)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"their mean is OUTSIDE the interval promised for it, {low:.4f} to {high:.4f}" in said
+    assert "are harder than those of training, by 0.0400" in said
+
+
 def test_test_rows_that_hpo_cut_are_like_those_of_training(tmp_path: Path) -> None:
     config = with_test_rows(tmp_path, noise=0.0)
     assert not data.info(config.data).test_like_training and not data.info("fashion_mnist").test_like_training
@@ -86,5 +111,5 @@ def test_test_rows_that_hpo_cut_are_like_those_of_training(tmp_path: Path) -> No
     assert data.info(OwnData(npz=str(tmp_path / "cut.npz"))).test_like_training
     assert data.info("digits").test_like_training
     kept, _ = trained(MLP_CONFIG, tmp_path)
-    _, metrics = test_evaluation.evaluate_on_test([kept], (0.999, 1.0))
+    _, metrics = test_evaluation.evaluate_on_test([kept], Promise(0.999, Interval(0.999, 1.0)))
     assert not metrics["as_promised"] and "test_rows_differ" not in metrics

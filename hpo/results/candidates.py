@@ -53,6 +53,8 @@ class Candidate:
     promise: Interval | None
     """Prediction interval of the score of one more training, on as many rows as the test split has, if they are like
     those of training; None where there are none, or where it is not known how sure scores are."""
+    promise_of_mean: Interval | None
+    """The same of the mean score of very many more trainings."""
 
     @property
     def mean(self) -> float:
@@ -123,8 +125,8 @@ class _Comparison:
         table = self._table(samples)
         return blocked_differ(table, self.overlap) if self._paired else anova_differs(table)
 
-    def promise(self, values: Sequence[float], errors: Sequence[float]) -> Interval | None:
-        """Return where the score of one more training should land on as many rows as the test split has.
+    def promise(self, values: Sequence[float], errors: Sequence[float], trainings: float) -> Interval | None:
+        """Return where the mean score of so many more trainings should land on as many rows as the test split has.
 
         `errors` are the standard errors of the values that come from the choice of rows; none of accuracies.
         """
@@ -132,7 +134,9 @@ class _Comparison:
         if new == 0:
             return None
         seen = rows_worth(self._info.rows[0], self._validation, len(values)) if self._fresh_cuts else self._validation
-        return promised_score(self._metric, values, errors, Rows(self._validation, seen, new), self._noise)
+        return promised_score(
+            self._metric, values, errors, Rows(self._validation, seen, new), self._noise, trainings=trainings
+        )
 
 
 class Rows(NamedTuple):
@@ -147,20 +151,26 @@ class Rows(NamedTuple):
 
 
 def promised_score(
-    metric: Metric, values: Sequence[float], errors: Sequence[float], rows: Rows, noise: Noise | None = None
+    metric: Metric,
+    values: Sequence[float],
+    errors: Sequence[float],
+    rows: Rows,
+    noise: Noise | None = None,
+    *,
+    trainings: float = 1,
 ) -> Interval | None:
-    """Return where the score of one more training should land; None where it is not known how sure scores are.
+    """Return where the mean score of so many more trainings should land; None where it is not known how sure it is.
 
     `errors` are the standard errors of the values that come from the choice of rows; none of accuracies. `noise` is
     that of training, by default the spread of the values.
     """
     if metric == "accuracy":
-        return prediction_interval(values, rows.seen, rows.new, noise)
+        return prediction_interval(values, rows.seen, rows.new, noise, trainings=trainings)
     if not errors:
         return None
     # Of squares: errors on few rows differ, some are 0, and their mean would be too small.
     row_deviation = math.sqrt(statistics.fmean(error**2 for error in errors) * rows.validation)
-    promised = score_prediction_interval(values, row_deviation, rows.seen, rows.new, noise)
+    promised = score_prediction_interval(values, row_deviation, rows.seen, rows.new, noise, trainings=trainings)
     return Interval(max(WORST[metric], promised.low), min(BEST[metric], promised.high))
 
 
@@ -197,7 +207,8 @@ def compare(
                 values=values,
                 interval=mean_interval(values, comparison.overlap),
                 gap=gaps.get(number),
-                promise=comparison.promise(values, errors[number]),
+                promise=comparison.promise(values, errors[number], 1),
+                promise_of_mean=comparison.promise(values, errors[number], math.inf),
             )
         )
     candidates.sort(key=lambda c: (-comparison.mean(samples[c.number]), c.number))

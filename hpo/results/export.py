@@ -17,7 +17,7 @@ from hpo.config import TrialConfig
 from hpo.errors import DocumentError, StudyError, UsageError, suggestion
 from hpo.results import confirmation
 from hpo.results.candidates import Candidate, Confirmation
-from hpo.results.intervals import LEVEL
+from hpo.results.intervals import LEVEL, Interval
 from hpo.results.provenance import check_provenance, describe
 from hpo.store import queries
 from hpo.store.database.connect import Store
@@ -105,7 +105,6 @@ def _confirmation_fields(result: Confirmation | None) -> dict[str, Any]:
     if result is None:
         return {"confirmed": False}
     winner: Candidate = result.winner
-    promise = winner.promise
     return {
         "confirmed": True,
         "verdict": result.verdict,
@@ -114,9 +113,14 @@ def _confirmation_fields(result: Confirmation | None) -> dict[str, Any]:
         "fresh_values": [round(value, 6) for value in winner.values],
         "fresh_mean": round(winner.mean, 6),
         "fresh_mean_interval": [round(winner.interval.low, 6), round(winner.interval.high, 6)],
-        "promised_test_score": promise and [round(promise.low, 6), round(promise.high, 6)],
+        "promised_test_score": _rounded(winner.promise),
+        "promised_mean_test_score": _rounded(winner.promise_of_mean),
         "confidence": LEVEL,
     }
+
+
+def _rounded(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [round(interval.low, 6), round(interval.high, 6)]
 
 
 COMMENTS = {
@@ -127,6 +131,7 @@ COMMENTS = {
     "provenance.searched_at": "what the search's trials were trained on instead of everything",
     "provenance.fresh_mean": "validation score on seeds that played no part in the choice",
     "provenance.promised_test_score": "where one more training should land on rows like those of training",
+    "provenance.promised_mean_test_score": "the same of the mean of very many trainings",
     "provenance.data_fingerprint": "training refuses other data",
 }
 

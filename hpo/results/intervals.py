@@ -139,15 +139,18 @@ def proportion_interval(accuracy: float, rows: float) -> Interval:
     return Interval(float(bounds.low), float(bounds.high))
 
 
-def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int, noise: Noise | None = None) -> Interval:
-    """Return where the accuracy of one more training should land on `new_rows` other rows like the ones seen.
+def prediction_interval(
+    values: Sequence[float], seen_rows: int, new_rows: int, noise: Noise | None = None, *, trainings: float = 1
+) -> Interval:
+    """Return where the mean accuracy of so many more trainings should land on `new_rows` rows like the ones seen.
 
     `values` are accuracies on `seen_rows` rows, of trainings that differ in their seeds; `noise` is that of training,
-    by default their spread. Two parts are added as squares (the method of variance estimates recovery; G. Y. Zou and
-    A. Donner, 2008, Stat. Med. 27): the spread of one more training, and that of two samples of rows, which is the
-    predictive distribution of a count after a count, beta-binomial under Jeffreys' prior.
+    by default their spread; of `trainings` there may be infinitely many. Two parts are added as squares (the method of
+    variance estimates recovery; G. Y. Zou and A. Donner, 2008, Stat. Med. 27): the spread of the mean of the trainings
+    to come, and that of two samples of rows, which is the predictive distribution of a count after a count,
+    beta-binomial under Jeffreys' prior.
     """
-    mean, spread = statistics.fmean(values), _spread_of_next(values, noise)
+    mean, spread = statistics.fmean(values), _spread_of_next(values, noise, trainings)
     seen = min(max(mean, 0.0), 1.0) * seen_rows
     low, high = stats.betabinom.interval(LEVEL, new_rows, seen + 0.5, seen_rows - seen + 0.5)
     down, up = max(0.0, mean - low / new_rows), max(0.0, high / new_rows - mean)
@@ -155,20 +158,26 @@ def prediction_interval(values: Sequence[float], seen_rows: int, new_rows: int, 
 
 
 def score_prediction_interval(
-    values: Sequence[float], row_deviation: float, seen_rows: int, new_rows: int, noise: Noise | None = None
+    values: Sequence[float],
+    row_deviation: float,
+    seen_rows: int,
+    new_rows: int,
+    noise: Noise | None = None,
+    *,
+    trainings: float = 1,
 ) -> Interval:
     """Return as `prediction_interval` where any score should land whose standard error is `row_deviation` / √rows.
 
     The part of the rows is that of a normal distribution.
     """
-    mean, spread = statistics.fmean(values), _spread_of_next(values, noise)
+    mean, spread = statistics.fmean(values), _spread_of_next(values, noise, trainings)
     rows = float(stats.norm.ppf((1 + LEVEL) / 2)) * row_deviation * math.sqrt(1 / seen_rows + 1 / new_rows)
     half = math.hypot(rows, spread)
     return Interval(mean - half, mean + half)
 
 
-def _spread_of_next(values: Sequence[float], noise: Noise | None) -> float:
-    """Return how far one more training may lie from the mean of others on the same rows; noise is their spread."""
+def _spread_of_next(values: Sequence[float], noise: Noise | None, trainings: float) -> float:
+    """Return how far the mean of more trainings may lie from that of others on the same rows; noise is their spread."""
     count = len(values)
     deviation, freedom = noise or Noise(statistics.stdev(values), count - 1)
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation * math.sqrt(1 + 1 / count)
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation * math.sqrt(1 / trainings + 1 / count)

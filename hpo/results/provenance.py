@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field
 from hpo import documents
 from hpo.config.fields import Finite
 from hpo.errors import DocumentError
+from hpo.results.intervals import Interval
+from hpo.results.promise import Promise
 from hpo.text import one_line
 
 
@@ -21,8 +23,11 @@ class Provenance:
     study: str | None = None
     trial: Annotated[int, Field(ge=0)] | None = None
     data_fingerprint: str | None = None
+    fresh_mean: Finite | None = None
     promised_test_score: tuple[Finite, Finite] | None = None
-    """In the metric of the config."""
+    """Of one more training, in the metric of the config."""
+    promised_mean_test_score: tuple[Finite, Finite] | None = None
+    """Of the mean of very many more trainings."""
     promised_test_accuracy: tuple[Finite, Finite] | None = None
     """What exports of version 0.1.0 have instead."""
     precision: str | None = None
@@ -32,9 +37,15 @@ class Provenance:
     chosen_by_hand: bool | None = None
 
     @property
-    def promise(self) -> tuple[float, float] | None:
-        """Where the test score of one more training should lie."""
-        return self.promised_test_score or self.promised_test_accuracy
+    def promise(self) -> Promise | None:
+        """Where the test scores of further trainings should lie."""
+        promised = self.promised_test_score or self.promised_test_accuracy
+        if promised is None:
+            return None
+        one, mean = Interval(*promised), self.promised_mean_test_score
+        if self.fresh_mean is None or mean is None:
+            return Promise((one.low + one.high) / 2, one)
+        return Promise(self.fresh_mean, one, Interval(*mean))
 
 
 def check_provenance(content: dict[str, Any], where: str) -> Provenance:

@@ -1,5 +1,6 @@
 """The only reading of the test split, at the very end."""
 
+import statistics
 from typing import Any
 
 from scipy import stats
@@ -7,18 +8,19 @@ from scipy import stats
 from hpo import data
 from hpo.results import model_folder
 from hpo.results.intervals import LEVEL, Interval, mean_interval
+from hpo.results.promise import Promise
 from hpo.results.retrain import Trained, probabilities
 from hpo.results.test_scores import score_of, test_scores
 
 
-def _difference(kept: Trained, metrics: dict[str, Any], score: float, promise: Interval) -> dict[str, Any]:
+def _difference(kept: Trained, metrics: dict[str, Any], score: float, promised: Interval) -> dict[str, Any]:
     """Return by how much test rows that came with the data differ from rows like those of training, as JSON types.
 
-    `difference` is the test `score` minus the middle of the promise, with its 95 % interval; `classes` are those
-    whose share of rows classified correctly differs beyond chance from that on the validation rows, in the same
+    `difference` is the test `score` minus the middle of the promised interval, with its 95 % interval; `classes` are
+    those whose share of rows classified correctly differs beyond chance from that on the validation rows, in the same
     direction (Fisher's exact test, corrected for the number of classes).
     """
-    difference = score - (promise.low + promise.high) / 2
+    difference = score - (promised.low + promised.high) / 2
     differing = []
     if not kept.with_validation:
         rows = kept.parts.validation
@@ -32,16 +34,17 @@ def _difference(kept: Trained, metrics: dict[str, Any], score: float, promise: I
                 differing.append(scores["name"])
     return {
         "difference": difference,
-        "interval": [score - promise.high, score - promise.low],
+        "interval": [score - promised.high, score - promised.low],
         "classes": differing,
     }
 
 
-def evaluate_on_test(trained: list[Trained], promise: tuple[float, float] | None) -> tuple[Trained, dict[str, Any]]:
+def evaluate_on_test(trained: list[Trained], promise: Promise | None) -> tuple[Trained, dict[str, Any]]:
     """Test trainings of one config on different seeds; return the one to keep, and its metrics as JSON types.
 
     Kept is the one with the highest validation score or, where validation was trained on, the first.
-    `promise` is the interval that its test score, in the config's metric, should lie in.
+    `promise` is where test scores should lie, in the config's metric. Of several trainings their mean tells, better
+    than one of them, whether test rows that came with the data differ from those of training.
     """
     kept = max(trained, key=lambda t: 0.0 if t.with_validation else t.run.final.score(t.run.config.metric))
     info = kept.parts.info
@@ -51,11 +54,12 @@ def evaluate_on_test(trained: list[Trained], promise: tuple[float, float] | None
     metrics: dict[str, Any] = scores[trained.index(kept)]
     score = score_of(run.config.metric, metrics)
     metrics |= {"metric": run.config.metric, "test_score": score}
+    mean = statistics.fmean(score_of(run.config.metric, one) for one in scores)
     if promise is not None:
-        interval = Interval(promise[0], promise[1])
-        metrics |= {"promised_test_score": promise, "as_promised": score in interval}
-        if not info.test_like_training and not metrics["as_promised"]:
-            metrics["test_rows_differ"] = _difference(kept, metrics, score, interval)
+        metrics |= {"promised_test_score": _pair(promise.one), "as_promised": score in promise.one}
+        promised = promise.of_mean(len(trained))
+        if not info.test_like_training and mean not in promised:
+            metrics["test_rows_differ"] = _difference(kept, metrics, mean, promised)
     if len(trained) > 1:
         accuracies = [one["test_accuracy"] for one in scores]
         interval = mean_interval(accuracies)
@@ -63,8 +67,11 @@ def evaluate_on_test(trained: list[Trained], promise: tuple[float, float] | None
             "seeds": [t.run.config.seed for t in trained],
             "test_accuracies": accuracies,
             "mean": sum(accuracies) / len(accuracies),
-            "mean_interval": [interval.low, interval.high],
+            "mean_interval": _pair(interval),
+            "mean_test_score": mean,
         }
+        if promise is not None:
+            metrics["seeds"] |= {"promised_mean_test_score": _pair(promised), "mean_as_promised": mean in promised}
     metrics |= {
         "validation_accuracy": None if kept.with_validation else run.final.validation_accuracy,
         "train_accuracy": run.examine().train_accuracy,
@@ -79,3 +86,7 @@ def evaluate_on_test(trained: list[Trained], promise: tuple[float, float] | None
         "curves": model_folder.curves(kept),
     }
     return kept, metrics
+
+
+def _pair(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]

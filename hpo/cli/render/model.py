@@ -33,13 +33,24 @@ def print_test_scores(console: Console, metrics: dict[str, Any]) -> None:
         low, high = seeds["mean_interval"]
         count = len(seeds["test_accuracies"])
         console.print(f"mean of {count} seeds {seeds['mean']:.4f} (95 % interval {low:.4f} to {high:.4f})")
-    promise = metrics.get("promised_test_score")
-    if promise:
-        name = "" if metrics["metric"] == "accuracy" else f"{metrics['metric']} {metrics['test_score']:.4f}, "
-        within = ("within", "") if metrics["as_promised"] else ("OUTSIDE", "bold")
-        console.print(Text.assemble(name, within, f" the promised interval {promise[0]:.4f} to {promise[1]:.4f}"))
+    if metrics.get("promised_test_score"):
+        console.print(_kept_promise(metrics))
         if shift := metrics.get("test_rows_differ"):
             console.print(_shift_text(shift))
+
+
+def _kept_promise(metrics: dict[str, Any]) -> Text:
+    """Return whether the score is within the promised interval; of several trainings, whether their mean is."""
+    named = metrics["metric"] != "accuracy"
+    if seeds := metrics.get("seeds"):
+        low, high = seeds["promised_mean_test_score"]
+        within = ("within", "") if seeds["mean_as_promised"] else ("OUTSIDE", "bold")
+        which = f"their mean {metrics['metric']} {seeds['mean_test_score']:.4f}" if named else "their mean"
+        return Text.assemble(f"{which} is ", within, f" the interval promised for it, {low:.4f} to {high:.4f}")
+    low, high = metrics["promised_test_score"]
+    within = ("within", "") if metrics["as_promised"] else ("OUTSIDE", "bold")
+    which = f"{metrics['metric']} {metrics['test_score']:.4f}, " if named else ""
+    return Text.assemble(which, within, f" the promised interval {low:.4f} to {high:.4f}")
 
 
 def _shift_text(shift: dict[str, Any]) -> str:

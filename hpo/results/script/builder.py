@@ -78,8 +78,8 @@ def _origin(provenance: dict[str, Any]) -> str:
     trial = "" if known.trial is None else f"Trial {known.trial:d} of the"
     text = f"{trial or 'The'} hpo study {known.study}"
     if known.promise is not None:
-        low, high = known.promise
-        text += f"; its test score should lie in {low:.4f} to {high:.4f}"
+        promised = known.promise.one
+        text += f"; its test score should lie in {promised.low:.4f} to {promised.high:.4f}"
     return in_docstring(text + ".") + "\n"
 
 
