@@ -10,7 +10,7 @@ import torch
 
 from hpo.artifacts import FolderFiles
 from hpo.cli.render.text import lanes, pace
-from hpo.config import CNN, EMA, MLP, SGD, Adam, NoAverage, OneCycle, Split, TrialConfig
+from hpo.config import CNN, EMA, MLP, SGD, Adam, AdamW, Cosine, NoAverage, OneCycle, Split, TrialConfig
 from hpo.errors import UsageError
 from hpo.recipe import Budget, StudyRecipe
 from hpo.runner.checkpoint_retention import CheckpointRetention
@@ -383,6 +383,15 @@ def test_auto_packs_what_measures_faster(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Run, "train_only", slow)
     data = SoloEngine(CPU).data(BASE)
     assert Chooser(CPU, 8)(BASE, bucket_of(BASE, data), data, packable=True).slots > 0
+
+
+def test_auto_takes_amplified_rounding_for_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    """16-80 with a rate of 0.09: Adam makes steps of the rounding in the gradient of a bias before a batch norm."""
+    model = MLP((16, 80), (0.5, 0.5), activation="tanh", norm="batch")
+    fast = config(1022, model=model, optimizer=AdamW(0.0933), schedule=Cosine(), average=NoAverage(), batch_size=16)
+    data = SoloEngine(CPU).data(fast)
+    Chooser(CPU, 8)(fast, bucket_of(fast, data), data, packable=True)
+    assert caplog.text == ""
 
 
 def test_auto_packs_nothing_that_computes_something_else(
