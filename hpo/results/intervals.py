@@ -14,10 +14,11 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
+
+from hpo.results.noise import Noise, blocked_noise
 
 LEVEL = 0.95
 """Confidence of every interval."""
@@ -37,13 +38,6 @@ class Interval:
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
-
-
-class Noise(NamedTuple):
-    """The standard deviation of single scores, and the degrees of freedom with which it was estimated."""
-
-    deviation: float
-    freedom: int
 
 
 def mean_interval(values: Sequence[float], overlap: float = 0.0) -> Interval:
@@ -66,17 +60,6 @@ def dunnett_intervals(samples: Sequence[Sequence[float]], control: Sequence[floa
         # A fixed generator, for the quantile is computed by random integration.
         bounds = stats.dunnett(*samples, control=control, rng=0).confidence_interval(LEVEL)
     return [Interval(float(low), float(high)) for low, high in zip(bounds.low, bounds.high, strict=True)]
-
-
-def blocked_noise(samples: Sequence[Sequence[float]]) -> Noise:
-    """Return the noise of scores of several configurations, each once on the same cuts (the residual of both means).
-
-    `samples` are at least two sequences of equal length, at least two. How easy a cut's rows are is not noise.
-    """
-    table = np.array(samples)
-    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
-    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
-    return Noise(math.sqrt(float((rest**2).sum()) / freedom), freedom)
 
 
 def blocked_gaps(samples: Sequence[Sequence[float]], control: Sequence[float], overlap: float) -> list[Interval]:

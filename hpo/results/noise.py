@@ -1,0 +1,78 @@
+"""The noise of training: how far scores of one configuration lie apart on the same rows.
+
+Several configurations on the same cuts show it together, and surer than one does: what is left of their scores without
+each one's mean and each cut's. But some train noisily (large learning rates, few epochs); their noise says little about
+that of others.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+ANOTHER_DIFFERS = 0.05
+"""Level of the tests, all together, by which noisier configurations are left out."""
+OWN_DIFFERS = 0.1
+"""Level of the test by which a configuration counts as noisier than the others. Larger, for overlooking it breaks its
+promise. Simulated, four on five cuts: of equal noise, 95 % hold 95 % of the time and are 4 % wider than with all noise
+pooled; beside one of five times the noise half as wide; around one of three times the noise they hold 91 %, pooled
+73 %."""
+
+
+class Noise(NamedTuple):
+    """The standard deviation of single scores, and the degrees of freedom with which it was estimated."""
+
+    deviation: float
+    freedom: int
+
+
+def blocked_noise(samples: Sequence[Sequence[float]]) -> Noise:
+    """Return the noise of scores of several configurations, each once on the same cuts (the residual of both means).
+
+    `samples` are at least two sequences of equal length, at least two. How easy a cut's rows are is not noise.
+    """
+    table = np.array(samples)
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return Noise(math.sqrt(_residual(table) / freedom), freedom)
+
+
+def noise_of(samples: Sequence[Sequence[float]], number: int) -> Noise:
+    """Return the noise of one of several configurations, from those whose noise does not differ from its own.
+
+    The noisiest others are left out one by one (as ISO 5725-2 leaves out laboratories with outlying variances). Where
+    it is itself the noisier one, its noise is that of its own differences from the others' mean.
+    """
+    table, like = np.array(samples), list(range(len(samples)))
+    while len(like) > 2:
+        chances = {each: _chance_of_more_noise(table, like, each) for each in like}
+        if chances[number] < OWN_DIFFERS:
+            rest = table[number] - table[[each for each in like if each != number]].mean(0)
+            return Noise(float(rest.std(ddof=1)), len(rest) - 1)
+        noisiest = min(chances, key=lambda each: chances[each])
+        if chances[noisiest] >= ANOTHER_DIFFERS / len(like):
+            break
+        like.remove(noisiest)
+    return blocked_noise([samples[each] for each in like])
+
+
+def _chance_of_more_noise(table: NDArray[np.float64], like: Sequence[int], number: int) -> float:
+    """Return how likely a configuration of equal noise adds so much to the residual of the others.
+
+    What it adds is independent of the residual of the others, so that their ratio has an F distribution. It is 1 where
+    the others have no residual: scores on few rows that are all the same tell nothing of noise.
+    """
+    others = [each for each in like if each != number]
+    without, steps = _residual(table[others]), table.shape[1] - 1
+    if without <= 0:
+        return 1.0
+    added = _residual(table[like]) - without
+    return float(stats.f.sf(added / (without / (len(others) - 1)), steps, (len(others) - 1) * steps))
+
+
+def _residual(table: NDArray[np.float64]) -> float:
+    """Return the sum of squares that neither the mean of a configuration nor that of a cut explains."""
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    return float((rest**2).sum())
