@@ -191,7 +191,19 @@ def test_noise_is_that_of_configurations_alike() -> None:
         share, pooled, width = held(noisy, 0)
         assert share >= 0.93 and pooled > 0.98 and width < 0.7, "noise of another one widens the interval less"
         share, pooled, _ = held(noisy, count - 1)
-        assert share >= 0.9 > pooled + 0.05, "a noisy one's promise is kept"
+        assert share >= 0.85 and share > pooled + 0.05, "a noisy one's promise is kept"
+
+
+@pytest.mark.slow
+def test_a_winner_is_found_beside_a_noisy_candidate_and_none_where_all_are_equal() -> None:
+    chance, found, false = np.random.default_rng(0), 0, 0
+    spreads = np.array([1, 5, 1, 1, 1, 1])[:, None]
+    for _ in range(100):
+        table = chance.normal(0, 1, (6, 5)) * spreads + chance.normal(0, 2, 5)
+        false += any(gap.low > 0 or gap.high < 0 for gap in blocked_gaps(table[:-1].tolist(), table[-1].tolist(), 0.0))
+        table[0] += 2.0
+        found += blocked_gaps(table[:-1].tolist(), table[-1].tolist(), 0.0)[0].low > 0
+    assert false <= 12 and found >= 45, (false, found)  # with all noise pooled 14 % and 9 %
 
 
 def test_noise_without_any_spread_is_none() -> None:
