@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from hpo.results.intervals import (
     proportion_interval,
     rows_worth,
 )
-from hpo.results.noise import Noise, blocked_noise, noise_of
+from hpo.results.noise import Noise, blocked_noise, noise_in_pair, noise_of
 from hpo.results.promise import Promise
 from hpo.training.metrics import compute_metrics
 from hpo.training.sampling_error import sampling_error
@@ -164,18 +165,23 @@ def test_a_promise_after_random_cuts_is_kept() -> None:
     assert np.mean(halves) < 0.8 * np.mean(old_halves), "five cuts tell more than one"
 
 
-def held(spreads: list[float], number: int) -> tuple[float, float, float]:
+def held(
+    spreads: list[float],
+    number: int,
+    estimate: Callable[[list[list[float]], int], Noise] = noise_of,
+    cuts: float = 2.0,
+) -> tuple[float, float, float]:
     """How often one more training lies where five cuts promise it, with its own noise and with all noise pooled.
 
     And how wide the first interval is in relation to the second, the median.
     """
     chance, own, pooled, widths = np.random.default_rng(0), 0, 0, []
     for _ in range(800):
-        table = chance.normal(0, 1, (len(spreads), 5)) * np.array(spreads)[:, None] + chance.normal(0, 2, 5)
+        table = chance.normal(0, 1, (len(spreads), 5)) * np.array(spreads)[:, None] + chance.normal(0, cuts, 5)
         miss = abs(chance.normal(0, spreads[number] * 1.2**0.5))  # of one more training and the mean of five
         halves = [
             stats.t.ppf(0.975, noise.freedom) * noise.deviation * 1.2**0.5
-            for noise in (noise_of(table.tolist(), number), blocked_noise(table.tolist()))
+            for noise in (estimate(table.tolist(), number), blocked_noise(table.tolist()))
         ]
         own, pooled = own + (miss < halves[0]), pooled + (miss < halves[1])
         widths.append(halves[0] / halves[1])
@@ -195,6 +201,20 @@ def test_noise_is_that_of_configurations_alike() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cuts", [0.0, 1.0])
+def test_of_two_configurations_each_has_its_own_noise(cuts: float) -> None:
+    def estimate(table: list[list[float]], number: int) -> Noise:
+        return noise_in_pair(table[number], table[1 - number])
+
+    share, _, width = held([1.0, 1.0], 0, estimate, cuts)
+    assert share >= 0.94 and width < 1.1
+    share, pooled, width = held([1.0, 5.0], 0, estimate, cuts)
+    assert share >= 0.94 and pooled > 0.99 and width < 0.6
+    share, pooled, _ = held([1.0, 5.0], 1, estimate, cuts)
+    assert share >= 0.89 and share > pooled
+
+
+@pytest.mark.slow
 def test_a_winner_is_found_beside_a_noisy_candidate_and_none_where_all_are_equal() -> None:
     chance, found, false = np.random.default_rng(0), 0, 0
     spreads = np.array([1, 5, 1, 1, 1, 1])[:, None]
@@ -209,6 +229,7 @@ def test_a_winner_is_found_beside_a_noisy_candidate_and_none_where_all_are_equal
 def test_noise_without_any_spread_is_none() -> None:
     assert noise_of([[1.0, 1.0, 1.0]] * 3, 0).deviation == pytest.approx(0, abs=1e-12)
     flat, one = [0.9, 0.9, 0.9], [0.9, 0.8, 0.9]
+    assert noise_in_pair(flat, flat).deviation == pytest.approx(0, abs=1e-12)
     assert noise_of([flat, flat, one], 0) == blocked_noise([flat, flat, one]), "nothing to compare with"
 
 

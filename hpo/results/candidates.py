@@ -24,7 +24,7 @@ from hpo.results.intervals import (
     rows_worth,
     score_prediction_interval,
 )
-from hpo.results.noise import Noise, noise_of
+from hpo.results.noise import Noise, noise_in_pair, noise_of
 from hpo.store.studies import StudyRecord
 from hpo.store.views import TrialView
 
@@ -140,7 +140,10 @@ class _Comparison:
         numbers = [number for number, each in enumerate(self._regular) if each is values]
         if not self._paired or len(self._regular) < 2 or not numbers:
             return None
-        return noise_of(self._table(self._regular), numbers[0])
+        table = self._table(self._regular)
+        if len(table) == 2:
+            return noise_in_pair(table[numbers[0]], table[1 - numbers[0]])
+        return noise_of(table, numbers[0])
 
 
 class Rows(NamedTuple):

@@ -56,6 +56,25 @@ def noise_of(samples: Sequence[Sequence[float]], number: int) -> Noise:
     return blocked_noise([samples[each] for each in like])
 
 
+def noise_in_pair(one: Sequence[float], other: Sequence[float]) -> Noise:
+    """Return the noise of one of two configurations, from both where it does not differ.
+
+    Which of two on the same cuts varies more tells the correlation of their sum with their difference, by the test of
+    E. J. G. Pitman (1939) and W. A. Morgan (1939), Biometrika 31. Where the other one is noisier, noise is the spread
+    of this one's values, which is too large by how easy the cuts' rows are; where it is itself, that of the
+    differences, which is too large by the other's noise.
+    """
+    values, others = np.array(one), np.array(other)
+    total, difference = values + others, values - others
+    if np.ptp(total) > 0 and np.ptp(difference) > 0:
+        chance = float(stats.pearsonr(total, difference, alternative="greater").pvalue)
+        if chance < DIFFERS:
+            return Noise(float(difference.std(ddof=1)), len(values) - 1)
+        if chance > 1 - DIFFERS:
+            return Noise(float(values.std(ddof=1)), len(values) - 1)
+    return blocked_noise([one, other])
+
+
 def _chance_of_more_noise(table: NDArray[np.float64], like: Sequence[int], number: int) -> float:
     """Return how likely a configuration of equal noise adds so much to the residual of the others.
 
