@@ -244,7 +244,9 @@ PROVENANCE = {
     "confirmed": True,
     "verdict": "better",
     "better_than_baseline": True,
+    "fresh_mean": 0.5,
     "promised_test_score": [0.1, 0.9],
+    "promised_mean_test_score": [0.2, 0.8],
     "data_fingerprint": "f" * 64,
     "searched_at": {"data_fraction": 0.5},
 }

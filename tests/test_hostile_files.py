@@ -331,6 +331,8 @@ CHANGES: list[tuple[str, object]] = [
     ("config.format", [1]),
     ("provenance", 5),
     ("provenance.promised_test_score", 5),
+    ("provenance.promised_mean_test_score", [0.1]),
+    ("provenance.fresh_mean", "high"),
     ("provenance.promised_test_score", [0.1]),
     ("provenance.promised_test_score", ["a", "b"]),
     ("provenance.data_fingerprint", 5),

@@ -31,4 +31,4 @@ class Promise:
 
 
 def _between(one: float, many: float, trainings: int) -> float:
-    return math.sqrt(one**2 / trainings + many**2 * (1 - 1 / trainings))
+    return math.hypot(one * math.sqrt(1 / trainings), many * math.sqrt(1 - 1 / trainings))
