@@ -27,11 +27,11 @@ def test_an_exported_file_reads_back(tmp_path: Path, suffix: str, average: Avera
 @pytest.mark.parametrize("value", [True, 3, 0.5, "x", [1], {"epochs": 3}])
 def test_a_provenance_of_others_is_written_whatever_its_values(tmp_path: Path, value: object) -> None:
     """What hpo has a comment for, and does not read: `hpo train` writes it into the model's folder."""
-    provenance = {"study": "s", "searched_at": value, "fresh_mean": value}
+    provenance = {"study": "s", "searched_at": value, "validation_score": value}
     path = tmp_path / "best.toml"
     path.write_text(export.to_toml(Export(MLP_CONFIG, provenance, "")))
     assert export.read_config(path) == (MLP_CONFIG, provenance)
-    assert path.read_text().count(export.COMMENTS["provenance.fresh_mean"]) == 1
+    assert path.read_text().count(export.COMMENTS["provenance.validation_score"]) == 1
 
 
 def test_damaged_and_newer_files_are_refused(tmp_path: Path) -> None:
