@@ -96,12 +96,12 @@ def whole_study(job: tuple[Setting, int]) -> Row:
         "verdict": result.verdict,
         "fresh_values": {each.number: each.values for each in result.candidates},
         "fresh_mean": winner.mean,
-        **shown(metrics),
+        **judged(metrics),
         "naive_best": naive.searched,
         "naive_best_on_fresh_seeds": naive.mean,
     }
     if own is not None:
-        row["own_test_rows"] = shown(own) | {"said_to_differ": own.get("test_rows_differ")}
+        row["own_test_rows"] = judged(own) | {"said_to_differ": own.get("test_rows_differ")}
     return row
 
 
@@ -111,7 +111,7 @@ def tested(trained: Sequence[Trained], source: OwnData, promise: Promise) -> Row
     return test_evaluation.evaluate_on_test(there, promise)[1]
 
 
-def shown(metrics: Row) -> Row:
+def judged(metrics: Row) -> Row:
     """Return the score that is judged, of one training or the mean of several, and whether it is as promised."""
     if (seeds := metrics.get("seeds")) is None:
         return {key: metrics[key] for key in ("promised_test_score", "test_score", "as_promised")}
